@@ -1,0 +1,6 @@
+"""`python -m restore_agent`."""
+
+from .cli import main
+
+if __name__ == "__main__":
+    main()

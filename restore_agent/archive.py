@@ -1,0 +1,253 @@
+"""A file coming to be: named safely, hashed and written block by block, synced, published or quarantined.
+
+The one user of aiofiles. Hash and write of a block run side by side in threads while the caller reads the next one;
+both release the interpreter lock, so verification costs no second pass over the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import unicodedata
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import aiofiles
+
+from .errors import ForeignFile, InTheWay, NoSpace
+from .files import Directory, errors_of_dest
+from .redaction import printable
+from .structure import Finding, StructureCheck
+
+if TYPE_CHECKING:
+    from aiofiles.threadpool.binary import AsyncFileIO
+
+PART, UNPROVEN, MISMATCH = ".part", ".unproven", ".mismatch"
+OWN_NAMES = ("receipt.json", "SHA1SUMS")
+BLOCK = 2 << 20
+"""Bytes read, hashed and written at once: large enough that a thread hop per block costs nothing."""
+_NAME_LIMIT = 255 - len(MISMATCH)  # bytes, so that the longest companion still fits the usual 255
+_EXTENSIONS = (".tar.gz", ".tgz", ".tar")
+
+
+# ---------------------------------------------------------------- names
+
+
+def safe_name(served_as: str, job_id: str) -> str:
+    """A name inside DEST for an archive that the server calls `served_as`: never empty, hidden, or over 255 bytes."""
+    base = re.split(r"[/\\]", served_as)[-1]
+    kept = "".join(char for char in base if unicodedata.category(char)[0] != "C" and char not in "\u2028\u2029")
+    name = kept.strip().lstrip(".").strip() or f"{_without_separators(job_id)}.tar.gz"
+    return _shortened(name)
+
+
+def prefixed(name: str, job_id: str) -> str:
+    """The name with the job id in front, for names that are shared or reserved."""
+    return _shortened(f"{_without_separators(job_id)}-{name}")
+
+
+def _without_separators(job_id: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", job_id)[:64] or "job"
+
+
+def _shortened(name: str) -> str:
+    raw = name.encode()
+    if len(raw) <= _NAME_LIMIT:
+        return name
+    extension = next((end for end in _EXTENSIONS if name.endswith(end)), "")
+    return raw[: _NAME_LIMIT - len(extension)].decode(errors="ignore").rstrip() + extension
+
+
+class Names:
+    """Which job has which name in DEST. A name once given stays; later jobs that share it get their id in front."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, str] = {}
+
+    def of(self, job_id: str) -> str | None:
+        """The name given to a job, if any."""
+        return self._given.get(job_id)
+
+    def keep(self, job_id: str, name: str) -> None:
+        """Take over a name that an earlier run gave."""
+        self._given[job_id] = name
+
+    def give(self, wanted: dict[str, str]) -> None:
+        """Name every job of `wanted` (job id to the name its server uses) that has no name yet."""
+        plain = {job_id: safe_name(name, job_id) for job_id, name in wanted.items() if job_id not in self._given}
+        taken = set(self._given.values())
+        for job_id, name in plain.items():
+            alone = list(plain.values()).count(name) == 1 and name not in taken
+            free = alone and name not in OWN_NAMES and not name.endswith((PART, UNPROVEN, MISMATCH))
+            self._given[job_id] = name if free else prefixed(name, job_id)
+
+
+# ---------------------------------------------------------------- a part file
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What a file's bytes were when they were hashed, and which file that was."""
+
+    sha1: str
+    size: int
+    inode: int
+
+
+class Part:
+    """`<archive>.part` while it grows. SHA1 is of exactly the bytes that were written, in order."""
+
+    def __init__(self, directory: Directory, name: str, file: AsyncFileIO, threads: ThreadPoolExecutor) -> None:
+        self._directory = directory
+        self._file = file
+        self._threads = threads
+        self._sha1 = hashlib.sha1(usedforsecurity=False)
+        self.name = name
+        self.size = 0
+
+    @classmethod
+    async def open(cls, directory: Directory, archive: str) -> Part:
+        """Open or create the part file, positioned at its start, nothing hashed yet. Raises DestError."""
+        name = archive + PART
+        directory.find_file(name)
+        threads = ThreadPoolExecutor(2, thread_name_prefix="archive")
+        with errors_of_dest(f"open {printable(name)}"):
+            file = await aiofiles.open(
+                name, "r+b", buffering=0, opener=directory.opener(os.O_RDWR | os.O_CREAT), executor=threads
+            )
+            os.fchmod(file.fileno(), 0o600)
+        return cls(directory, name, file, threads)
+
+    async def take_over(self, size: int, seen: Callable[[int], None]) -> None:
+        """Hash the first `size` bytes that are already there, so that the next block follows them. Raises DestError."""
+        block = memoryview(bytearray(BLOCK))
+        await self.restart(keep=size)
+        while self.size < size:
+            with errors_of_dest(f"read {printable(self.name)}"):
+                got = await self._file.readinto(block[: min(BLOCK, size - self.size)])
+            if not got:
+                raise InTheWay(f"{printable(self.name)} shrank while it was read", archive=self.name)
+            await self._hash(block[:got])
+            self.size += got
+            seen(self.size)
+
+    async def restart(self, keep: int = 0) -> None:
+        """Forget what was hashed; cut the file to `keep` bytes and go to its start. Raises DestError."""
+        self._sha1 = hashlib.sha1(usedforsecurity=False)
+        self.size = 0
+        with errors_of_dest(f"truncate {printable(self.name)}"):
+            await self._file.truncate(keep)
+            await self._file.seek(0)
+
+    async def append(self, block: memoryview) -> None:
+        """Hash and write one block, side by side. Raises DestError; then the file's tail is not to be trusted."""
+        hashed = asyncio.ensure_future(self._hash(block))
+        try:
+            await self._write(block)
+        finally:
+            await hashed
+        self.size += len(block)
+
+    async def _hash(self, block: memoryview) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._sha1.update, block)
+
+    async def _write(self, block: memoryview) -> None:
+        with errors_of_dest(f"write {printable(self.name)}"):
+            while block:
+                block = block[await self._file.write(block) :]
+
+    async def sync(self) -> Digest:
+        """Make the bytes durable and say what they are. Raises DestError."""
+        with errors_of_dest(f"sync {printable(self.name)}"):
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._threads, os.fsync, self._file.fileno())
+            status = os.fstat(self._file.fileno())
+        if status.st_size != self.size:
+            raise InTheWay(
+                f"{printable(self.name)} was changed by somebody else while it was written", archive=self.name
+            )
+        return Digest(self._sha1.hexdigest(), self.size, status.st_ino)
+
+    async def close(self) -> None:
+        """Close the file and end its threads; bytes stay as they are."""
+        await self._file.close()
+        self._threads.shutdown(wait=False)
+
+
+# ---------------------------------------------------------------- a file that is there
+
+
+async def digest_of(directory: Directory, name: str, seen: Callable[[int], None] = lambda _: None) -> Digest:
+    """Hash a file in DEST; `seen` is told the bytes so far. Raises DestError."""
+    sha1 = hashlib.sha1(usedforsecurity=False)
+    inode, size = await _read_through(directory, name, sha1.update, seen)
+    return Digest(sha1.hexdigest(), size, inode)
+
+
+async def structure_of(directory: Directory, name: str) -> Finding:
+    """Check a file's structure by reading all of it; as fast as one core inflates. Raises DestError."""
+    check = StructureCheck()
+    await _read_through(directory, name, check.feed, lambda _: None, enough=lambda: check.damaged)
+    return check.finish()
+
+
+async def _read_through(
+    directory: Directory,
+    name: str,
+    consume: Callable[[memoryview], None],
+    seen: Callable[[int], None],
+    enough: Callable[[], bool] = lambda: False,
+) -> tuple[int, int]:
+    """Hand a file's bytes to `consume` in a thread, block by block; (inode, bytes read)."""
+    block = memoryview(bytearray(BLOCK))
+    size = 0
+    with errors_of_dest(f"read {printable(name)}"):
+        async with aiofiles.open(name, "rb", buffering=0, opener=directory.opener(os.O_RDONLY)) as file:
+            while not enough() and (got := await file.readinto(block)):
+                await asyncio.to_thread(consume, block[:got])
+                size += got
+                seen(size)
+            return os.fstat(file.fileno()).st_ino, size
+
+
+async def publish(directory: Directory, name: str, archive: str, digest: Digest) -> None:
+    """Give a proven file its final name: it is still the file that was hashed, synced, renamed, directory synced.
+
+    Raises ForeignFile when something stands at the final name, else DestError.
+    """
+    await asyncio.to_thread(_move, directory, name, archive, digest)
+
+
+async def set_aside(directory: Directory, name: str, archive: str, suffix: str) -> str:
+    """Rename a file to `<archive><suffix>` (UNPROVEN or MISMATCH), replacing an older one of ours; the new name."""
+    if name != archive + suffix:
+        await asyncio.to_thread(directory.rename, name, archive + suffix)
+    return archive + suffix
+
+
+def _move(directory: Directory, name: str, archive: str, digest: Digest) -> None:
+    if directory.find(archive):
+        raise ForeignFile(f"something already stands at {printable(archive)}", archive=archive, left=f"{name} is kept")
+    with errors_of_dest(f"sync {printable(name)}"):
+        descriptor = directory.open_file(name, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+            status = os.fstat(descriptor)
+            os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
+    if (status.st_ino, status.st_size) != (digest.inode, digest.size):
+        raise InTheWay(f"{printable(name)} was replaced by somebody else after it was hashed", archive=archive)
+    directory.rename(name, archive)
+
+
+def require_room(directory: Directory, wanted: int, archive: str) -> None:
+    """Raise NoSpace unless `wanted` more bytes fit into DEST's file system."""
+    free = directory.free_bytes()
+    if free < wanted:
+        missing = wanted - free
+        raise NoSpace(f"{wanted} bytes are needed, {free} are free: {missing} bytes are missing", archive=archive)

@@ -1,0 +1,481 @@
+"""The commands, and the one place where an error ends a run: printed once, turned into an exit code.
+
+Heavy modules are imported inside the commands that need them, so that `--help` and `--version` answer at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import __version__
+from .errors import AgentError, RecordUnreadable, Stopped, UsageError
+from .redaction import Redactor, Secret, printable
+from .settings import CONNECTION, OPTIONS, PACE, SHOWN, TARGET, Values, connection, dest, pace, size, target
+
+if TYPE_CHECKING:
+    from .console import Console
+    from .receipt import Receipt
+
+_PROGRAM = "restore-agent"
+_SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+# ---------------------------------------------------------------- options
+
+
+def _options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options of the table, as click wants them; values stay text until settings parse them."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            function = _option(name)(function)
+        return function
+
+    return decorate
+
+
+def _option(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    option = OPTIONS[name]
+    flags = [option.flag, *("--" + alias.replace("_", "-") for alias in option.aliases)]
+    notes = [f"${option.env}"] if option.env else []
+    if option.default is not None and option.metavar:
+        notes.append(f"default {option.default}")
+    text = option.help + (f" [{'; '.join(notes)}]" if notes else "")
+    if not option.metavar:
+        return click.option(*flags, name, is_flag=True, help=text)
+    short = [option.short] if option.short else []
+    return click.option(*short, *flags, name, metavar=option.metavar, multiple=option.many, help=text)
+
+
+def _common(function: Callable[..., Any]) -> Callable[..., Any]:
+    function = click.option("--debug", is_flag=True, help="Show a traceback (secrets hidden) when something fails.")(
+        function
+    )
+    config = "TOML file with the same names, underscores for dashes. [$RESTORE_AGENT_CONFIG; default /etc/restore-agent/config.toml]"
+    return click.option("--config", metavar="FILE", help=config)(function)
+
+
+class _Examples(click.Command):
+    """A command whose help ends with examples, kept line by line."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples as they stand."""
+        if self.epilog:
+            with formatter.section("Examples"):
+                formatter.write_paragraph()
+                for line in self.epilog.strip().splitlines():
+                    formatter.write(f"  {line}\n")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name=_PROGRAM)
+def cli() -> None:
+    """Bring MongoDB Ops Manager backups home: wait for restore jobs, download once, prove every archive.
+
+    Exit code 0 means that every selected archive is verified. Each other code says what to do next; the README
+    has the table.
+    """
+
+
+# ---------------------------------------------------------------- running a command
+
+
+@dataclass
+class _Session:
+    """What every command has: the merged options, the console and the redactor."""
+
+    command: str
+    values: Values
+    console: Console
+    redactor: Redactor
+    debug: bool
+
+
+def _execute(command: str, flags: dict[str, Any], work: Callable[[_Session], int]) -> int:
+    """Run a command's work; the single catch of the program."""
+    redactor = Redactor()
+    redactor.learn(os.environ.get("RESTORE_AGENT_PRIVATE_KEY"))
+    debug = bool(flags.pop("debug", False))
+    console: Console | None = None
+    try:
+        values = Values(flags, os.environ)
+        console = _console(values.get("output"), values.get("progress"), redactor, command)
+        return work(_Session(command, values, console, redactor, debug))
+    except Exception as caught:
+        error = caught if isinstance(caught, AgentError) else _defect(caught)
+        if debug:
+            print(redactor.clean("".join(traceback.format_exception(caught))), file=sys.stderr)
+        console = console or _console(_output_wanted(flags.get("output")), "none", redactor, command)
+        return _end_with(console, error, getattr(caught, "receipt", None))
+    finally:
+        if console:
+            console.close()
+
+
+def _console(output: str, progress: str, redactor: Redactor, command: str) -> Console:
+    from .console import console_for
+
+    return console_for(output, progress, sys.stdout, sys.stderr, redactor, command)
+
+
+def _defect(caught: Exception) -> AgentError:
+    frame = traceback.extract_tb(caught.__traceback__)[-1:] or [None]
+    place = f" at {Path(frame[0].filename).name}:{frame[0].lineno}" if frame[0] else ""
+    return AgentError(f"{type(caught).__name__}{place}: {printable(str(caught), 200)}")
+
+
+def _output_wanted(given: Any) -> str:
+    wanted = given or os.environ.get("RESTORE_AGENT_OUTPUT") or "text"
+    return wanted if wanted in ("text", "json") else "text"
+
+
+def _end_with(console: Console, error: AgentError, receipt: Receipt | None) -> int:
+    """Print an error and, in JSON, the result that ends every stream; the exit code."""
+    from .events import Failed, Finished
+
+    console.report(Failed(error.fields()))
+    if type(console).__name__ == "JsonConsole":
+        console.report(Finished(receipt or _empty_receipt(error.exit_code)))
+    return error.exit_code
+
+
+def _empty_receipt(exit_code: int) -> Receipt:
+    from .receipt import Receipt, rfc3339
+
+    now = rfc3339(time.time())
+    return Receipt(
+        group_id=None,
+        cluster_id=None,
+        host_id=None,
+        batch_id=None,
+        ops_manager=None,
+        started_at=now,
+        finished_at=now,
+        outcome="failed",
+        exit_code=exit_code,
+        changed=False,
+    )
+
+
+def _run_loop(work: Coroutine[Any, Any, Any], stop: Callable[[str, int], None] | None = None) -> Any:
+    """Run a coroutine with SIGINT and SIGTERM ending it cleanly: by `stop`, or by cancelling it. Raises Stopped."""
+
+    async def guarded() -> Any:
+        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+        stopped: list[Stopped] = []
+
+        def on_signal(number: signal.Signals) -> None:
+            loop.remove_signal_handler(number)  # a second one ends the process at once
+            stopped.append(Stopped(f"stopped by {number.name}; what is on disk is kept", exit_code=_SIGNALS[number]))
+            if stop:
+                stop(number.name, _SIGNALS[number])
+            else:
+                task.cancel()
+
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, on_signal, number)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            raise stopped[0] if stopped else Stopped("cancelled", exit_code=143) from None
+
+    return asyncio.run(guarded())
+
+
+def _with_receipt(error: AgentError, receipt: Receipt) -> AgentError:
+    error.receipt = receipt  # type: ignore[attr-defined]  # read by _execute, for the result that ends every stream
+    return error
+
+
+# ---------------------------------------------------------------- run
+
+
+_RUN_EXAMPLES = """
+restore-agent run --url https://opsmanager.example.net:8443 --public-key KEY \\
+    --private-key-file /etc/restore-agent/key --group-id GROUP --cluster-id CLUSTER \\
+    --batch-id BATCH --dest /backup/restore
+restore-agent run --config restore.toml --batch-id BATCH --select '*shard0*' -o json
+"""
+
+
+@cli.command(cls=_Examples, epilog=_RUN_EXAMPLES)
+@_options(*CONNECTION, *TARGET, *PACE, *SHOWN)
+@_common
+def run(**flags: Any) -> int:
+    """Wait for the jobs, download, verify, write the receipt."""
+    return _execute("run", flags, _run)
+
+
+def _run(session: _Session) -> int:
+    from .agent import Agent
+    from .pacing import SystemClock
+
+    values = session.values
+    agent = Agent(
+        connection(values), target(values), pace(values), dest(values), session.console, SystemClock(), session.redactor
+    )
+    return _run_agent(agent, session)
+
+
+def _run_agent(agent: Any, session: _Session) -> int:
+    from .events import Finished
+
+    try:
+        receipt: Receipt = _run_loop(agent.run(), agent.stop)
+    except AgentError as error:
+        raise _with_receipt(error, agent.summary(error)) from error
+    session.console.report(Finished(receipt))
+    return receipt.exit_code
+
+
+# ---------------------------------------------------------------- plan
+
+
+_PLAN_EXAMPLES = """
+restore-agent plan --config restore.toml --batch-id BATCH
+"""
+
+
+@cli.command(cls=_Examples, epilog=_PLAN_EXAMPLES)
+@_options(*CONNECTION, *TARGET, *PACE, *SHOWN)
+@_common
+def plan(**flags: Any) -> int:
+    """Show what `run` would do and whether it could; writes nothing, touches no delivery URL."""
+    return _execute("plan", flags, _plan)
+
+
+def _plan(session: _Session) -> int:
+    from .events import Finished
+    from .pacing import SystemClock
+    from .plan import Plan
+
+    values = session.values
+    planning = Plan(
+        connection(values), target(values), pace(values), dest(values), session.console, SystemClock(), session.redactor
+    )
+    try:
+        receipt, rows = _run_loop(planning.make())
+    except AgentError as error:
+        raise _with_receipt(error, planning.summary(error.exit_code)) from error
+    session.console.report(Finished(receipt, tuple(row.fields() for row in rows)))
+    return int(receipt.exit_code)
+
+
+# ---------------------------------------------------------------- verify
+
+
+_VERIFY_EXAMPLES = """
+restore-agent verify --dest /backup/restore                      # offline, by the receipt
+restore-agent verify --config restore.toml --dest /backup/restore   # with hashes published since
+"""
+
+
+@cli.command(cls=_Examples, epilog=_VERIFY_EXAMPLES)
+@_options(*CONNECTION, "group_id", "cluster_id", "host_id", "batch_id", "dest", "poll_interval", *SHOWN)
+@_common
+def verify(**flags: Any) -> int:
+    """Prove archives in DEST again, and promote those whose hash was published late."""
+    return _execute("verify", flags, _verify)
+
+
+def _verify(session: _Session) -> int:
+    from .events import Finished
+    from .pacing import SystemClock
+    from .verify import Verification
+
+    values = session.values
+    given = {name: values.get(name) for name in ("group_id", "cluster_id", "host_id", "batch_id")}
+    reach = connection(values) if values.get("url") else None
+    interval = values.get("poll_interval")
+    check = Verification(reach, given, dest(values), interval, session.console, SystemClock(), session.redactor)
+    receipt: Receipt = _run_loop(check.run())
+    session.console.report(Finished(receipt))
+    return receipt.exit_code
+
+
+# ---------------------------------------------------------------- status
+
+
+_STATUS_EXAMPLES = """
+restore-agent status --dest /backup/restore
+watch -n 5 restore-agent status --dest /backup/restore
+"""
+
+
+@cli.command(cls=_Examples, epilog=_STATUS_EXAMPLES)
+@_options("dest", "output")
+@_common
+def status(**flags: Any) -> int:
+    """Show what a run in DEST is doing or did."""
+    return _execute("status", flags, _status)
+
+
+def _status(session: _Session) -> int:
+    import json
+
+    from .console import status_rows
+    from .files import Directory
+    from .journal import STATE_DIRECTORY, read_status
+
+    path = dest(session.values)
+    with Directory.open(path, create=False) as where:
+        state = where.subdirectory(STATE_DIRECTORY, create=False)
+        if state is None:
+            raise RecordUnreadable(f"no run was ever in {path}", hint="Check --dest.")
+        with state:
+            document = read_status(state)
+    if document is None:
+        raise RecordUnreadable(f"the run in {path} has left no status yet", hint="Try again in a few seconds.")
+    if session.values.get("output") == "json":
+        print(session.redactor.clean(json.dumps(document)))
+    else:
+        print("\n".join(status_rows(document)))
+    return 0
+
+
+# ---------------------------------------------------------------- rehearse, simulator
+
+
+_REHEARSE_EXAMPLES = """
+restore-agent rehearse
+restore-agent rehearse --shards 3 --archive-size 256M --fault 'cut=60%' --fault max-downloads=3
+restore-agent simulator --list-faults
+"""
+
+
+@cli.command(cls=_Examples, epilog=_REHEARSE_EXAMPLES)
+@click.option(
+    "--dest", metavar="DIR", help="Directory for the archives. [default: a new one under the temporary directory]"
+)
+@click.option(
+    "--shards", metavar="N", default="2", show_default=True, help="Shards beside the config server; 0: a replica set."
+)
+@click.option("--archive-size", metavar="SIZE", default="16M", show_default=True, help="Size of each archive.")
+@click.option(
+    "--fault", "faults", metavar="NAME[=VALUE]", multiple=True, help="A fault of the simulated server; repeatable."
+)
+@_options("parallel", *SHOWN)
+@_common
+def rehearse(dest: str | None, shards: str, archive_size: str, faults: tuple[str, ...], **flags: Any) -> int:
+    """A drill: the real agent against the bundled simulated Ops Manager, with chosen faults."""
+    return _execute("rehearse", flags, lambda session: _rehearse(session, dest, shards, archive_size, faults))
+
+
+def _rehearse(session: _Session, where: str | None, shards: str, archive_size: str, faults: tuple[str, ...]) -> int:
+    from .agent import Agent
+    from .pacing import SystemClock
+    from .settings import Connection, Pace, Target
+
+    path = Path(os.path.abspath(where)) if where else Path(tempfile.mkdtemp(prefix="restore-agent-rehearsal-"))
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"  # the drill stays on this host
+    with _simulator(shards, archive_size, faults, tls=True) as simulated:
+        hello = simulated.hello
+        reach = Connection(hello["url"], hello["public_key"], Secret(hello["private_key"]), Path(hello["ca_file"]))
+        jobs = () if hello["batch_id"] else tuple(hello["job_ids"])
+        goal = Target(hello["group_id"], hello["cluster_id"], None, hello["batch_id"], jobs)
+        parallel = session.values.get("parallel")
+        speed = Pace(wait_timeout=60, hash_timeout=10, poll_interval=0.5, stall_timeout=5, parallel=parallel)
+        return _run_agent(Agent(reach, goal, speed, path, session.console, SystemClock(), session.redactor), session)
+
+
+def _simulator(shards: str, archive_size: str, faults: tuple[str, ...], **more: Any) -> Any:
+    from .simulator import Simulator
+
+    try:
+        return Simulator(shards=_shards(shards), archive_size=size(archive_size), faults=list(faults), **more)
+    except ValueError as error:
+        raise UsageError(str(error), hint="See `restore-agent simulator --list-faults`.") from None
+
+
+def _shards(text: str) -> int:
+    if not text.isdigit() or not 0 <= int(text) <= 1000:
+        raise ValueError(f"--shards {printable(text, 20)!r}: must be a whole number from 0 to 1000")
+    return int(text)
+
+
+_SIMULATOR_EXAMPLES = """
+restore-agent simulator --tls --shards 2 --archive-size 64M
+restore-agent simulator --fault 'cut=50%' --fault max-downloads=2 --fault hash=late:5
+"""
+
+
+@cli.command(cls=_Examples, epilog=_SIMULATOR_EXAMPLES)
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", metavar="N", default="0", show_default=True, help="Port to listen on; 0: any.")
+@click.option("--tls", is_flag=True, help="Serve TLS, with a CA made on the spot.")
+@click.option(
+    "--shards", metavar="N", default="2", show_default=True, help="Shards beside the config server; 0: a replica set."
+)
+@click.option("--archive-size", metavar="SIZE", default="16M", show_default=True, help="Size of each archive.")
+@click.option("--fault", "faults", metavar="NAME[=VALUE]", multiple=True, help="A fault; repeatable.")
+@click.option("--list-faults", is_flag=True, help="List every fault and end.")
+@click.option("--debug", is_flag=True, help="Show a traceback (secrets hidden) when something fails.")
+def simulator(**given: Any) -> int:
+    """Serve a simulated Ops Manager until SIGTERM or SIGINT; prints one JSON line when it serves."""
+    return _execute("simulator", {"debug": given.pop("debug")}, lambda _: _serve(given))
+
+
+def _serve(given: Mapping[str, Any]) -> int:
+    from .simulator import describe, serve
+
+    if given["list_faults"]:
+        for name, value, text in describe():
+            print(f"{name + value:<34} {text}")
+        return 0
+    try:
+        port = int(given["port"])
+        return serve(
+            given["host"],
+            port,
+            given["tls"],
+            _shards(given["shards"]),
+            size(given["archive_size"]),
+            list(given["faults"]),
+        )
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error), hint="See `restore-agent simulator --help`.") from None
+
+
+# ---------------------------------------------------------------- the door
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: parse, run, exit with the contract's code."""
+    try:
+        code = cli.main(args=arguments, prog_name=_PROGRAM, standalone_mode=False)
+    except click.exceptions.Exit as end:
+        code = end.exit_code
+    except click.Abort:
+        code = 130
+    except click.ClickException as error:
+        code = _usage(error, list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: click.ClickException, arguments: list[str]) -> int:
+    """Report a mistake on the command line in the form that was asked for, as far as that can be read."""
+    after = dict(zip(arguments, [*arguments[1:], ""], strict=True))
+    wanted = (
+        after.get("-o")
+        or after.get("--output")
+        or next((a.split("=", 1)[1] for a in arguments if a.startswith("--output=")), None)
+    )
+    context = getattr(error, "ctx", None)
+    hint = f"See `{context.command_path} --help`." if context else None
+    console = _console(_output_wanted(wanted), "none", Redactor(), "usage")
+    return _end_with(console, UsageError(error.format_message(), hint=hint), None)

@@ -1,0 +1,390 @@
+"""How events look: bars and lines for people, JSON Lines for programs. Results on stdout, the rest on stderr.
+
+Every string passes through `printable` and the redactor on its way out, so that neither a server's control
+characters nor a secret reach a terminal or a log.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from .errors import EXIT_CODES
+from .events import (
+    ArchiveProgress,
+    ArchiveSettled,
+    AttemptEnded,
+    Downloaded,
+    DownloadStarted,
+    Event,
+    Failed,
+    Finished,
+    JobSeen,
+    Notice,
+    Progress,
+    RunStarted,
+)
+from .receipt import ArchiveRecord, Receipt, Verdict, rfc3339
+from .redaction import Redactor, printable
+
+_WIDTH = 80
+_PLAIN_EVERY = 30.0  # seconds between two plain progress lines
+_JSON_EVERY = 5.0  # seconds between two progress events on stdout
+_COLOURS = {"verified": "32", "skipped": "2", "unproven": "33", "mismatch": "31", "failed": "31"}
+
+
+# ---------------------------------------------------------------- words
+
+
+def size_text(size: float | None) -> str:
+    """Bytes for people, powers of 1024: `1.5 GiB`."""
+    if size is None:
+        return "?"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def time_text(seconds: float) -> str:
+    """Seconds for people: `45s`, `12m05s`, `3h10m`, `2d04h`."""
+    whole = max(0, int(seconds))
+    for unit, below, length in (("d", "h", 86400), ("h", "m", 3600), ("m", "s", 60)):
+        if whole >= length:
+            rest = (whole % length) // {"h": 3600, "m": 60, "s": 1}[below]
+            return f"{whole // length}{unit}{rest:02d}{below}"
+    return f"{whole}s"
+
+
+def shortened(text: str, width: int) -> str:
+    """`text` in `width` columns, its middle left out: the ends of archive names tell them apart."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) * 2 // 3
+    return text[:head] + "…" + text[len(text) - (width - 1 - head) :]
+
+
+# ---------------------------------------------------------------- JSON
+
+
+class JsonConsole:
+    """JSON Lines on stdout, each with `event` and `time`; the last is the result."""
+
+    def __init__(self, out: TextIO, redactor: Redactor) -> None:
+        self._out = out
+        self._redactor = redactor
+        self._due = 0.0
+
+    def report(self, event: Event) -> None:
+        """Print one line; progress is thinned to one in five seconds."""
+        if isinstance(event, Progress):
+            if time.monotonic() < self._due:
+                return
+            self._due = time.monotonic() + _JSON_EVERY
+        line = {"event": event.name, "time": rfc3339(time.time()), **_fields(event)}
+        print(json.dumps(_cleaned(line, self._redactor)), file=self._out, flush=True)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    match event:
+        case Finished():
+            plan = {} if event.plan is None else {"plan": [dict(row) for row in event.plan]}
+            return {**event.receipt.to_json(), **plan}
+        case ArchiveSettled():
+            return {**asdict(event.record), "problem": dict(event.problem) if event.problem else None}
+        case Failed():
+            return dict(event.problem)
+        case _:
+            return {name: value for name, value in asdict(event).items() if name != "job_id" or value is not None}
+
+
+def _cleaned(value: Any, redactor: Redactor) -> Any:
+    """The value with every string redacted and made printable."""
+    if isinstance(value, str):
+        return redactor.clean(printable(value, 4000))
+    if isinstance(value, Mapping):
+        return {name: _cleaned(item, redactor) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_cleaned(item, redactor) for item in value]
+    return value
+
+
+# ---------------------------------------------------------------- text
+
+
+class TextConsole:
+    """Log lines and progress on stderr, the closing table on stdout."""
+
+    def __init__(self, out: TextIO, err: TextIO, redactor: Redactor, progress: str, command: str) -> None:
+        self._out, self._err, self._redactor, self._command = out, err, redactor, command
+        kind = progress if progress != "auto" else "bar" if err.isatty() else "plain"
+        self._progress: _Bars | _PlainLines | None = None
+        if kind in ("bar", "plain"):
+            self._progress = _Bars(err) if kind == "bar" else _PlainLines(self._log)
+        self._coloured = "NO_COLOR" not in os.environ and out.isatty()
+
+    def report(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Progress):
+            if self._progress:
+                self._progress.show(event.archives)
+        elif isinstance(event, Finished):
+            self.close()
+            self._finish(event)
+        elif text := _sentence(event):
+            self._log(text)
+
+    def close(self) -> None:
+        """Take the bars away."""
+        if self._progress:
+            self._progress.close()
+
+    def _clean(self, text: str) -> str:
+        return self._redactor.clean(printable(text, 2000))
+
+    def _log(self, text: str) -> None:
+        stamp = time.strftime("%H:%M:%S")
+        lines = [f"{stamp} {self._clean(line)}" for line in text.split("\n")]
+        if isinstance(self._progress, _Bars):
+            self._progress.write("\n".join(lines))
+        else:
+            print("\n".join(lines), file=self._err, flush=True)
+
+    def _finish(self, event: Finished) -> None:
+        rows = _plan_rows(event.plan) if event.plan is not None else self._archive_rows(event.receipt)
+        for row in rows:
+            print(row, file=self._out)
+        print(self._closing(event), file=self._out, flush=True)
+
+    def _closing(self, event: Finished) -> str:
+        receipt, code = event.receipt, event.receipt.exit_code
+        if event.plan is not None and code == 0:
+            return "Nothing stands in the way."
+        meaning, advice = EXIT_CODES[code]
+        if code == 0:
+            return _success(receipt, self._command)
+        return f"Exit code {code}: {meaning}. Next: {advice.replace('`', '')}."
+
+    def _archive_rows(self, receipt: Receipt) -> list[str]:
+        rows = []
+        for record in receipt.archives:
+            rows += self._archive_row(record)
+        return rows
+
+    def _archive_row(self, record: ArchiveRecord) -> list[str]:
+        verdict = str(record.verdict or "unsettled")
+        label = f"{verdict:<9}"
+        if self._coloured and verdict in _COLOURS:
+            label = f"\x1b[{_COLOURS[verdict]}m{label}\x1b[0m"
+        name = shortened(self._clean(record.file_name or f"job {record.job_id}"), 57)
+        rows = [f"{label} {name:<57} {size_text(record.bytes) if record.bytes is not None else '-':>10}"]
+        if record.sha1:
+            rate = f", {size_text(record.bytes_per_second)}/s" if record.bytes_per_second else ""
+            rows.append(f"          sha1 {record.sha1}{rate}")
+        if record.path:
+            rows.append(f"          {self._clean(record.path)}")
+        if record.reason:
+            rows.append(f"          {record.reason} (exit code {record.exit_code})")
+        return rows
+
+
+def _success(receipt: Receipt, command: str) -> str:
+    unproven = sum(record.verdict is Verdict.UNPROVEN for record in receipt.archives)
+    verified = sum(record.verdict is Verdict.VERIFIED for record in receipt.archives)
+    text = f"{verified} {'archive' if verified == 1 else 'archives'} verified."
+    if unproven:
+        text += f" {unproven} unproven, as --allow-unproven admits."
+    return text if receipt.changed or command == "verify" else text + " Nothing had to be done."
+
+
+def _plan_rows(plan: tuple[Mapping[str, Any], ...]) -> list[str]:
+    rows = [f"{'STEP':<9}{'ARCHIVE':<46}{'DELIVERY':<14}{'EXPIRES IN':>10}"]
+    for row in plan:
+        name = printable(str(row["archive"] or f"job {row['job_id']}"))
+        left = "-" if row["expires_in"] is None else time_text(row["expires_in"]) if row["expires_in"] > 0 else "past"
+        status = shortened(printable(str(row["delivery_status"] or "-")), 13)
+        rows.append(f"{row['step']:<9}{shortened(name, 45):<46}{status:<14}{left:>10}")
+        bound = f"; at most {size_text(row['largest_bytes'])}" if row["largest_bytes"] else ""
+        code = f" (exit code {row['exit_code']})" if row["exit_code"] else ""
+        rows.append(f"         {row['reason']}{code}{bound}")
+    return rows
+
+
+def _sentence(event: Event) -> str | None:
+    """One event as a log line, or more than one for an error; None for what is not worth one."""
+    match event:
+        case RunStarted():
+            return f"Ops Manager {event.ops_manager or 'not asked'}, archives go to {event.dest}"
+        case JobSeen():
+            name = event.archive or f"job {event.job_id}"
+            return f"{name}: job {event.status or '-'}, delivery {event.delivery_status or '-'}: {event.step} ({event.reason})"
+        case DownloadStarted():
+            begin = f"resuming at {size_text(event.offset)}" if event.offset else "downloading"
+            return f"{event.archive}: {begin}, attempt {event.attempt}, {event.url}"
+        case AttemptEnded():
+            spent = "a download may be spent" if event.spent else "no download was spent"
+            after = f"{size_text(event.received)} on disk, {spent}, next attempt in {time_text(event.wait)}"
+            return f"{event.archive}: {event.message} ({after})"
+        case Downloaded():
+            speed = f" ({size_text(event.bytes / event.seconds)}/s)" if event.seconds > 0 else ""
+            return f"{event.archive}: {size_text(event.bytes)} in {event.seconds:.1f} s{speed}, waiting for the published hash"
+        case ArchiveSettled():
+            return problem_text(event.problem) if event.problem else f"{_name(event.record)}: {event.record.verdict}"
+        case Notice():
+            return event.message if event.level == "info" else f"warning: {event.message}"
+        case Failed():
+            return problem_text(event.problem)
+        case _:
+            return None
+
+
+def _name(record: ArchiveRecord) -> str:
+    return record.file_name or f"job {record.job_id}"
+
+
+def problem_text(problem: Mapping[str, Any]) -> str:
+    """An error in lines: what happened, what is on disk, whether a download was spent, what to do next."""
+    lines = [f"error: {problem['archive'] + ': ' if problem['archive'] else ''}{problem['message']} [{problem['id']}]"]
+    if problem["on_disk"]:
+        lines.append(f"  on disk: {problem['on_disk']}")
+    if problem["download_spent"] is not None:
+        lines.append(f"  download spent: {'yes' if problem['download_spent'] else 'no'}")
+    lines.append(f"  next: {problem['hint']}")
+    return "\n".join(lines)
+
+
+class _PlainLines:
+    """A line every 30 seconds, for pipes and logs."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._due = time.monotonic() + _PLAIN_EVERY
+
+    def show(self, archives: tuple[ArchiveProgress, ...]) -> None:
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + _PLAIN_EVERY
+        for row in archives:
+            if row.state in ("downloading", "hashing"):
+                of = f" of {size_text(row.total_bytes)}" if row.total_bytes else ""
+                self._log(
+                    f"{row.file_name}: {row.state}, {size_text(row.bytes)}{of}, {size_text(row.bytes_per_second)}/s"
+                )
+        if waiting := waiting_text(archives):
+            self._log(waiting)
+
+    def close(self) -> None:
+        pass
+
+
+def waiting_text(archives: tuple[ArchiveProgress, ...]) -> str | None:
+    """One line for the jobs that wait: how many, their statuses, the tightest expiry."""
+    waiting = [row for row in archives if row.state == "waiting"]
+    if not waiting:
+        return None
+    statuses: dict[str, int] = {}
+    for row in waiting:
+        statuses[row.delivery_status or "not started"] = statuses.get(row.delivery_status or "not started", 0) + 1
+    said = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+    expiries = [row.expires_in for row in waiting if row.expires_in is not None]
+    tightest = f"; first expires in {time_text(min(expiries))}" if expiries and min(expiries) > 0 else ""
+    return f"waiting for {len(waiting)} {'job' if len(waiting) == 1 else 'jobs'}: {said}{tightest}"
+
+
+class _Bars:
+    """One tqdm bar per archive under way and one line for those that wait."""
+
+    _SHOWN = 12  # bars at most, so that a batch of hundreds does not scroll the terminal away
+
+    def __init__(self, err: TextIO) -> None:
+        self._err = err
+        self._bars: dict[str, tqdm[Any]] = {}
+        self._waiting: tqdm[Any] | None = None
+
+    def show(self, archives: tuple[ArchiveProgress, ...]) -> None:
+        moving = {row.job_id: row for row in archives if row.state in ("downloading", "hashing")}
+        for job_id in [job_id for job_id in self._bars if job_id not in moving]:
+            self._bars.pop(job_id).close()
+        for job_id, row in moving.items():
+            if job_id not in self._bars and len(self._bars) < self._SHOWN:
+                self._bars[job_id] = self._bar(row)
+            if job_id in self._bars:
+                self._update(self._bars[job_id], row)
+        self._show_waiting(waiting_text(archives))
+
+    def _bar(self, row: ArchiveProgress) -> tqdm[Any]:
+        return tqdm(
+            total=row.total_bytes, file=self._err, ncols=self._columns(), leave=False, bar_format=self._format(row)
+        )
+
+    def _columns(self) -> int:
+        try:
+            return max(40, os.get_terminal_size(self._err.fileno()).columns - 1)
+        except (OSError, ValueError):
+            return _WIDTH - 1
+
+    def _format(self, row: ArchiveProgress) -> str:
+        name = shortened(printable(row.file_name or row.job_id), 28).replace("{", "{{").replace("}", "}}")
+        speed = f"{size_text(row.bytes_per_second)}/s"
+        if row.state == "hashing" and row.bytes == row.total_bytes:
+            return f"{name:<28} {size_text(row.bytes):>10}  waiting for the published hash"
+        if not row.total_bytes:
+            return f"{name:<28} {size_text(row.bytes):>10} {speed:>12}  size unknown"
+        left = (row.total_bytes - row.bytes) / row.bytes_per_second if row.bytes_per_second else None
+        eta = "--" if left is None else time_text(left)
+        return f"{name:<28} {{percentage:3.0f}}%|{{bar}}| {size_text(row.bytes):>9} {speed:>12} {eta:>7}"
+
+    def _update(self, bar: tqdm[Any], row: ArchiveProgress) -> None:
+        bar.ncols, bar.total, bar.n = self._columns(), row.total_bytes, row.bytes
+        bar.bar_format = self._format(row)
+        bar.refresh()
+
+    def _show_waiting(self, text: str | None) -> None:
+        if text is None:
+            if self._waiting:
+                self._waiting.close()
+                self._waiting = None
+            return
+        if self._waiting is None:
+            self._waiting = tqdm(total=0, file=self._err, leave=False, bar_format="{desc}", ncols=self._columns())
+        self._waiting.set_description_str(shortened(printable(text), self._columns()))
+
+    def write(self, text: str) -> None:
+        """A log line above the bars."""
+        tqdm.write(text, file=self._err)
+
+    def close(self) -> None:
+        for bar in self._bars.values():
+            bar.close()
+        self._bars.clear()
+        self._show_waiting(None)
+
+
+def console_for(output: str, progress: str, out: TextIO, err: TextIO, redactor: Redactor, command: str) -> Console:
+    """The console that the operator asked for."""
+    return JsonConsole(out, redactor) if output == "json" else TextConsole(out, err, redactor, progress, command)
+
+
+Console = JsonConsole | TextConsole
+
+
+def status_rows(document: Mapping[str, Any]) -> list[str]:
+    """The status file for people, in 80 columns."""
+    code = f", exit code {document['exit_code']}" if document.get("exit_code") is not None else ""
+    rows = [f"{document['state']}{code}, pid {document['pid']}, updated {document['updated_at']}"]
+    for row in document.get("archives", ()):
+        name = shortened(printable(str(row["file_name"] or f"job {row['job_id']}")), 40)
+        of = f" of {size_text(row['total_bytes'])}" if row["total_bytes"] else ""
+        speed = f", {size_text(row['bytes_per_second'])}/s" if row["bytes_per_second"] else ""
+        rows.append(f"{row['state']:<12} {name:<40} {size_text(row['bytes'])}{of}{speed}")
+    return rows

@@ -1,0 +1,505 @@
+"""One restore job's way: look at what is on disk, attempt, resume, prove, settle.
+
+A `JobRestore` moves through phases; each phase is one coroutine that the agent starts, and ends in another phase:
+
+    NAMING → LOOKING → WAITING ⇄ FETCHING → PROVING → SETTLED
+                          ↑_________________________/   (a body that was cut by its own structure)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from .archive import BLOCK, MISMATCH, PART, UNPROVEN, Digest, Part, digest_of, require_room, set_aside, structure_of
+from .delivery import Body, Deliveries, Resume
+from .errors import (
+    AgentError,
+    ArchiveError,
+    AttemptFailed,
+    ConnectFailed,
+    Damaged,
+    DownloadsUsedUp,
+    Expired,
+    ForeignFile,
+    HashMismatch,
+    HashUnpublished,
+    JobBroken,
+    LinkUnusable,
+    NotAnArchive,
+    TransferCut,
+)
+from .events import ArchiveSettled, AttemptEnded, Downloaded, DownloadStarted, Reporter
+from .files import Directory
+from .jobs import Decision, Job, Step, decide
+from .journal import Entry, Identity, Journal
+from .pacing import Backoff, Clock, RateLimit, ServerClock
+from .proof import Candidate, Publisher
+from .receipt import ArchiveRecord, Verdict
+from .redaction import printable
+from .settings import Pace
+from .structure import SNIFF, Finding, looks_like_archive
+from .watch import Watch
+
+_LEAST_ROOM = 1 << 20  # bytes that must be free before a download is spent on an archive of unknown size
+
+
+class Phase(Enum):
+    """Where a job is on its way."""
+
+    NAMING = "naming"
+    LOOKING = "looking"
+    WAITING = "waiting"
+    FETCHING = "fetching"
+    PROVING = "proving"
+    SETTLED = "settled"
+
+
+@dataclass
+class Surroundings:
+    """What every job of a run shares."""
+
+    directory: Directory
+    journal: Journal
+    watch: Watch
+    deliveries: Deliveries
+    pace: Pace
+    limit: RateLimit
+    clock: Clock
+    server_clock: ServerClock
+    reporter: Reporter
+    hash_time_over: Callable[[], bool]
+
+
+@dataclass
+class Meter:
+    """How far an archive is; read by whoever shows progress."""
+
+    clock: Clock
+    bytes: int = 0
+    total: int | None = None
+    _samples: list[tuple[float, int]] = field(default_factory=list)
+
+    def start(self, at: int, total: int | None) -> None:
+        """Begin to count from `at` bytes."""
+        self.bytes, self.total = at, total
+        self._samples = [(self.clock.monotonic(), at)]
+
+    def rate(self) -> int:
+        """Bytes per second over the last five seconds or so."""
+        now = self.clock.monotonic()
+        self._samples.append((now, self.bytes))
+        while len(self._samples) > 2 and self._samples[1][0] < now - 5.0:
+            del self._samples[0]
+        (began, first), (ended, last) = self._samples[0], self._samples[-1]
+        return max(0, int((last - first) / (ended - began))) if ended > began else 0
+
+
+class JobRestore:
+    """One restore job, from first sight to verdict."""
+
+    def __init__(self, job_id: str, surroundings: Surroundings) -> None:
+        self.job_id = job_id
+        self._all = surroundings
+        self._publisher = Publisher(surroundings.directory, surroundings.journal, surroundings.clock)
+        self.name: str | None = None
+        self._served_as: str | None = None
+        self.phase = Phase.NAMING
+        self.record: ArchiveRecord | None = None
+        self.meter = Meter(surroundings.clock)
+        self.hashing = False
+        self.changed = False
+        self._part: Part | None = None
+        self._candidate: Candidate | None = None
+        self._tries = 0
+        self._last_failure: AttemptFailed | None = None
+        self._backoff = Backoff(min(1.0, surroundings.pace.poll_interval))
+        self._not_before = 0.0
+        self._reading_wanted = -1
+
+    @property
+    def job(self) -> Job:
+        """The latest reading."""
+        return self._all.watch.jobs[self.job_id]
+
+    @property
+    def entry(self) -> Entry:
+        """What the journal knows."""
+        return self._all.journal.entry(self.job_id)
+
+    @property
+    def shown_state(self) -> str:
+        """`waiting`, `downloading`, `hashing` or the verdict, as the status file says it."""
+        if self.record and self.record.verdict:
+            return self.record.verdict.value
+        if self.hashing or self.phase is Phase.PROVING:
+            return "hashing"
+        return "downloading" if self.phase is Phase.FETCHING else "waiting"
+
+    def christen(self, name: str, served_as: str) -> None:
+        """Give the archive its name in DEST and the one that hashes call it by."""
+        self.name, self._served_as = name, served_as
+        self.phase = Phase.LOOKING
+
+    def may_fetch(self) -> bool:
+        """Whether an attempt may begin now: READY by a reading newer than the last failure, and the backoff over."""
+        if self.phase is not Phase.WAITING or decide(self.job).step is not Step.DOWNLOAD:
+            return False
+        fresh = self._all.watch.newer_than(self._reading_wanted)
+        return fresh and self._all.clock.monotonic() >= self._not_before
+
+    def may_still_fetch(self) -> bool:
+        """Whether a download may still come."""
+        return self.phase in (Phase.NAMING, Phase.LOOKING, Phase.WAITING, Phase.FETCHING)
+
+    # ------------------------------------------------------------ phases
+
+    async def guarded(self, phase: Callable[[], Any]) -> None:
+        """Run a phase; an error of ours settles the archive, whatever the others do."""
+        try:
+            await phase()
+        except AttemptFailed as failure:
+            await self._after_failure(failure)
+        except AgentError as error:
+            await self.fail(error)
+        finally:
+            self.hashing = False
+
+    async def look(self) -> None:
+        """What DEST holds already: a verified archive, a whole one that wants proof, or nothing of use."""
+        name, where = self._named(), self._all.directory
+        if found := where.find_file(name):
+            await self._look_at_final(name, Identity.of(found))
+            return
+        for suffix in (UNPROVEN, PART, MISMATCH):
+            if where.find_file(name + suffix) and await self._look_at(name + suffix, suffix):
+                return
+        self.phase = Phase.WAITING
+
+    async def _look_at_final(self, name: str, identity: Identity) -> None:
+        entry, expected = self.entry, self._expected()
+        if entry.proven and entry.published == identity:
+            self._verified(Digest(entry.proven, identity.size, identity.inode), expected)
+            return
+        digest = await self._hash_again(name)
+        if digest.sha1 not in (entry.proven, expected):
+            why = (
+                f"its SHA1 is {digest.sha1}, published is {expected}"
+                if expected
+                else "no hash is published to prove it"
+            )
+            raise ForeignFile(
+                f"a file stands at {printable(name)} that this agent cannot vouch for: {why}", spent=False
+            )
+        await self._publisher.vouch(self.job_id, name, digest)
+        self._verified(digest, expected)
+
+    async def _look_at(self, name: str, suffix: str) -> bool:
+        """Whether a companion file settles the matter or only wants proof."""
+        entry, expected = self.entry, self._expected()
+        if expected is None and not (suffix == UNPROVEN or (suffix == PART and entry.whole)):
+            return False
+        digest = await self._hash_again(name)
+        if digest.sha1 == expected:
+            await self._publish(Candidate(name, digest), expected)
+            return True
+        if suffix == UNPROVEN or (suffix == PART and digest.sha1 == entry.whole):
+            self._candidate, self.phase = Candidate(name, digest), Phase.PROVING
+            return True
+        return False
+
+    async def fetch(self) -> None:
+        """One attempt: journal first, then one GET, then its bytes into the part file. Ends in PROVING."""
+        name, where = self._named(), self._all.directory
+        require_room(where, max(_LEAST_ROOM, (self.entry.total or 0) - self._on_disk(PART)), name)
+        part = self._part = self._part or await Part.open(where, name)
+        self.changed = True
+        resume = await self._resume(part)
+        job = self.job  # hashing what is there may have taken a while: the URL may be another one by now
+        if job.link is None or decide(job).step is not Step.DOWNLOAD:
+            self.phase = Phase.WAITING
+            return
+        self._tries += 1
+        await self._journal("attempt", file_name=name, served_as=self._served_as, hash_before=self._expected())
+        attempt, offset = self.entry.attempts, resume.offset if resume else 0
+        self._all.reporter.report(DownloadStarted(self.job_id, name, attempt, offset, str(job.link)))
+        began = self._all.clock.monotonic()
+        try:
+            async with self._all.deliveries.open(job.link, resume, self._all.server_clock.now()) as body:
+                received = await self._receive(body, part)
+        except ConnectFailed:
+            await self._journal("unsent")
+            raise
+        digest = await part.sync()
+        await self.close()
+        seconds = self._all.clock.monotonic() - began
+        await self._journal("whole", sha1=digest.sha1, seconds=round(seconds, 3), received=received)
+        self._candidate, self.phase = Candidate(part.name, digest), Phase.PROVING
+        self._all.reporter.report(Downloaded(self.job_id, name, digest.size, digest.sha1, seconds))
+
+    async def _resume(self, part: Part) -> Resume | None:
+        """Where an earlier attempt can be taken up, once its bytes are hashed; None starts over."""
+        entry = self.entry
+        have = part.size or self._on_disk(PART)
+        if not entry.validator or not have or (entry.total is not None and have >= entry.total):
+            return None
+        if not part.size:
+            self.hashing = True
+            self.meter.start(0, have)
+            await part.take_over(have, self._count)
+            self.hashing = False
+        return Resume(part.size, entry.validator, entry.total)
+
+    async def _receive(self, body: Body, part: Part) -> int:
+        """Stream a checked answer into the part file; the number of bytes it brought."""
+        blocks = itertools.cycle([memoryview(bytearray(BLOCK)) for _ in range(2)])
+        first = next(blocks)
+        got = await _fill(body, first, SNIFF)
+        if not got:
+            raise TransferCut("the body was empty", spent=True)
+        if body.offset == 0:
+            if not looks_like_archive(bytes(first[:SNIFF]) if got >= SNIFF else bytes(first[:got])):
+                raise NotAnArchive(
+                    f"the delivery URL sent something that is no archive ({body.content_type})", spent=True
+                )
+            await part.restart()
+        begun = part.size
+        await self._journal("answered", validator=body.validator, total=body.total, resumed=body.offset > 0)
+        if body.total is not None:
+            require_room(self._all.directory, body.total - begun - got, self._named())
+        self.meter.start(begun, body.total)
+        await self._stream(body, part, blocks, first[:got])
+        return part.size - begun
+
+    async def _stream(self, body: Body, part: Part, blocks: itertools.cycle[memoryview], ready: memoryview) -> None:
+        """Hash and write one block while the next is read; two blocks are all the memory this takes."""
+        limit = self._all.limit
+        while ready:
+            landing = asyncio.ensure_future(part.append(ready))
+            try:
+                block = next(blocks)
+                await limit.spend(len(ready))
+                got = await body.read(block[: limit.bite(len(block))])
+            finally:
+                await _finished(landing)
+                self.meter.bytes = part.size
+            landing.result()
+            ready = block[:got]
+
+    async def prove(self) -> None:
+        """Hold the whole file against the published hash, until there is one or --hash-timeout is over."""
+        candidate = self._candidate
+        assert candidate is not None  # noqa: S101  # every way into PROVING sets it
+        before = self.entry.hash_before
+        self._all.watch.hurry()
+        check: asyncio.Task[Finding] | None = None
+        try:
+            while True:
+                expected = self._expected()
+                if expected == candidate.digest.sha1:
+                    await self._publish(candidate, expected)
+                    return
+                # a hash from before this download may be that of an earlier one: it proves, but does not condemn
+                if (expected and expected != before) or self._all.hash_time_over():
+                    break
+                if check and check.done() and check.result() is Finding.TRUNCATED:
+                    break
+                await self._all.watch.news()
+                check = check or asyncio.ensure_future(structure_of(self._all.directory, candidate.name))
+            check = check or asyncio.ensure_future(structure_of(self._all.directory, candidate.name))
+            await self._judge(candidate, await check)
+        finally:
+            if check and not check.done():
+                check.cancel()
+                await _finished(check)
+
+    async def _judge(self, candidate: Candidate, finding: Finding) -> None:
+        """The verdict on a file that no published hash matches."""
+        expected = self._expected()
+        if finding is Finding.TRUNCATED:
+            raise TransferCut(
+                "the body ended early by its own structure, however cleanly the connection closed", spent=True
+            )
+        if expected is None and finding is Finding.WHOLE:
+            await self._leave_unproven(candidate)
+            return
+        if self.entry.resumed and self._another_try():
+            await self._journal("discarded")
+            raise TransferCut("the resumed archive is not what the server has; starting over", spent=True)
+        left = await set_aside(self._all.directory, candidate.name, self._named(), MISMATCH)
+        await self._journal("discarded")
+        self.changed = True
+        error: ArchiveError = Damaged("no hash was published, and the archive is damaged by its own structure")
+        if expected:
+            error = HashMismatch(f"SHA1 on disk is {candidate.digest.sha1}, Ops Manager published {expected}")
+        self._settle_aside(Verdict.MISMATCH, candidate.digest, left, error)
+
+    # ------------------------------------------------------------ what follows
+
+    async def _after_failure(self, failure: AttemptFailed) -> None:
+        """A failed attempt: read the job again and, while it says READY, try again after a pause."""
+        self._last_failure = failure
+        self._candidate = None
+        if self.entry.whole:
+            await self._journal("cut")
+        if not self._another_try():
+            failure.message = f"{failure.message}; {self._tries} attempts were made"
+            await self.fail(failure)
+            return
+        wait = self._backoff.next(failure.retry_after)
+        self._not_before = self._all.clock.monotonic() + wait
+        self._reading_wanted = self._all.watch.mark()
+        self.phase = Phase.WAITING
+        spent, received = bool(failure.spent), self._part.size if self._part else self._on_disk(PART)
+        self._all.reporter.report(
+            AttemptEnded(self.job_id, self._named(), self._tries, failure.id, failure.message, received, spent, wait)
+        )
+        self._all.watch.hurry()
+
+    def _another_try(self) -> bool:
+        return self._tries <= self._all.pace.retries
+
+    async def refuse(self, decision: Decision) -> None:
+        """Settle by what Ops Manager says of the job: skipped, or failed for its reason."""
+        if decision.step is Step.SKIP:
+            self._settle(self._record(Verdict.SKIPPED, reason=decision.reason))
+            return
+        job, after = self.job, f" after: {self._last_failure.message}" if self._last_failure else ""
+        said = f"Ops Manager says {job.status or 'nothing'} of the job and {job.delivery_status or 'nothing'} of its delivery"
+        error: ArchiveError = JobBroken(said)
+        if decision.reason == "delivery-expired":
+            error = Expired("the delivery expired before the archive was whole" + after)
+        elif decision.reason == "downloads-used-up":
+            error = DownloadsUsedUp("the downloads are used up before the archive was whole" + after)
+        elif decision.reason == "delivery-url-unusable":
+            error = LinkUnusable(f"the delivery URL cannot be used: {job.link_defect}")
+        await self.fail(error, reason=decision.reason)
+
+    async def fail(self, error: AgentError, reason: str | None = None) -> None:
+        """Settle with an error; what is on disk stays there."""
+        await self.close()
+        if error.left is None:
+            kept = self._on_disk(PART) if self.name else 0
+            error.left = f"{self.name}{PART} with {kept} bytes" if kept else "nothing of it"
+        error.spent = error.spent or self._tries > 0
+        self._settle(self._record(Verdict.FAILED, exit_code=error.exit_code, reason=reason or error.id), error)
+
+    async def _leave_unproven(self, candidate: Candidate) -> None:
+        left = await set_aside(self._all.directory, candidate.name, self._named(), UNPROVEN)
+        self.changed = self.changed or left != candidate.name
+        error = HashUnpublished("the archive is whole, but Ops Manager published no hash for it in time")
+        error.exit_code = 0 if self._all.pace.allow_unproven else error.exit_code
+        self._settle_aside(Verdict.UNPROVEN, candidate.digest, left, error)
+
+    def _settle_aside(self, verdict: Verdict, digest: Digest, left: str, error: ArchiveError) -> None:
+        """Settle with a file under another name than the final one."""
+        error.left, error.spent = f"kept as {left}", self._tries > 0
+        self._settle(
+            self._record(verdict, digest, self._expected(), error.exit_code, error.id, self._path(left)), error
+        )
+
+    async def _publish(self, candidate: Candidate, expected: str | None) -> None:
+        await self._publisher.publish(self.job_id, self._named(), candidate)
+        self.changed = True
+        self._verified(candidate.digest, expected)
+
+    def _verified(self, digest: Digest, expected: str | None) -> None:
+        self.meter.start(digest.size, digest.size)
+        self._settle(self._record(Verdict.VERIFIED, digest, expected or digest.sha1, path=self._path(self._named())))
+
+    def _settle(self, record: ArchiveRecord, error: AgentError | None = None) -> None:
+        self.record, self.phase = record, Phase.SETTLED
+        if error:
+            error.archive = self.name or self.job_id
+        self._all.reporter.report(ArchiveSettled(self.job_id, record, error.fields() if error else None))
+
+    async def close(self) -> None:
+        """Let go of the part file; its bytes stay."""
+        if self._part:
+            part, self._part = self._part, None
+            with suppress(OSError):  # a close that fails after a failed write tells nothing new
+                await part.close()
+
+    # ------------------------------------------------------------ small things
+
+    def _named(self) -> str:
+        assert self.name is not None  # noqa: S101  # phases after NAMING begin with a name
+        return self.name
+
+    def _path(self, name: str) -> str:
+        return str(Path(self._all.directory.path) / name)
+
+    def _expected(self) -> str | None:
+        return self.job.published_hash(self._served_as) if self._served_as else None
+
+    def _on_disk(self, suffix: str) -> int:
+        found = self._all.directory.find(self._named() + suffix)
+        return found.st_size if found else 0
+
+    def _count(self, size: int) -> None:
+        self.meter.bytes = size
+
+    async def _hash_again(self, name: str) -> Digest:
+        self.hashing = True
+        self.meter.start(0, getattr(self._all.directory.find(name), "st_size", None))
+        digest = await digest_of(self._all.directory, name, self._count)
+        self.hashing = False
+        return digest
+
+    async def _journal(self, fact: str, **values: Any) -> None:
+        await self._all.journal.record(fact, self.job_id, self._all.clock.wall(), **values)
+
+    def _record(
+        self,
+        verdict: Verdict,
+        digest: Digest | None = None,
+        expected: str | None = None,
+        exit_code: int = 0,
+        reason: str | None = None,
+        path: str | None = None,
+    ) -> ArchiveRecord:
+        job, entry = self.job, self.entry
+        rate = int(entry.received / entry.seconds) if digest and entry.received and entry.seconds else None
+        return ArchiveRecord(
+            job_id=job.id,
+            cluster_id=job.cluster_id,
+            host_id=job.host_id,
+            snapshot_id=job.snapshot_id,
+            snapshot_timestamp=job.snapshot_timestamp,
+            file_name=self.name,
+            path=path,
+            bytes=digest.size if digest else None,
+            sha1=digest.sha1 if digest else None,
+            expected_sha1=expected,
+            verdict=verdict,
+            reason=reason,
+            exit_code=exit_code,
+            downloads_spent=entry.attempts,
+            resumed=entry.resumed,
+            seconds=entry.seconds if digest else None,
+            bytes_per_second=rate,
+            encryption_enabled=job.encryption_enabled,
+            master_key_uuid=job.master_key_uuid,
+            point_in_time=job.point_in_time,
+        )
+
+
+async def _fill(body: Body, block: memoryview, least: int) -> int:
+    """Read until `least` bytes of the block are there, or the body ends."""
+    filled = 0
+    while filled < least and (got := await body.read(block[filled:])):
+        filled += got
+    return filled
+
+
+async def _finished(task: asyncio.Future[Any]) -> None:
+    """Wait for a task whatever its outcome, even while being cancelled: its thread still uses our buffer."""
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({task})

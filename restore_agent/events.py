@@ -1,0 +1,157 @@
+"""What happens during a run, as the domain tells it; consoles decide how it looks.
+
+Each event is a frozen dataclass whose `name` is the `event` field of its JSON line. Times are seconds since the
+epoch, sizes bytes, rates bytes per second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from .receipt import ArchiveRecord, Receipt
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened. `job_id` is set where it concerns one restore job."""
+
+    name: ClassVar[str] = "event"
+
+
+@dataclass(frozen=True)
+class RunStarted(Event):
+    """A run begins; `ops_manager` is its origin and `dest` the absolute path."""
+
+    name: ClassVar[str] = "started"
+    ops_manager: str | None
+    dest: str
+
+
+@dataclass(frozen=True)
+class JobSeen(Event):
+    """A job was listed for the first time, or its statuses changed."""
+
+    name: ClassVar[str] = "job"
+    job_id: str
+    archive: str | None
+    status: str | None
+    delivery_status: str | None
+    step: str
+    reason: str
+    expires: float | None
+
+
+@dataclass(frozen=True)
+class DownloadStarted(Event):
+    """A GET of the delivery URL is about to be sent; `offset` above 0 is a resume."""
+
+    name: ClassVar[str] = "download-started"
+    job_id: str
+    archive: str
+    attempt: int
+    offset: int
+    url: str
+
+
+@dataclass(frozen=True)
+class ArchiveProgress:
+    """Where one archive stands: part of `Progress` and of the status file."""
+
+    job_id: str
+    file_name: str | None
+    state: str
+    bytes: int
+    total_bytes: int | None
+    bytes_per_second: int
+    expires_at: str | None
+    downloads_spent: int
+    delivery_status: str | None = None
+    expires_in: float | None = None
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """Where every archive stands, a few times a second."""
+
+    name: ClassVar[str] = "progress"
+    archives: tuple[ArchiveProgress, ...]
+
+
+@dataclass(frozen=True)
+class AttemptEnded(Event):
+    """An attempt failed and another follows after `wait` seconds."""
+
+    name: ClassVar[str] = "attempt-failed"
+    job_id: str
+    archive: str
+    attempt: int
+    reason: str
+    message: str
+    received: int
+    spent: bool
+    wait: float
+
+
+@dataclass(frozen=True)
+class Downloaded(Event):
+    """All bytes are on disk and synced; the hash is awaited."""
+
+    name: ClassVar[str] = "downloaded"
+    job_id: str
+    archive: str
+    bytes: int
+    sha1: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ArchiveSettled(Event):
+    """The verdict on one archive, with what an operator needs to go on when it is not `verified`."""
+
+    name: ClassVar[str] = "archive"
+    job_id: str
+    record: ArchiveRecord
+    problem: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Notice(Event):
+    """Something worth a line in the log; `level` is `info` or `warning`."""
+
+    name: ClassVar[str] = "notice"
+    level: str
+    message: str
+    job_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """The run ends with an error of its own, not of one archive."""
+
+    name: ClassVar[str] = "error"
+    problem: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The last event: the receipt's fields and, after a plan, the verdict per job."""
+
+    name: ClassVar[str] = "result"
+    receipt: Receipt
+    plan: tuple[Mapping[str, Any], ...] | None = None
+
+
+class Reporter(Protocol):
+    """Whoever shows what happens. Must not raise and must not take long."""
+
+    def report(self, event: Event) -> None:
+        """Take one event."""
+
+
+class Silent:
+    """The null reporter."""
+
+    def report(self, event: Event) -> None:
+        """Show nothing."""

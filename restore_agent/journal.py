@@ -1,0 +1,318 @@
+"""What must outlive a crash: the lock, the ledger of spent downloads and the status file, in `.restore-agent/`.
+
+The journal is JSON Lines, one fact per line, each synced before the agent acts on it. A torn last line is what a
+crash leaves and is dropped; anything else that does not read is an error, because a forgotten download is worse.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .errors import Held, RecordUnreadable
+from .files import Directory, errors_of_dest
+from .receipt import rfc3339
+
+STATE_DIRECTORY = ".restore-agent"
+JOURNAL = "journal.jsonl"
+STATUS = "status.json"
+LOCK = "lock"
+SCHEMA = "restore-agent/journal/1"
+STATUS_SCHEMA = "restore-agent/status/1"
+
+
+# ---------------------------------------------------------------- lock
+
+
+class Lock:
+    """One run per DEST. The kernel lets it go with the process, however that ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._fd = descriptor
+
+    @classmethod
+    def take(cls, state: Directory) -> Lock:
+        """Take the lock. Raises Held when another run has it, else DestError."""
+        with errors_of_dest("take the lock in DEST"):
+            descriptor = state.open_file(LOCK, os.O_RDWR | os.O_CREAT)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                raise Held(f"another run holds {state.path.parent}", spent=False) from None
+            except OSError:
+                os.close(descriptor)
+                raise
+        return cls(descriptor)
+
+    @staticmethod
+    def is_held(state: Directory) -> bool:
+        """Whether a run holds the lock now; changes nothing on disk."""
+        with errors_of_dest("look at the lock in DEST"):
+            try:
+                descriptor = state.open_file(LOCK, os.O_RDONLY)
+            except FileNotFoundError:
+                return False
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return False
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(descriptor)
+
+    def release(self) -> None:
+        """Let the lock go; the file stays, so that no two runs ever lock different files."""
+        os.close(self._fd)
+
+
+# ---------------------------------------------------------------- ledger
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which very file was published: any write, rename or replacement since changes its `changed_ns`."""
+
+    inode: int
+    size: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        """The identity of a file by its stat."""
+        return cls(status.st_ino, status.st_size, status.st_ctime_ns)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the journal knows of one job.
+
+    `attempts` counts the GETs that may have been counted by the server. `hash_before` is what was published when
+    the last of them began. `validator` and `total` are those of the answer that the part file comes from. `whole`
+    and `proven` are SHA1s: of a completed, synced part file, and of what was matched to a published hash.
+    """
+
+    file_name: str | None = None
+    served_as: str | None = None
+    attempts: int = 0
+    hash_before: str | None = None
+    validator: str | None = None
+    total: int | None = None
+    resumed: bool = False
+    whole: str | None = None
+    seconds: float | None = None
+    received: int | None = None
+    proven: str | None = None
+    published: Identity | None = None
+
+
+class Journal:
+    """The ledger of DEST. `record` returns only once the line is on disk."""
+
+    def __init__(self, lines: list[dict[str, Any]], descriptor: int | None = None, torn: bool = False) -> None:
+        self._fd = descriptor
+        self._entries: dict[str, Entry] = {}
+        self._writing = asyncio.Lock()
+        self.torn = torn
+        for line in lines:
+            self._apply(line)
+
+    @classmethod
+    def open(cls, state: Directory) -> Journal:
+        """Open or begin the journal for writing; a torn last line is cut off. Raises DestError, RecordUnreadable."""
+        raw = state.read(JOURNAL)
+        lines, whole = _parse(raw or b"")
+        with errors_of_dest("open the journal"):
+            descriptor = state.open_file(JOURNAL, os.O_WRONLY | os.O_CREAT)
+            if raw is not None and whole < len(raw):
+                os.ftruncate(descriptor, whole)
+            os.lseek(descriptor, whole, os.SEEK_SET)
+            if whole == 0:
+                _write_line(descriptor, {"schema": SCHEMA})
+                state.sync()
+        return cls(lines, descriptor, torn=whole < len(raw or b""))
+
+    @classmethod
+    def peek(cls, state: Directory | None) -> Journal:
+        """Read the journal without changing anything; an empty one when there is none. Raises as `open`."""
+        raw = (state.read(JOURNAL) if state else None) or b""
+        lines, whole = _parse(raw)
+        return cls(lines, torn=whole < len(raw))
+
+    def entry(self, job_id: str) -> Entry:
+        """What is known of a job; an empty entry for an unknown one."""
+        return self._entries.get(job_id, Entry())
+
+    def entries(self) -> Mapping[str, Entry]:
+        """Every job with at least one line."""
+        return self._entries
+
+    async def record(self, fact: str, job_id: str, now: float, **values: Any) -> Entry:
+        """Append one fact and sync it. `now` is seconds since the epoch. Raises DestError."""
+        line = {"fact": fact, "job_id": job_id, "time": rfc3339(now), **values}
+        async with self._writing:
+            if self._fd is None:
+                raise RecordUnreadable("the journal was opened for reading only")
+            with errors_of_dest("write the journal"):
+                await asyncio.to_thread(_write_line, self._fd, line)
+            self._apply(line)
+        return self.entry(job_id)
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _apply(self, line: Mapping[str, Any]) -> None:
+        if "job_id" not in line:
+            return
+        entry = self.entry(line["job_id"])
+        self._entries[line["job_id"]] = _FACTS.get(line["fact"], _nothing)(entry, line)
+
+
+def _nothing(entry: Entry, _: Mapping[str, Any]) -> Entry:
+    return entry
+
+
+def _attempt(entry: Entry, line: Mapping[str, Any]) -> Entry:
+    return replace(
+        entry,
+        file_name=line["file_name"],
+        served_as=line["served_as"],
+        attempts=entry.attempts + 1,
+        hash_before=line["hash_before"],
+    )
+
+
+def _unsent(entry: Entry, _: Mapping[str, Any]) -> Entry:
+    return replace(entry, attempts=max(0, entry.attempts - 1))
+
+
+def _answered(entry: Entry, line: Mapping[str, Any]) -> Entry:
+    return replace(entry, validator=line["validator"], total=line["total"], resumed=line["resumed"], whole=None)
+
+
+def _whole(entry: Entry, line: Mapping[str, Any]) -> Entry:
+    return replace(entry, whole=line["sha1"], seconds=line["seconds"], received=line["received"])
+
+
+def _proven(entry: Entry, line: Mapping[str, Any]) -> Entry:
+    return replace(entry, file_name=line["file_name"], proven=line["sha1"], published=None)
+
+
+def _published(entry: Entry, line: Mapping[str, Any]) -> Entry:
+    return replace(entry, published=Identity(line["inode"], line["size"], line["changed_ns"]))
+
+
+def _cut(entry: Entry, _: Mapping[str, Any]) -> Entry:
+    return replace(entry, whole=None)
+
+
+def _discarded(entry: Entry, _: Mapping[str, Any]) -> Entry:
+    return replace(entry, validator=None, total=None, resumed=False, whole=None, proven=None, published=None)
+
+
+_FACTS = {
+    "attempt": _attempt,
+    "unsent": _unsent,
+    "answered": _answered,
+    "whole": _whole,
+    "proven": _proven,
+    "published": _published,
+    "cut": _cut,
+    "discarded": _discarded,
+}
+
+
+def _parse(raw: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The lines of a journal, and how many bytes of it are whole lines. Raises RecordUnreadable."""
+    whole = raw.rfind(b"\n") + 1
+    lines = []
+    for number, text in enumerate(raw[:whole].splitlines(), 1):
+        try:
+            line = json.loads(text)
+            if not isinstance(line, dict) or not isinstance(line.get("schema", SCHEMA), str):
+                raise ValueError
+            _check(line)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise RecordUnreadable(f"the journal in DEST is damaged at line {number}") from None
+        lines.append(line)
+    if lines and lines[0].get("schema") != SCHEMA:
+        seen = str(lines[0].get("schema", "none"))[:60]
+        hint = "Use the version of restore-agent that wrote it, or choose another --dest."
+        raise RecordUnreadable(f"the journal in DEST has the schema {seen!r}, this version reads {SCHEMA!r}", hint=hint)
+    return lines, whole
+
+
+def _check(line: Mapping[str, Any]) -> None:
+    """Raise what `_apply` would raise, so that opening a journal is where damage shows."""
+    if "job_id" in line:
+        _FACTS.get(line["fact"], _nothing)(Entry(), line)
+
+
+def _write_line(descriptor: int, line: Mapping[str, Any]) -> None:
+    data = memoryview(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+    before = os.lseek(descriptor, 0, os.SEEK_CUR)
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+        os.fsync(descriptor)
+    except OSError:
+        os.lseek(descriptor, before, os.SEEK_SET)
+        os.ftruncate(descriptor, before)  # half a line must not swallow the next one
+        raise
+
+
+# ---------------------------------------------------------------- status file
+
+
+@dataclass
+class StatusFile:
+    """What `restore-agent status` and monitoring read while a run goes on; replaced atomically, never half."""
+
+    state_directory: Directory
+    pid: int
+    started_at: str
+    batch_id: str | None
+    last: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, state: str, now: float, archives: list[dict[str, Any]], exit_code: int | None = None) -> None:
+        """Replace the status file. Raises DestError."""
+        self.last = {
+            "schema": STATUS_SCHEMA,
+            "state": state,
+            "pid": self.pid,
+            "started_at": self.started_at,
+            "updated_at": rfc3339(now),
+            "batch_id": self.batch_id,
+            "exit_code": exit_code,
+            "archives": archives,
+        }
+        data = json.dumps(self.last, indent=2).encode() + b"\n"
+        self.state_directory.write_atomically(STATUS, data, durable=False)
+
+
+def read_status(state: Directory) -> dict[str, Any] | None:
+    """The status file, or None when there is none; `interrupted` when the run that wrote it is gone.
+
+    Raises RecordUnreadable when it is damaged or of a future version, else DestError.
+    """
+    raw = state.read(STATUS)
+    if raw is None:
+        return None
+    try:
+        document = json.loads(raw)
+        schema, running = document["schema"], document["state"] not in ("finished", "interrupted")
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise RecordUnreadable("status.json in DEST is damaged or not the agent's") from None
+    if schema != STATUS_SCHEMA:
+        raise RecordUnreadable(f"status.json has the schema {str(schema)[:60]!r}, this version reads {STATUS_SCHEMA!r}")
+    if running and not Lock.is_held(state):
+        document["state"] = "interrupted"
+    return dict(document)

@@ -1,0 +1,395 @@
+"""The API of Ops Manager: digest, pages, envelopes, error documents and the server's clock.
+
+One of the two borders where httpx errors become ours. Every call is one attempt; whether and when to ask again is
+decided elsewhere, by the class of the error (`PassingApiError` or not).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import secrets
+import ssl
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from . import __version__
+from .errors import AccessRefused, AgentError, AnswerUnusable, NotFound, OpsManagerError, RedirectRefused, TlsError
+from .errors import Unreachable, UsageError
+from .jobs import Job, parse_job
+from .pacing import ServerClock, retry_after
+from .redaction import Redactor, printable
+from .settings import API_PATH, Connection, Target
+
+USER_AGENT = f"restore-agent/{__version__}"
+PAGE_SIZE = 100  # what every version of Ops Manager serves; newer ones allow 500
+_ANSWER_LIMIT = 32 << 20  # bytes of one answer; 500 jobs are about 1 MiB
+_REQUEST_TIME = 60.0  # seconds for one whole exchange, however slowly it drips
+_MOST_JOBS = 10_000
+_TIMEOUT = httpx.Timeout(30.0, connect=15.0)
+
+
+# ---------------------------------------------------------------- TLS
+
+
+def tls_context(connection: Connection) -> ssl.SSLContext:
+    """TLS as the operator wants it: the system's trust store, or --ca-file; a client certificate if given.
+
+    Raises UsageError when a file cannot be loaded.
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(connection.ca_file) if connection.ca_file else None)
+    except (ssl.SSLError, OSError) as error:
+        raise UsageError(f"--ca-file {connection.ca_file} holds no usable certificates ({error})") from None
+    if connection.client_cert:
+        try:
+            context.load_cert_chain(connection.client_cert, connection.client_key, password=_no_password)
+        except (ssl.SSLError, OSError) as error:
+            raise UsageError(f"--client-cert and --client-key cannot be used ({error})") from None
+    return context
+
+
+def _no_password() -> str:
+    raise UsageError("--client-key is encrypted; give a key without a pass phrase, guarded by its file mode")
+
+
+def tls_problem(error: BaseException) -> str | None:
+    """What TLS had against the peer, if that is what is behind an exception; None for mere cuts."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return seen.verify_message or "certificate verify failed"
+        if isinstance(seen, ssl.SSLError) and not isinstance(seen, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+            return (seen.reason or "TLS failure").replace("_", " ").lower()
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+# ---------------------------------------------------------------- digest
+
+
+class DigestAuth(httpx.Auth):
+    """HTTP digest (RFC 7616 and, without `qop`, RFC 2069), as Ops Manager asks for it.
+
+    httpx's own cannot be used: it fails on FIPS hosts, where MD5 must be asked for with `usedforsecurity=False`.
+    A nonce is used until the server calls it stale; nothing but a digest is ever answered.
+    """
+
+    def __init__(self, connection: Connection, redactor: Redactor) -> None:
+        self._connection = connection
+        self._redactor = redactor
+        self._challenge: _Challenge | None = None
+        self._count = 0
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Send with the nonce at hand; on a new challenge, once more with the new one."""
+        tried = self._challenge
+        if tried:
+            request.headers["Authorization"] = self._answer(request, tried)
+        response = yield request
+        if response.status_code != 401:
+            return
+        challenge = _challenge(response.headers.get_list("WWW-Authenticate"))
+        if challenge is None or (tried and not challenge.stale and challenge.nonce == tried.nonce):
+            return
+        self._challenge, self._count = challenge, 0
+        request.headers["Authorization"] = self._answer(request, challenge)
+        yield request
+
+    def _answer(self, request: httpx.Request, challenge: _Challenge) -> str:
+        self._count += 1
+        target, user = request.url.raw_path.decode("ascii"), self._connection.public_key
+        secret, client, count = self._connection.private_key.reveal(), secrets.token_hex(8), f"{self._count:08x}"
+        digest = challenge.hash
+        first = digest(f"{user}:{challenge.realm}:{secret}")
+        if challenge.session:
+            first = digest(f"{first}:{challenge.nonce}:{client}")
+        second = digest(f"{request.method}:{target}")
+        middle = f"{challenge.nonce}:{count}:{client}:auth" if challenge.qop else challenge.nonce
+        response = digest(f"{first}:{middle}:{second}")
+        self._redactor.learn(response)
+        fields = {
+            "username": user,
+            "realm": challenge.realm,
+            "nonce": challenge.nonce,
+            "uri": target,
+            "response": response,
+        }
+        if challenge.opaque:
+            fields["opaque"] = challenge.opaque
+        quoted = [f'{name}="{_escaped(value)}"' for name, value in fields.items()]
+        bare = [f"algorithm={challenge.algorithm}"]
+        if challenge.qop:
+            bare += ["qop=auth", f"nc={count}", f'cnonce="{client}"']
+        return "Digest " + ", ".join(quoted + bare)
+
+
+_ALGORITHMS = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
+_CHALLENGE_FIELD = re.compile(r'([A-Za-z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))')
+
+
+@dataclass(frozen=True)
+class _Challenge:
+    realm: str
+    nonce: str
+    opaque: str
+    algorithm: str
+    qop: bool
+    stale: bool
+
+    @property
+    def session(self) -> bool:
+        return self.algorithm.upper().endswith("-SESS")
+
+    def hash(self, text: str) -> str:
+        name = _ALGORITHMS[self.algorithm.upper().removesuffix("-SESS")]
+        return hashlib.new(name, text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _challenge(headers: list[str]) -> _Challenge | None:
+    """The first digest challenge that can be answered."""
+    for header in headers:
+        found = re.search(r"(?i)\bdigest\s+(.*)", header[:4096])
+        if not found:
+            continue
+        fields = {
+            m[1].lower(): re.sub(r"\\(.)", r"\1", m[2]) if m[2] is not None else m[3]
+            for m in _CHALLENGE_FIELD.finditer(found[1])
+        }
+        algorithm = fields.get("algorithm", "MD5")
+        offered = [item.strip().lower() for item in fields.get("qop", "").split(",") if item.strip()]
+        if "nonce" not in fields or algorithm.upper().removesuffix("-SESS") not in _ALGORITHMS:
+            continue
+        if offered and "auth" not in offered:
+            continue
+        stale = fields.get("stale", "").lower() == "true"
+        return _Challenge(
+            fields.get("realm", ""), fields["nonce"], fields.get("opaque", ""), algorithm, bool(offered), stale
+        )
+    return None
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"')
+
+
+# ---------------------------------------------------------------- the client
+
+
+class OpsManager:
+    """Ops Manager's restore jobs. Use as an async context manager.
+
+    Every method raises AccessRefused, NotFound, RedirectRefused, TlsError, or a PassingApiError.
+    """
+
+    def __init__(self, connection: Connection, clock: ServerClock, redactor: Redactor) -> None:
+        redactor.learn(connection.private_key)
+        self.clock = clock
+        self._redactor = redactor
+        self._base = connection.url + API_PATH
+        parts = urlsplit(connection.url)
+        self.origin = f"{parts.scheme}://{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+        self._client = httpx.AsyncClient(
+            auth=DigestAuth(connection, redactor),
+            verify=tls_context(connection),
+            timeout=_TIMEOUT,
+            follow_redirects=False,
+            headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT},
+        )
+
+    async def __aenter__(self) -> OpsManager:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def jobs(self, target: Target) -> list[Job]:
+        """Every job of the target's batch in one list call per page, or each of its job ids."""
+        if target.batch_id:
+            return await self._batch(target)
+        return list(await asyncio.gather(*(self.job(target, job_id) for job_id in target.job_ids)))
+
+    async def job(self, target: Target, job_id: str) -> Job:
+        """One restore job by its id."""
+        document = await self._get(f"{_place(target)}/restoreJobs/{quote(job_id)}", {})
+        return self._learnt(_job(document))
+
+    async def cluster_name(self, target: Target) -> str | None:
+        """The cluster's name, to show; also proves that the key may read the project."""
+        if target.cluster_id is None:
+            return None
+        name = (await self._get(_place(target), {})).get("clusterName")
+        return name if isinstance(name, str) else None
+
+    async def largest_size(self, target: Target, snapshot_id: str, cluster_id: str | None) -> int | None:
+        """An upper bound of an archive's size in bytes: the snapshot part's `fileSizeBytes` (uncompressed)."""
+        if target.cluster_id is None:
+            return None
+        document = await self._get(f"{_place(target)}/snapshots/{quote(snapshot_id)}", {})
+        parts = document.get("parts")
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, dict) and cluster_id in (None, part.get("clusterId")):
+                size = part.get("fileSizeBytes")
+                return (
+                    int(size) if isinstance(size, (int, float)) or (isinstance(size, str) and size.isdigit()) else None
+                )
+        return None
+
+    async def _batch(self, target: Target) -> list[Job]:
+        """All pages. The links are not followed: whether `next` keeps `batchId` is unknown, and it may lead elsewhere."""
+        found: dict[str, Job] = {}
+        page = 1
+        while True:
+            query = {"batchId": target.batch_id or "", "pageNum": str(page), "itemsPerPage": str(PAGE_SIZE)}
+            document = await self._get(f"{_place(target)}/restoreJobs", query)
+            jobs = [self._learnt(_job(entry)) for entry in _results(document)]
+            new = [job for job in jobs if job.id not in found]
+            found.update((job.id, job) for job in new)
+            if not new or not _goes_on(document, len(found)):
+                return list(found.values())
+            if len(found) > _MOST_JOBS:
+                raise AnswerUnusable(f"the batch lists more than {_MOST_JOBS} jobs and goes on")
+            page += 1
+
+    def _learnt(self, job: Job) -> Job:
+        """The job, after its secrets are known to whoever hides them."""
+        if job.link:
+            self._redactor.learn(job.link.url)
+            for segment in urlsplit(job.link.url).path.split("/")[:-1]:
+                if len(segment) > 15 and segment != job.id:
+                    self._redactor.learn(segment)
+            if job.link.header:
+                value = job.link.header[1].reveal()
+                self._redactor.learn(value)
+                self._redactor.learn(value.split(" ")[-1])
+        return job
+
+    async def _get(self, path: str, query: dict[str, str]) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(_REQUEST_TIME):
+                async with self._client.stream("GET", self._base + path, params=query or None) as response:
+                    self.clock.observe(response.headers.get("Date"))
+                    body = await _body(response)
+        except TimeoutError:
+            raise Unreachable(f"Ops Manager did not finish its answer within {_REQUEST_TIME:.0f} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
+            raise api_error(error) from error
+        if response.status_code != 200:
+            raise _refusal(response, body, self.clock)
+        return _document(body)
+
+
+def _place(target: Target) -> str:
+    kind, place = ("clusters", target.cluster_id) if target.cluster_id else ("hosts", target.host_id or "")
+    return f"/groups/{quote(target.group_id)}/{kind}/{quote(place or '')}"
+
+
+async def _body(response: httpx.Response) -> bytes:
+    if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
+        raise AnswerUnusable("the API's answer is compressed although identity was asked for")
+    collected = bytearray()
+    async for chunk in response.aiter_raw():
+        collected += chunk
+        if len(collected) > _ANSWER_LIMIT:
+            raise AnswerUnusable(f"the API's answer is larger than {_ANSWER_LIMIT >> 20} MiB")
+    return bytes(collected)
+
+
+def _document(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body, out of its envelope. Raises AnswerUnusable."""
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        start = printable(body[:60].decode("utf-8", "replace"))
+        raise AnswerUnusable(f"the API's answer is not JSON; it begins with {start!r}") from None
+    if not isinstance(document, dict):
+        raise AnswerUnusable("the API's answer is JSON, but no object")
+    if "status" in document and isinstance(document.get("content"), dict):
+        return dict(document["content"])
+    return document
+
+
+def _results(document: dict[str, Any]) -> list[Any]:
+    results = document.get("results")
+    if not isinstance(results, list):
+        raise AnswerUnusable("the API's answer has no list of results")
+    return results
+
+
+def _job(entry: Any) -> Job:
+    try:
+        return parse_job(entry)
+    except ValueError as error:
+        raise AnswerUnusable(f"the API's answer is unusable: {error}") from None
+
+
+def _goes_on(document: dict[str, Any], so_far: int) -> bool:
+    """Whether another page is worth asking for: `totalCount` or a `next` link says so."""
+    total = document.get("totalCount")
+    if isinstance(total, str) and total.isdigit():
+        total = int(total)
+    if isinstance(total, int) and total > so_far:
+        return True
+    links = document.get("links")
+    return isinstance(links, list) and any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
+
+
+# ---------------------------------------------------------------- errors
+
+
+def api_error(error: Exception) -> AgentError:
+    """What an httpx exception of an API call means."""
+    if problem := tls_problem(error):
+        return TlsError(f"TLS to Ops Manager failed: {problem}")
+    kinds: list[tuple[type[Exception], str]] = [
+        (httpx.ConnectTimeout, "no connection in time"),
+        (httpx.TimeoutException, "no answer in time"),
+        (httpx.ConnectError, "no connection"),
+        (httpx.ProxyError, "the proxy refused"),
+        (httpx.ProtocolError, "the connection broke or the answer is no HTTP"),
+        (httpx.NetworkError, "the connection broke"),
+    ]
+    what = next((text for kind, text in kinds if isinstance(error, kind)), "the request failed")
+    detail = printable(str(error), 120)
+    return Unreachable(f"Ops Manager cannot be reached: {what}" + (f" ({detail})" if detail else ""))
+
+
+def _refusal(response: httpx.Response, body: bytes, clock: ServerClock) -> OpsManagerError | TlsError:
+    """What an answer other than 200 means."""
+    status, said = response.status_code, _error_text(response.status_code, body)
+    if b"SSL certificate" in body[:2000] and status in (400, 495, 496):
+        return TlsError(f"Ops Manager wants another client certificate: {said}")
+    if status in (401, 403):
+        return AccessRefused(f"Ops Manager refused access: {said}")
+    if 300 <= status < 400:
+        return RedirectRefused(f"Ops Manager's API redirects ({status}), which is not followed")
+    if status == 404:
+        return NotFound(f"Ops Manager does not know it: {said}")
+    if status == 429 or status >= 500:
+        passing = Unreachable(f"Ops Manager is not serving: {said}")
+        passing.retry_after = retry_after(response.headers.get("Retry-After"), clock.now())
+        return passing
+    if status < 300:
+        return AnswerUnusable(f"the API answered {status}, which is none of its answers to a GET")
+    return NotFound(
+        f"Ops Manager refused the request: {said}", hint="Check the ids: Ops Manager does not take one of them."
+    )
+
+
+def _error_text(status: int, body: bytes) -> str:
+    """`HTTP 403 IP_ADDRESS_NOT_ON_ACCESS_LIST: detail`, as far as the error document goes."""
+    code = detail = ""
+    try:
+        document = json.loads(body[:65536])
+        code, detail = (str(document.get(name) or "") for name in ("errorCode", "detail"))
+        detail = detail or str(document.get("reason") or "")
+    except (ValueError, RecursionError, AttributeError):
+        pass
+    text = f"HTTP {status} {printable(code, 80)}".rstrip()
+    return f"{text}: {printable(detail, 300)}" if detail else text

@@ -1,0 +1,50 @@
+"""How a whole file becomes a proven archive, in the one order that survives a crash at any point.
+
+Journal "proven" → sync → rename → sync of the directory → journal "published" → leftovers away. A crash after the
+rename finds the final name with a journalled SHA1 to hold it against; a crash before it finds the part file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .archive import PART, UNPROVEN, Digest, publish
+from .files import Directory
+from .journal import Identity, Journal
+from .pacing import Clock
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file that is whole as far as its transfer can tell, and waits for proof."""
+
+    name: str
+    digest: Digest
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Publishes proven archives into one DEST."""
+
+    directory: Directory
+    journal: Journal
+    clock: Clock
+
+    async def publish(self, job_id: str, archive: str, candidate: Candidate) -> None:
+        """Give a proven file its final name. Raises ForeignFile when something stands there, else DestError."""
+        now = self.clock.wall()
+        await self.journal.record("proven", job_id, now, file_name=archive, sha1=candidate.digest.sha1)
+        await publish(self.directory, candidate.name, archive, candidate.digest)
+        await self.vouch(job_id, archive, candidate.digest)
+        for suffix in (PART, UNPROVEN):  # what earlier attempts of ours left is of no use any more
+            self.directory.remove(archive + suffix)
+
+    async def vouch(self, job_id: str, archive: str, digest: Digest) -> None:
+        """Journal which very file is proven, so that a later run need not hash it again while nobody touched it."""
+        now = self.clock.wall()
+        if self.journal.entry(job_id).proven != digest.sha1:
+            await self.journal.record("proven", job_id, now, file_name=archive, sha1=digest.sha1)
+        if found := self.directory.find_file(archive):
+            seen = Identity.of(found)
+            fields = {"inode": seen.inode, "size": seen.size, "changed_ns": seen.changed_ns}
+            await self.journal.record("published", job_id, now, **fields)

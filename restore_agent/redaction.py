@@ -1,0 +1,68 @@
+"""What must never be shown, and how text from outside is made harmless before it is.
+
+Two different things can go wrong with a string on its way to a terminal or a log: it can hold a secret, and it
+can hold control characters that a server put there. Both are mended here, once, at the last door.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from urllib.parse import quote, quote_plus
+
+HIDDEN = "[hidden]"
+_SHORTEST = 6  # shorter strings would hide half of every sentence and are no secrets worth the name
+# C0 and C1 controls, line and paragraph separators, and the bidirectional overrides that reorder a terminal line
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Secret:
+    """A string that shows itself only to `reveal()`: its repr, str and format are a placeholder."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret itself, for the one place that sends it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return HIDDEN
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+class Redactor:
+    """Knows every secret of this process and takes them out of text, in each encoding they may be met in."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+
+    def learn(self, secret: Secret | str | None) -> None:
+        """Add a secret; plain, URL-quoted and base64 forms are hidden from now on."""
+        value = secret.reveal() if isinstance(secret, Secret) else secret
+        if value is None or len(value) < _SHORTEST or value in self._known:
+            return
+        encoded = base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()
+        self._known |= {value, quote(value, safe=""), quote(value), quote_plus(value), encoded, encoded.rstrip("=")}
+        longest_first = sorted(self._known, key=len, reverse=True)
+        self._pattern = re.compile("|".join(re.escape(form) for form in longest_first))
+
+    def clean(self, text: str) -> str:
+        """`text` without any known secret."""
+        return self._pattern.sub(HIDDEN, text) if self._pattern else text
+
+
+def printable(text: str, limit: int = 400) -> str:
+    """`text` on one line without control characters (shown as \\xNN), at most `limit` characters."""
+    shown = _UNPRINTABLE.sub(
+        lambda match: match.group().encode("unicode_escape", "surrogatepass").decode(), text[: limit + 1]
+    )
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"

@@ -1,0 +1,515 @@
+"""What the operator asked for: flags over environment over file over defaults, merged once.
+
+Every option stands in one table, `OPTIONS`; the command line, the environment, the configuration file and the
+documentation test all read it. Values stay text until they are parsed here, so that the same mistake gives the
+same message wherever it was made.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from .errors import UsageError
+from .redaction import Secret, printable
+
+DEFAULT_CONFIG = Path("/etc/restore-agent/config.toml")
+API_PATH = "/api/public/v1.0"
+_KEY_FILE_LIMIT = 64 * 1024
+_CONFIG_LIMIT = 1024 * 1024
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+# ---------------------------------------------------------------- how values parse
+
+
+def duration(text: str) -> float:
+    """Seconds from `90`, `90s`, `0.5s`, `15m`, `6h` or `1d`; at most 365 days."""
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise ValueError("not a duration; write it like 90s, 15m, 6h or 1d")
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > 365 * 86400:
+        raise ValueError("longer than a year")
+    return seconds
+
+
+def positive_duration(text: str) -> float:
+    """A duration above zero, in seconds."""
+    if (seconds := duration(text)) <= 0:
+        raise ValueError("must be longer than nothing")
+    return seconds
+
+
+def size(text: str) -> int:
+    """Bytes from `65536`, `64K`, `100M` or `1.5G` (powers of 1024); at least 1, at most 8 EiB."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise ValueError("not a size; write it like 65536, 64K, 100M or 1.5G")
+    value = int(float(match[1]) * _BYTES[match[2].upper()])
+    if not 1 <= value < 1 << 63:
+        raise ValueError("must be between 1 byte and 8 EiB")
+    return value
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d{1,9}", text.strip()) or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def _choice(*allowed: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError("must be one of " + ", ".join(allowed))
+        return text
+
+    return parse
+
+
+def base_url(text: str) -> str:
+    """Ops Manager's base URL without a trailing slash and without the API path."""
+    try:
+        parts = urlsplit(text.strip())
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"not a URL ({error})") from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("holds credentials; give them with --public-key and --private-key-file instead")
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError(
+            "must begin with https:// or http:// and name a host, like https://opsmanager.example.net:8443"
+        )
+    if parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", text.strip()):
+        raise ValueError("must be a base URL without query, fragment or white space")
+    path = parts.path.rstrip("/").removesuffix(API_PATH).rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def identifier(text: str) -> str:
+    """An id as it stands in Ops Manager's URLs; nothing that would change the path is let through."""
+    if not _IDENTIFIER.fullmatch(text) or text in (".", ".."):
+        raise ValueError("is not an id as Ops Manager writes them (usually 24 hex digits)")
+    return text
+
+
+def _text(text: str) -> str:
+    if not text or not text.isprintable():
+        raise ValueError("is empty or holds control characters")
+    return text
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text.lower() == "true"
+
+
+def _existing_file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file() or not os.access(path, os.R_OK):
+        raise ValueError("is not a readable file")
+    return path
+
+
+# ---------------------------------------------------------------- the options
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: its names, where it may come from, how it parses and what it is when nobody says."""
+
+    name: str
+    help: str
+    parse: Callable[[str], Any]
+    env: str | None = None
+    default: str | None = None
+    many: bool = False
+    metavar: str = "TEXT"
+    aliases: tuple[str, ...] = ()
+    short: str | None = None
+
+    @property
+    def flag(self) -> str:
+        """The option as it is typed."""
+        return "--" + self.name.replace("_", "-")
+
+
+OPTIONS: dict[str, Option] = {
+    option.name: option
+    for option in (
+        Option("url", "Ops Manager or Cloud Manager base URL.", base_url, "RESTORE_AGENT_URL", metavar="URL"),
+        Option("public_key", "API public key (or user name).", _text, "RESTORE_AGENT_PUBLIC_KEY", metavar="KEY"),
+        Option(
+            "private_key_file",
+            "File holding the API private key; only its owner may be able to read it.",
+            Path,
+            "RESTORE_AGENT_PRIVATE_KEY_FILE",
+            metavar="FILE",
+        ),
+        Option(
+            "group_id",
+            "Project (group) id.",
+            identifier,
+            "RESTORE_AGENT_GROUP_ID",
+            metavar="ID",
+            aliases=("project_id",),
+        ),
+        Option("cluster_id", "Cluster id.", identifier, "RESTORE_AGENT_CLUSTER_ID", metavar="ID"),
+        Option("host_id", "Mirrored (SCCC) config server's host id, instead of a cluster.", identifier, metavar="ID"),
+        Option(
+            "batch_id", "Batch of restore jobs (sharded cluster).", identifier, "RESTORE_AGENT_BATCH_ID", metavar="ID"
+        ),
+        Option("job_id", "Restore job (replica set); repeatable.", identifier, many=True, metavar="ID"),
+        Option(
+            "select",
+            "Only jobs of which job id, cluster id, host id or archive name matches; repeatable.",
+            _text,
+            many=True,
+            metavar="GLOB",
+        ),
+        Option("expect_jobs", "The batch is complete only once N jobs are listed.", _whole(1, 100_000), metavar="N"),
+        Option(
+            "dest", "Directory for the archives; created with mode 0700.", Path, "RESTORE_AGENT_DEST", metavar="DIR"
+        ),
+        Option(
+            "wait_timeout", "How long to wait for all jobs to become READY.", duration, default="6h", metavar="TIME"
+        ),
+        Option(
+            "hash_timeout",
+            "How long to wait for hashes after the last download.",
+            duration,
+            default="15m",
+            metavar="TIME",
+        ),
+        Option(
+            "poll_interval",
+            "First poll interval; backs off up to 8 times it.",
+            positive_duration,
+            default="5s",
+            metavar="TIME",
+        ),
+        Option(
+            "stall_timeout",
+            "Cut a transfer without a byte for this long.",
+            positive_duration,
+            default="60s",
+            metavar="TIME",
+        ),
+        Option("retries", "Fresh attempts per archive after a failed one.", _whole(0, 1000), default="5", metavar="N"),
+        Option("parallel", "Archives at once.", _whole(1, 64), default="4", metavar="N"),
+        Option("limit_rate", "Bytes per second, all archives together.", size, metavar="SIZE"),
+        Option(
+            "allow_unproven",
+            "Exit 0 for a whole archive although no hash was published.",
+            _flag,
+            default="false",
+            metavar="",
+        ),
+        Option(
+            "ca_file",
+            "CA certificates (PEM) instead of the system's.",
+            _existing_file,
+            "RESTORE_AGENT_CA_FILE",
+            metavar="FILE",
+        ),
+        Option(
+            "client_cert", "TLS client certificate (PEM).", _existing_file, "RESTORE_AGENT_CLIENT_CERT", metavar="FILE"
+        ),
+        Option("client_key", "TLS client key (PEM).", _existing_file, "RESTORE_AGENT_CLIENT_KEY", metavar="FILE"),
+        Option(
+            "output",
+            "Results as text, or JSON Lines on stdout.",
+            _choice("text", "json"),
+            "RESTORE_AGENT_OUTPUT",
+            default="text",
+            metavar="text|json",
+            short="-o",
+        ),
+        Option(
+            "progress",
+            "Bars on a terminal, else a plain line every 30 s.",
+            _choice("auto", "bar", "plain", "none"),
+            default="auto",
+            metavar="auto|bar|plain|none",
+        ),
+    )
+}
+"""Every option of `run`; the other commands take some of them."""
+
+CONNECTION = ("url", "public_key", "private_key_file", "ca_file", "client_cert", "client_key")
+TARGET = ("group_id", "cluster_id", "host_id", "batch_id", "job_id", "select", "expect_jobs", "dest")
+PACE = (
+    "wait_timeout",
+    "hash_timeout",
+    "poll_interval",
+    "stall_timeout",
+    "retries",
+    "parallel",
+    "limit_rate",
+    "allow_unproven",
+)
+SHOWN = ("output", "progress")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How Ops Manager is reached. `url` has neither trailing slash nor API path."""
+
+    url: str
+    public_key: str
+    private_key: Secret
+    ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+
+
+@dataclass(frozen=True)
+class Target:
+    """Which restore jobs, by batch or by id; exactly one of `batch_id` and `job_ids` is set."""
+
+    group_id: str
+    cluster_id: str | None = None
+    host_id: str | None = None
+    batch_id: str | None = None
+    job_ids: tuple[str, ...] = ()
+    select: tuple[str, ...] = ()
+    expect_jobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Timeouts in seconds, attempts, width and rate (bytes per second)."""
+
+    wait_timeout: float = 6 * 3600.0
+    hash_timeout: float = 15 * 60.0
+    poll_interval: float = 5.0
+    stall_timeout: float = 60.0
+    retries: int = 5
+    parallel: int = 4
+    limit_rate: int | None = None
+    allow_unproven: bool = False
+
+
+# ---------------------------------------------------------------- merging
+
+
+@dataclass(frozen=True)
+class _Found:
+    text: str | tuple[str, ...]
+    source: str
+    rank: int  # 0 flag, 1 environment, 2 file, 3 default
+
+
+class Values:
+    """The options of one call, each with the place it came from; parsed when asked for."""
+
+    def __init__(self, flags: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._found: dict[str, _Found] = {}
+        file = _read_config(_config_path(flags, environ))
+        for name, option in OPTIONS.items():
+            if (found := _look_up(option, flags, environ, file)) is not None:
+                self._found[name] = found
+
+    def get(self, name: str) -> Any:
+        """The parsed value of an option, or None. Raises UsageError that names where the value came from."""
+        option = OPTIONS[name]
+        found = self._found.get(name)
+        if found is None:
+            return () if option.many else None
+        try:
+            if option.many:
+                texts = (found.text,) if isinstance(found.text, str) else found.text
+                return tuple(option.parse(text) for text in texts)
+            if not isinstance(found.text, str):
+                raise ValueError("takes one value, not a list")
+            return option.parse(found.text)
+        except ValueError as error:
+            raise UsageError(f"{found.source} {printable(str(found.text), 80)!r}: {error}") from None
+
+    def need(self, name: str) -> Any:
+        """Like `get`, but a missing value is a UsageError that says how to give it."""
+        if name not in self._found:
+            option = OPTIONS[name]
+            where = f" or {option.env}" if option.env else ""
+            raise UsageError(
+                f"{option.flag} is missing: give {option.flag}{where}, or {name} in the configuration file"
+            )
+        return self.get(name)
+
+    def either(self, one: str, other: str) -> str | None:
+        """Which of two options that exclude each other holds; the stronger source wins, the same source is an error."""
+        first, second = self._found.get(one), self._found.get(other)
+        if first and second:
+            if first.rank == second.rank:
+                raise UsageError(
+                    f"{OPTIONS[one].flag} and {OPTIONS[other].flag} contradict each other: give one of them"
+                )
+            return one if first.rank < second.rank else other
+        return one if first else other if second else None
+
+    def private_key(self) -> Secret:
+        """The private key by the contract's precedence. Raises UsageError when it is missing or readable by others."""
+        found = self._found.get("private_key_file")
+        if found and found.rank < 2:
+            return _key_from_file(Path(str(found.text)), found.source, guarded=True)
+        if self._environ.get("RESTORE_AGENT_PRIVATE_KEY"):
+            return _key(self._environ["RESTORE_AGENT_PRIVATE_KEY"], "RESTORE_AGENT_PRIVATE_KEY")
+        if found:
+            return _key_from_file(Path(str(found.text)), found.source, guarded=True)
+        if self._environ.get("CREDENTIALS_DIRECTORY"):
+            # systemd guards the directory itself and may grant a service user access by ACL, which shows as a group bit
+            path = Path(self._environ["CREDENTIALS_DIRECTORY"]) / "private-key"
+            return _key_from_file(path, "CREDENTIALS_DIRECTORY", guarded=False)
+        raise UsageError(
+            "the private key is missing: give --private-key-file, RESTORE_AGENT_PRIVATE_KEY_FILE or RESTORE_AGENT_PRIVATE_KEY"
+        )
+
+
+def connection(values: Values) -> Connection:
+    """How to reach Ops Manager. Raises UsageError."""
+    if values.get("client_key") and not values.get("client_cert"):
+        raise UsageError("--client-key needs --client-cert")
+    return Connection(
+        url=values.need("url"),
+        public_key=values.need("public_key"),
+        private_key=values.private_key(),
+        ca_file=values.get("ca_file"),
+        client_cert=values.get("client_cert"),
+        client_key=values.get("client_key"),
+    )
+
+
+def target(values: Values) -> Target:
+    """Which restore jobs. Raises UsageError when ids are missing or contradict each other."""
+    place = values.either("cluster_id", "host_id")
+    if place is None:
+        raise UsageError("--cluster-id is missing: give --cluster-id (or --host-id for a mirrored config server)")
+    kind = values.either("batch_id", "job_id")
+    if kind is None:
+        raise UsageError(
+            "neither --batch-id nor --job-id is given: name the batch of a sharded cluster, or the restore job"
+        )
+    return Target(
+        group_id=values.need("group_id"),
+        cluster_id=values.get("cluster_id") if place == "cluster_id" else None,
+        host_id=values.get("host_id") if place == "host_id" else None,
+        batch_id=values.get("batch_id") if kind == "batch_id" else None,
+        job_ids=tuple(dict.fromkeys(values.get("job_id"))) if kind == "job_id" else (),
+        select=values.get("select"),
+        expect_jobs=values.get("expect_jobs"),
+    )
+
+
+def pace(values: Values) -> Pace:
+    """Timeouts, attempts, width and rate. Raises UsageError."""
+    return Pace(**{name: values.get(name) for name in PACE})
+
+
+def dest(values: Values) -> Path:
+    """The target directory as an absolute path. Raises UsageError."""
+    path: Path = values.need("dest")
+    if not str(values.get("dest")).strip() or "\x00" in str(path):
+        raise UsageError("--dest is empty")
+    return Path(os.path.abspath(path))
+
+
+def _look_up(
+    option: Option, flags: Mapping[str, Any], environ: Mapping[str, str], file: Mapping[str, Any]
+) -> _Found | None:
+    if (given := flags.get(option.name)) not in (None, (), False):
+        return _Found(_as_text(given), option.flag, 0)
+    if option.env and environ.get(option.env):
+        return _Found(environ[option.env], option.env, 1)
+    for name in (option.name, *option.aliases):
+        if name in file:
+            return _Found(_as_text(file[name]), f"{name} in the configuration file", 2)
+    return _Found(option.default, option.flag, 3) if option.default is not None else None
+
+
+def _as_text(value: Any) -> str | tuple[str, ...]:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return tuple(str(item) for item in value)
+    return str(value)
+
+
+# ---------------------------------------------------------------- files of the operator
+
+
+def _config_path(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Path | None:
+    named = flags.get("config") or environ.get("RESTORE_AGENT_CONFIG")
+    if named:
+        return Path(str(named))
+    return DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
+
+
+def _read_config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        table = tomllib.loads(_read_text(path, _CONFIG_LIMIT))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"configuration file {path}: not TOML ({printable(str(error))})") from None
+    known = set(OPTIONS) | {alias for option in OPTIONS.values() for alias in option.aliases}
+    for key, value in table.items():
+        if key == "private_key":
+            raise UsageError(f"configuration file {path}: the key itself does not belong here; use private_key_file")
+        if key not in known:
+            raise UsageError(
+                f"configuration file {path}: unknown key {printable(key, 60)!r}; keys are {', '.join(sorted(known))}"
+            )
+        if isinstance(value, dict) or value is None:
+            raise UsageError(f"configuration file {path}: {key} must be a plain value")
+    return table
+
+
+def _read_text(path: Path, limit: int) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
+    if len(raw) > limit:
+        raise UsageError(f"{path} is larger than {limit} bytes: this is not the file that was meant")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8 text") from None
+
+
+def _key_from_file(path: Path, source: str, *, guarded: bool) -> Secret:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise UsageError(f"{source}: {path} cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        raise UsageError(f"{source}: {path} is not a regular file")
+    if guarded and mode & 0o077:
+        raise UsageError(f"{source}: {path} can be read by group or others; run: chmod 600 {path}")
+    return _key(_read_text(path, _KEY_FILE_LIMIT), f"{source}: {path}")
+
+
+def _key(text: str, source: str) -> Secret:
+    key = text.rstrip("\r\n")
+    if not key.strip():
+        raise UsageError(f"{source} is empty: it must hold the private key")
+    if not key.isprintable():
+        raise UsageError(f"{source} holds more than one line or control characters: it must hold the private key alone")
+    return Secret(key)
