@@ -94,13 +94,13 @@ def cli() -> None:
 
 @dataclass
 class _Session:
-    """What every command has: the merged options, the console and the redactor."""
+    """What every command has. `summary` tells what is known when an error ends it, for the last line of JSON."""
 
     command: str
     values: Values
     console: Console
     redactor: Redactor
-    debug: bool
+    summary: Callable[[AgentError], Receipt]
 
 
 def _execute(command: str, flags: dict[str, Any], work: Callable[[_Session], int]) -> int:
@@ -108,20 +108,22 @@ def _execute(command: str, flags: dict[str, Any], work: Callable[[_Session], int
     redactor = Redactor()
     redactor.learn(os.environ.get("RESTORE_AGENT_PRIVATE_KEY"))
     debug = bool(flags.pop("debug", False))
-    console: Console | None = None
+    session: _Session | None = None
     try:
         values = Values(flags, os.environ)
         console = _console(values.get("output"), values.get("progress"), redactor, command)
-        return work(_Session(command, values, console, redactor, debug))
+        session = _Session(command, values, console, redactor, _empty_receipt)
+        return work(session)
     except Exception as caught:
         error = caught if isinstance(caught, AgentError) else _defect(caught)
         if debug:
             print(redactor.clean("".join(traceback.format_exception(caught))), file=sys.stderr)
-        console = console or _console(_output_wanted(flags.get("output")), "none", redactor, command)
-        return _end_with(console, error, getattr(caught, "receipt", None))
+        if session is None:
+            return _end_with(_console(_output_wanted(flags.get("output")), "none", redactor, command), error, _empty_receipt)
+        return _end_with(session.console, error, session.summary)
     finally:
-        if console:
-            console.close()
+        if session:
+            session.console.close()
 
 
 def _console(output: str, progress: str, redactor: Redactor, command: str) -> Console:
@@ -131,8 +133,8 @@ def _console(output: str, progress: str, redactor: Redactor, command: str) -> Co
 
 
 def _defect(caught: Exception) -> AgentError:
-    frame = traceback.extract_tb(caught.__traceback__)[-1:] or [None]
-    place = f" at {Path(frame[0].filename).name}:{frame[0].lineno}" if frame[0] else ""
+    frames = traceback.extract_tb(caught.__traceback__)
+    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return AgentError(f"{type(caught).__name__}{place}: {printable(str(caught), 200)}")
 
 
@@ -141,17 +143,16 @@ def _output_wanted(given: Any) -> str:
     return wanted if wanted in ("text", "json") else "text"
 
 
-def _end_with(console: Console, error: AgentError, receipt: Receipt | None) -> int:
-    """Print an error and, in JSON, the result that ends every stream; the exit code."""
+def _end_with(console: Console, error: AgentError, summary: Callable[[AgentError], Receipt]) -> int:
+    """Print an error and the result that ends every run; the exit code."""
     from .events import Failed, Finished
 
     console.report(Failed(error.fields()))
-    if type(console).__name__ == "JsonConsole":
-        console.report(Finished(receipt or _empty_receipt(error.exit_code)))
+    console.report(Finished(summary(error)))
     return error.exit_code
 
 
-def _empty_receipt(exit_code: int) -> Receipt:
+def _empty_receipt(error: AgentError) -> Receipt:
     from .receipt import Receipt, rfc3339
 
     now = rfc3339(time.time())
@@ -164,7 +165,7 @@ def _empty_receipt(exit_code: int) -> Receipt:
         started_at=now,
         finished_at=now,
         outcome="failed",
-        exit_code=exit_code,
+        exit_code=error.exit_code,
         changed=False,
     )
 
@@ -192,11 +193,6 @@ def _run_loop(work: Coroutine[Any, Any, Any], stop: Callable[[str, int], None] |
             raise stopped[0] if stopped else Stopped("cancelled", exit_code=143) from None
 
     return asyncio.run(guarded())
-
-
-def _with_receipt(error: AgentError, receipt: Receipt) -> AgentError:
-    error.receipt = receipt  # type: ignore[attr-defined]  # read by _execute, for the result that ends every stream
-    return error
 
 
 # ---------------------------------------------------------------- run
@@ -232,10 +228,8 @@ def _run(session: _Session) -> int:
 def _run_agent(agent: Any, session: _Session) -> int:
     from .events import Finished
 
-    try:
-        receipt: Receipt = _run_loop(agent.run(), agent.stop)
-    except AgentError as error:
-        raise _with_receipt(error, agent.summary(error)) from error
+    session.summary = agent.summary
+    receipt: Receipt = _run_loop(agent.run(), agent.stop)
     session.console.report(Finished(receipt))
     return receipt.exit_code
 
@@ -265,10 +259,8 @@ def _plan(session: _Session) -> int:
     planning = Plan(
         connection(values), target(values), pace(values), dest(values), session.console, SystemClock(), session.redactor
     )
-    try:
-        receipt, rows = _run_loop(planning.make())
-    except AgentError as error:
-        raise _with_receipt(error, planning.summary(error.exit_code)) from error
+    session.summary = lambda error: planning.summary(error.exit_code)
+    receipt, rows = _run_loop(planning.make())
     session.console.report(Finished(receipt, tuple(row.fields() for row in rows)))
     return int(receipt.exit_code)
 
@@ -478,4 +470,4 @@ def _usage(error: click.ClickException, arguments: list[str]) -> int:
     context = getattr(error, "ctx", None)
     hint = f"See `{context.command_path} --help`." if context else None
     console = _console(_output_wanted(wanted), "none", Redactor(), "usage")
-    return _end_with(console, UsageError(error.format_message(), hint=hint), None)
+    return _end_with(console, UsageError(error.format_message(), hint=hint), _empty_receipt)
