@@ -76,7 +76,7 @@ class Agent:
         self._status_due = 0.0
 
     def stop(self, signal_name: str, exit_code: int) -> None:
-        """End the run cleanly: transfers are cut, what is on disk is kept. Safe to call from a signal handler of the loop."""
+        """End the run cleanly: transfers are cut, what is on disk is kept. For signal handlers of the loop."""
         self._stopped = Stopped(f"stopped by {signal_name}; what is on disk is kept", exit_code=exit_code)
         self._wake.set()
 

@@ -22,7 +22,20 @@ import click
 from . import __version__
 from .errors import AgentError, RecordUnreadable, Stopped, UsageError
 from .redaction import Redactor, Secret, printable
-from .settings import CONNECTION, OPTIONS, PACE, SHOWN, TARGET, Values, connection, dest, pace, size, target
+from .settings import (
+    CONNECTION,
+    DEFAULT_CONFIG,
+    OPTIONS,
+    PACE,
+    SHOWN,
+    TARGET,
+    Values,
+    connection,
+    dest,
+    pace,
+    size,
+    target,
+)
 
 if TYPE_CHECKING:
     from .console import Console
@@ -63,8 +76,8 @@ def _common(function: Callable[..., Any]) -> Callable[..., Any]:
     function = click.option("--debug", is_flag=True, help="Show a traceback (secrets hidden) when something fails.")(
         function
     )
-    config = "TOML file with the same names, underscores for dashes. [$RESTORE_AGENT_CONFIG; default /etc/restore-agent/config.toml]"
-    return click.option("--config", metavar="FILE", help=config)(function)
+    config = "TOML file with the same names, underscores for dashes. [$RESTORE_AGENT_CONFIG; default {}]"
+    return click.option("--config", metavar="FILE", help=config.format(DEFAULT_CONFIG))(function)
 
 
 class _Examples(click.Command):
@@ -119,7 +132,9 @@ def _execute(command: str, flags: dict[str, Any], work: Callable[[_Session], int
         if debug:
             print(redactor.clean("".join(traceback.format_exception(caught))), file=sys.stderr)
         if session is None:
-            return _end_with(_console(_output_wanted(flags.get("output")), "none", redactor, command), error, _empty_receipt)
+            return _end_with(
+                _console(_output_wanted(flags.get("output")), "none", redactor, command), error, _empty_receipt
+            )
         return _end_with(session.console, error, session.summary)
     finally:
         if session:

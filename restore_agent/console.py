@@ -227,7 +227,8 @@ def _sentence(event: Event) -> str | None:
             return f"Ops Manager {event.ops_manager or 'not asked'}, archives go to {event.dest}"
         case JobSeen():
             name = event.archive or f"job {event.job_id}"
-            return f"{name}: job {event.status or '-'}, delivery {event.delivery_status or '-'}: {event.step} ({event.reason})"
+            said = f"job {event.status or '-'}, delivery {event.delivery_status or '-'}"
+            return f"{name}: {said}: {event.step} ({event.reason})"
         case DownloadStarted():
             begin = f"resuming at {size_text(event.offset)}" if event.offset else "downloading"
             return f"{event.archive}: {begin}, attempt {event.attempt}, {event.url}"
@@ -237,7 +238,8 @@ def _sentence(event: Event) -> str | None:
             return f"{event.archive}: {event.message} ({after})"
         case Downloaded():
             speed = f" ({size_text(event.bytes / event.seconds)}/s)" if event.seconds > 0 else ""
-            return f"{event.archive}: {size_text(event.bytes)} in {event.seconds:.1f} s{speed}, waiting for the published hash"
+            took = f"{size_text(event.bytes)} in {event.seconds:.1f} s{speed}"
+            return f"{event.archive}: {took}, waiting for the published hash"
         case ArchiveSettled():
             return problem_text(event.problem) if event.problem else f"{_name(event.record)}: {event.record.verdict}"
         case Notice():

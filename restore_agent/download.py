@@ -371,7 +371,7 @@ class JobRestore:
             self._settle(self._record(Verdict.SKIPPED, reason=decision.reason))
             return
         job, after = self.job, f" after: {self._last_failure.message}" if self._last_failure else ""
-        said = f"Ops Manager says {job.status or 'nothing'} of the job and {job.delivery_status or 'nothing'} of its delivery"
+        said = f"Ops Manager calls the job {job.status or 'nothing'}, its delivery {job.delivery_status or 'nothing'}"
         error: ArchiveError = JobBroken(said)
         if decision.reason == "delivery-expired":
             error = Expired("the delivery expired before the archive was whole" + after)

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import DestError, InTheWay, NoSpace, Unwritable
@@ -51,7 +51,7 @@ class Directory:
 
     @classmethod
     def open(cls, path: Path, *, create: bool) -> Directory:
-        """Open `path`, made with mode 0700 (parents too) when `create`. Raises DestError, FileNotFoundError is Unwritable."""
+        """Open `path`, made with mode 0700 when `create`, its parents too. Raises DestError."""
         with errors_of_dest(f"open DEST {printable(str(path))}"):
             if create:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,10 +166,8 @@ class Directory:
             self._remove_if_there(name)
 
     def _remove_if_there(self, name: str) -> None:
-        try:
+        with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self._fd)
-        except FileNotFoundError:
-            pass
 
     def names(self) -> list[str]:
         """The names inside, sorted. Raises DestError."""

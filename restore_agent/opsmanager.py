@@ -20,8 +20,17 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from . import __version__
-from .errors import AccessRefused, AgentError, AnswerUnusable, NotFound, OpsManagerError, RedirectRefused, TlsError
-from .errors import Unreachable, UsageError
+from .errors import (
+    AccessRefused,
+    AgentError,
+    AnswerUnusable,
+    NotFound,
+    OpsManagerError,
+    RedirectRefused,
+    TlsError,
+    Unreachable,
+    UsageError,
+)
 from .jobs import Job, parse_job
 from .pacing import ServerClock, retry_after
 from .redaction import Redactor, printable
@@ -242,7 +251,7 @@ class OpsManager:
         return None
 
     async def _batch(self, target: Target) -> list[Job]:
-        """All pages. The links are not followed: whether `next` keeps `batchId` is unknown, and it may lead elsewhere."""
+        """All pages. Links are not followed: whether `next` keeps `batchId` is unknown, and it may lead elsewhere."""
         found: dict[str, Job] = {}
         page = 1
         while True:

@@ -90,7 +90,7 @@ def retry_after(header: str | None, now: float) -> float | None:
 
 
 class Backoff:
-    """Waits that double from `first` seconds to eight times it, each spread by ±20 % so that hosts do not march in step."""
+    """Waits that double from `first` seconds to eight times it, each spread by ±20 % so that hosts differ."""
 
     def __init__(self, first: float, spread: Callable[[], float] = lambda: random.uniform(0.8, 1.2)) -> None:
         self._first = first

@@ -377,7 +377,8 @@ class Values:
             path = Path(self._environ["CREDENTIALS_DIRECTORY"]) / "private-key"
             return _key_from_file(path, "CREDENTIALS_DIRECTORY", guarded=False)
         raise UsageError(
-            "the private key is missing: give --private-key-file, RESTORE_AGENT_PRIVATE_KEY_FILE or RESTORE_AGENT_PRIVATE_KEY"
+            "the private key is missing: give --private-key-file, "
+            "RESTORE_AGENT_PRIVATE_KEY_FILE or RESTORE_AGENT_PRIVATE_KEY"
         )
 
 
