@@ -110,8 +110,7 @@ class _Key:
 
     def __init__(self) -> None:
         self._secret = secrets.randbelow(_N - 1) + 1
-        point = _multiply(self._secret, _G)
-        assert point is not None  # only a multiple of the order gives the point at infinity
+        point = _public_point(self._secret)
         self.public = b"\x04" + point[0].to_bytes(32) + point[1].to_bytes(32)
         self.identifier = hashlib.sha1(self.public, usedforsecurity=False).digest()  # RFC 5280, 4.2.1.2 (1)
 
@@ -133,8 +132,7 @@ class _Key:
         digest = int.from_bytes(hashlib.sha256(message).digest())
         while True:
             nonce = secrets.randbelow(_N - 1) + 1
-            point = _multiply(nonce, _G)
-            r = point[0] % _N if point else 0
+            r = _public_point(nonce)[0] % _N
             s = pow(nonce, -1, _N) * (digest + r * self._secret) % _N
             if r and s:
                 return _sequence(_integer(r), _integer(s))
@@ -146,21 +144,23 @@ def _add(left: _Point, right: _Point) -> _Point:
     (x1, y1), (x2, y2) = left, right
     if x1 == x2 and (y1 + y2) % _P == 0:
         return None
-    if left == right:
-        slope = (3 * x1 * x1 - 3) * pow(2 * y1, -1, _P)
-    else:
-        slope = (y2 - y1) * pow(x2 - x1, -1, _P)
+    rise, run = (3 * x1 * x1 - 3, 2 * y1) if left == right else (y2 - y1, x2 - x1)
+    slope = rise * pow(run, -1, _P)
     x3 = (slope * slope - x1 - x2) % _P
     return x3, (slope * (x1 - x3) - y1) % _P
 
 
-def _multiply(factor: int, point: _Point) -> _Point:
+def _public_point(secret: int) -> tuple[int, int]:
+    """The generator times a secret of 1 to _N - 1, by doubling and adding."""
     total: _Point = None
-    while factor:
-        if factor & 1:
-            total = _add(total, point)
-        point = _add(point, point)
-        factor >>= 1
+    power: _Point = _G
+    while secret:
+        if secret & 1:
+            total = _add(total, power)
+        power = _add(power, power)
+        secret >>= 1
+    if total is None:
+        raise ValueError("only a multiple of the group's order gives the point at infinity")
     return total
 
 

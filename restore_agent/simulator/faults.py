@@ -124,7 +124,7 @@ class Faults:
     bomb: bool = _flag("a small gzip that inflates to gigabytes")
 
     # Hashes
-    hash: HashRule = _fault(
+    hash: HashRule = _fault(  # noqa: RUF009 - a dataclasses.field() behind a helper
         HashRule("ready"), HASH, "late:S, early, early-wrong:S, never, wrong, upper, other-name, null"
     )
     digest_none: bool = _flag("the server setting NONE: hashes never come")
@@ -142,18 +142,30 @@ class Faults:
     same_name: bool = _flag("all jobs share one archive name", server=True)
 
     # API
-    qop: str = _fault("auth", choice("auth", "none", "op"), 'qop of the digest challenge; op: the page\'s op="auth"', server=True)
+    qop: str = _fault(
+        "auth", choice("auth", "none", "op"), 'qop of the digest challenge; op: the page\'s op="auth"', server=True
+    )
     stale_nonce: int | None = _fault(None, COUNT, "a nonce is good for so many requests", server=True)
     unauthorized: str | None = _fault(
         None, choice("json", "empty").optional("json"), "401 to every key, with or without a document", server=True
     )
     forbidden: bool = _flag("403 IP_ADDRESS_NOT_ON_ACCESS_LIST", server=True)
     not_in_group: bool = _flag("401 NOT_IN_GROUP", server=True)
-    api_429: tuple[Step, ...] = _fault((), first_requests("429", 429), "the first N requests: 429", many=True, server=True)
-    api_500: tuple[Step, ...] = _fault((), first_requests("500", 500), "the first N requests: 500", many=True, server=True)
-    api_503: tuple[Step, ...] = _fault((), first_requests("503", 503), "the first N requests: 503", many=True, server=True)
-    api_reset: tuple[Step, ...] = _fault((), first_requests("reset"), "the first N requests: RST", many=True, server=True)
-    api_stall: tuple[Step, ...] = _fault((), first_requests("stall"), "the first N requests: no answer", many=True, server=True)
+    api_429: tuple[Step, ...] = _fault(
+        (), first_requests("429", 429), "the first N requests: 429", many=True, server=True
+    )
+    api_500: tuple[Step, ...] = _fault(
+        (), first_requests("500", 500), "the first N requests: 500", many=True, server=True
+    )
+    api_503: tuple[Step, ...] = _fault(
+        (), first_requests("503", 503), "the first N requests: 503", many=True, server=True
+    )
+    api_reset: tuple[Step, ...] = _fault(
+        (), first_requests("reset"), "the first N requests: RST", many=True, server=True
+    )
+    api_stall: tuple[Step, ...] = _fault(
+        (), first_requests("stall"), "the first N requests: no answer", many=True, server=True
+    )
     api_retry_after: int | None = _fault(None, COUNT, "Retry-After with 429, 500 and 503", server=True)
     api_redirect: bool = _flag("the API redirects to a second port", server=True)
     page_size: int | None = _fault(None, COUNT, "most items on a page, whatever was asked", server=True)
@@ -165,7 +177,9 @@ class Faults:
     not_json: float = _fault(0, TIMES.optional(ALWAYS), "200 with an HTML page (the first N answers)", server=True)
     json_array: bool = _flag("answers are JSON arrays", server=True)
     null_results: bool = _flag("results is null", server=True)
-    job_field: tuple[FieldOverride, ...] = _fault((), FIELD, "force a field (dotted path) of the job document", many=True)
+    job_field: tuple[FieldOverride, ...] = _fault(
+        (), FIELD, "force a field (dotted path) of the job document", many=True
+    )
     numbers_as_strings: bool = _flag("numbers are sent as strings", server=True)
     deep_json: int = _fault(0, COUNT.optional(1000), "a field nested so many levels in each answer", server=True)
     huge_answer: int = _fault(0, SIZE, "a field of so many bytes in each answer", server=True)
@@ -192,7 +206,7 @@ class Faults:
 
     def for_job(self, index: int) -> Faults:
         """The behaviour as the job with this index meets it."""
-        return replace(_build(self.written, index), written=()) if self.written else self
+        return _build(self.written, index) if self.written else self
 
     @property
     def attempts(self) -> tuple[Step, ...]:
@@ -229,7 +243,13 @@ def describe() -> list[FaultRow]:
 def _row(spec: Field[Any]) -> FaultRow:
     syntax: Syntax = spec.metadata["syntax"]
     default = spec.default.kind if isinstance(spec.default, HashRule) else spec.default
-    shown = "" if default is None or default is False or default == () else f"{default:g}" if _is_number(default) else str(default)
+    shown = (
+        ""
+        if default is None or default is False or default == ()
+        else f"{default:g}"
+        if _is_number(default)
+        else str(default)
+    )
     return FaultRow(_name(spec), syntax.text, shown, spec.metadata["help"], not spec.metadata["server"])
 
 
@@ -290,4 +310,4 @@ def _build(written: tuple[str, ...], job: int | None) -> Faults:
         if isinstance(value, Step):
             value = replace(value, place=place)
         values[spec.name] = (*values.get(spec.name, ()), value) if spec.metadata["many"] else value
-    return Faults(**values, written=written)
+    return Faults(**values, written=written if job is None else ())

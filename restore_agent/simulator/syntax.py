@@ -42,13 +42,16 @@ class Portion:
         return min(size, int(wanted))
 
 
+NOTHING_YET = Portion(0, relative=False)
+
+
 @dataclass(frozen=True)
 class Step:
     """What happens to the next `times` attempts; `place` orders the steps of all faults as they were written."""
 
     kind: str
     times: float = 1
-    at: Portion | None = None
+    at: Portion = NOTHING_YET
     status: int = 0
     place: int = 0
 
