@@ -39,7 +39,9 @@ class Pull:
     def is_cut_off(self) -> bool:
         """Whether the link has expired on a server that cuts running transfers then."""
         job = self.job
-        return job is not None and job.faults.expires_cut is not None and job.delivery_status == "EXPIRED"
+        if job is None or self.archive is None or job.faults.expires_cut is None:
+            return False
+        return job.delivery_status == "EXPIRED"
 
 
 def is_link(target: str) -> bool:
