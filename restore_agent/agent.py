@@ -71,6 +71,7 @@ class Agent:
         self._stopped: Stopped | None = None
         self._hash_deadline: Deadline | None = None
         self._extra: AgentError | None = None
+        self._defect: BaseException | None = None
         self._earlier: Receipt | None = None
         self._ops_manager: str | None = None
         self._status_due = 0.0
@@ -164,14 +165,14 @@ class Agent:
                 self._start_phases()
                 self._keep_hash_time()
                 await self._judge_waiting(wait)
+                self._raise_trouble(wait)
                 if self._complete(wait):
                     return
-                self._raise_trouble(wait)
                 self._show()
                 await self._pause()
                 await self._reap()
-                if polling.done():
-                    polling.result()  # a defect in polling must not look like a server that says nothing
+                if polling.done() and self._watch.fatal is None:
+                    self._defect = self._defect or polling.exception()
             raise self._stopped
         finally:
             for task in filter(None, (polling, ringing, estimate)):
@@ -215,7 +216,9 @@ class Agent:
     def _tell_of(self, job: Job) -> None:
         decision, name = decide(job), self._roster.name(job)
         seen = JobSeen(job.id, name, job.status, job.delivery_status, decision.step.value, decision.reason, job.expires)
-        if self._seen.get(job.id) != seen and job.id in self._restores:
+        restore = self._restores.get(job.id)
+        waiting = restore and restore.phase in (Phase.NAMING, Phase.LOOKING, Phase.WAITING)
+        if waiting and self._seen.get(job.id) != seen:
             self._seen[job.id] = seen
             self._reporter.report(seen)
 
@@ -230,7 +233,7 @@ class Agent:
                 self._start(restore, restore.guarded(restore.look))
             elif restore.phase is Phase.PROVING:
                 self._start(restore, restore.guarded(restore.prove))
-        if self._watch.fatal is None:  # with the API lost for good, nothing new is begun
+        if self._watch.fatal is None and self._defect is None:  # then nothing new is begun
             self._start_downloads(busy)
 
     def _start_downloads(self, busy: set[JobRestore]) -> None:
@@ -248,10 +251,12 @@ class Agent:
         task.add_done_callback(lambda _: self._wake.set())
 
     async def _reap(self) -> None:
-        """Take away finished tasks. Raises what a task raised that is none of our errors: a defect."""
+        """Take away finished tasks; what one raised that is none of our errors is a defect, kept for `_raise_trouble`."""
         for task in [task for task in self._tasks if task.done()]:
             restore = self._tasks.pop(task)
-            task.result()
+            if error := task.exception():
+                self._defect = self._defect or error
+                restore.phase = Phase.SETTLED
             if restore.record and restore.record.verdict is Verdict.VERIFIED and restore.changed:
                 await asyncio.to_thread(write_sums, self._directory, self.summary())
 
@@ -308,9 +313,11 @@ class Agent:
         return True
 
     def _raise_trouble(self, wait: Deadline) -> None:
-        """End the run when the API is lost for good, or past the time of its phase; never while bytes flow."""
+        """End the run on a defect, or when the API is lost; never while bytes of somebody's only download flow."""
         if any(restore.phase is Phase.FETCHING for restore in self._restores.values()):
             return
+        if self._defect:
+            raise self._defect
         if self._watch.fatal:
             raise self._watch.fatal
         over = self._hash_deadline or wait
@@ -382,7 +389,7 @@ class Agent:
 
     def _records(self) -> tuple[ArchiveRecord, ...]:
         records = [restore.record for restore in self._restores.values() if restore.record]
-        return tuple(sorted(records, key=lambda record: record.job_id))
+        return tuple(sorted(records, key=lambda record: (record.file_name or "", record.job_id)))
 
     def summary(self, error: AgentError | None = None) -> Receipt:
         """The receipt as things stand; `error` is what ended the run when that was not the archives."""

@@ -393,7 +393,7 @@ def _rehearse(session: _Session, where: str | None, shards: str, archive_size: s
         jobs = () if hello["batch_id"] else tuple(hello["job_ids"])
         goal = Target(hello["group_id"], hello["cluster_id"], None, hello["batch_id"], jobs)
         parallel = session.values.get("parallel")
-        speed = Pace(wait_timeout=60, hash_timeout=10, poll_interval=0.5, stall_timeout=5, parallel=parallel)
+        speed = Pace(wait_timeout=30, hash_timeout=10, poll_interval=0.5, stall_timeout=5, parallel=parallel)
         return _run_agent(Agent(reach, goal, speed, path, session.console, SystemClock(), session.redactor), session)
 
 
@@ -438,8 +438,9 @@ def _serve(given: Mapping[str, Any]) -> int:
     from .simulator import describe, serve
 
     if given["list_faults"]:
-        for name, value, text in describe():
-            print(f"{name + value:<34} {text}")
+        for row in describe():
+            value = f"[={row.value[1:]}" if row.value.startswith("[") else f"={row.value}" if row.value else ""
+            print(f"{row.name}{value}\n    {row.help}" + (f" (default {row.default})" if row.default else ""))
         return 0
     try:
         port = int(given["port"])

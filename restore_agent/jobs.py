@@ -224,8 +224,13 @@ def _hashes(job: _Reader) -> tuple[tuple[str, str], ...]:
     for entry in job.objects("hashes"):
         name, digest, kind = entry.text("fileName"), entry.text("hash"), entry.text("typeName")
         if name and digest and _SHA1.fullmatch(digest.strip()) and (kind or "SHA1").upper().replace("-", "") == "SHA1":
-            found.append((name.rsplit("/", 1)[-1], digest.strip().lower()))
+            found.append((_last_segment(name), digest.strip().lower()))
     return tuple(found)
+
+
+def _last_segment(name: str) -> str:
+    """What both a URL and a hash call the file, also where its percent-encoding hid a path."""
+    return name.rsplit("/", 1)[-1]
 
 
 def _link(delivery: _Reader) -> tuple[Link | None, str | None]:
@@ -259,4 +264,4 @@ def _checked(url: str, header: tuple[str, Secret] | None) -> tuple[Link | None, 
         return None, "it holds a user name or password"
     if not url.isprintable() or " " in url:
         return None, "it holds control characters or white space"
-    return Link(url, unquote(parts.path.rsplit("/", 1)[-1]), header), None
+    return Link(url, _last_segment(unquote(parts.path.rsplit("/", 1)[-1])), header), None

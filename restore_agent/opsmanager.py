@@ -40,7 +40,7 @@ USER_AGENT = f"restore-agent/{__version__}"
 PAGE_SIZE = 100  # what every version of Ops Manager serves; newer ones allow 500
 _ANSWER_LIMIT = 32 << 20  # bytes of one answer; 500 jobs are about 1 MiB
 _REQUEST_TIME = 60.0  # seconds for one whole exchange, however slowly it drips
-_MOST_JOBS = 10_000
+_MOST_PAGES = 100  # of 100 jobs: far above any cluster, so a list that goes on is not a batch
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
 
 
@@ -262,8 +262,8 @@ class OpsManager:
             found.update((job.id, job) for job in new)
             if not new or not _goes_on(document, len(found)):
                 return list(found.values())
-            if len(found) > _MOST_JOBS:
-                raise AnswerUnusable(f"the batch lists more than {_MOST_JOBS} jobs and goes on")
+            if page == _MOST_PAGES:
+                raise AnswerUnusable(f"the list of jobs does not end after {_MOST_PAGES} pages")
             page += 1
 
     def _learnt(self, job: Job) -> Job:

@@ -87,7 +87,7 @@ class Receipt:
             return self
         mine = {record.job_id for record in self.archives}
         kept = tuple(record for record in earlier.archives if record.job_id not in mine)
-        return replace(self, archives=tuple(sorted(self.archives + kept, key=lambda record: record.job_id)))
+        return replace(self, archives=self.archives + kept)
 
     def names_other_restore(self, batch_id: str | None, job_ids: Iterable[str]) -> bool:
         """Whether this receipt is of another batch; for jobs without a batch, whether it shares none of them."""

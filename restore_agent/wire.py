@@ -140,7 +140,7 @@ class _Exchange:
         self._body: _Body | None = None
         self._pending: Exception | None = None
 
-    def open(self) -> tuple[int, list[tuple[str, str]]]:
+    def open(self) -> tuple[int, list[tuple[bytes, bytes]]]:
         """Connect, send the request, read the head: status and headers."""
         with _as_httpx(self._request, connecting=True):
             self._connect()
@@ -150,7 +150,9 @@ class _Exchange:
             response = self._response = http.client.HTTPResponse(self._socket, method=self._request.method)
             response.begin()
             self._body = _body_of(response, self._socket)
-            return response.status, response.getheaders()
+            # http.client reads latin-1, which is every byte; httpx takes bytes and decodes them without failing
+            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.getheaders()]
+            return response.status, headers
 
     def _connect(self) -> None:
         url = self._request.url
