@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from restore_agent.simulator import Faults, Simulator, describe
+from restore_agent.simulator import Faults, Simulator, describe, serve
 from restore_agent.simulator.archives import Recipe, make_archive
 from restore_agent.simulator.delivery import Ask, Content, plan_delivery
 from restore_agent.simulator.faults import step_at
@@ -503,6 +503,12 @@ def test_a_wrong_key_is_refused_and_so_is_basic(start: Start) -> None:
     assert [request.auth for request in client.simulator.requests] == ["none", "digest-refused", "not-digest"]
 
 
+def test_a_digest_that_claims_another_quality_is_refused(start: Start) -> None:
+    client = start()
+    authorization = client.get().request.headers["Authorization"].replace("qop=auth", "qop=auth-int")
+    assert client.plain.get(client.api.base_url, headers={"Authorization": authorization}).status_code == 401
+
+
 @pytest.mark.parametrize(("qop", "shown"), [("none", ""), ("op", ' op="auth",')])
 def test_digest_without_qop_is_accepted(start: Start, qop: str, shown: str) -> None:
     client = start(f"qop={qop}")
@@ -821,6 +827,22 @@ def test_a_head_is_counted_as_a_download_and_answered_405(start: Start) -> None:
     assert client.plain.head(client.url()).status_code == 405
     assert client.simulator.requests[-1].method == "HEAD"
     assert client.download().status_code == 403
+
+
+def test_a_head_may_be_answered_and_cost_nothing(start: Start) -> None:
+    client = start("head=answer")
+    answer = client.plain.head(client.url())
+    assert (answer.status_code, int(answer.headers["Content-Length"])) == (200, len(archive_of(client)))
+    assert client.download().content == archive_of(client)
+    assert client.plain.post(client.url()).status_code == 405
+
+
+def test_dead_links_may_answer_another_status(start: Start) -> None:
+    client = start("dead-status=404")
+    url = client.url()
+    assert [client.plain.get(url).status_code for _ in range(2)] == [200, 404]
+    client.simulator.clock.advance(3601)
+    assert client.plain.get(url).status_code == 404
 
 
 FRAMINGS = ["length", "chunked", "close"]
@@ -1236,11 +1258,55 @@ def test_archives_exist_only_while_it_runs() -> None:
         Simulator(archive_size=SMALL).job(0).archive()
 
 
+@pytest.mark.parametrize("wrong", [{"port": 65536}, {"shards": -1}, {"archive_size": -1}])
+def test_numbers_out_of_range_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"not"):
+        Simulator(**wrong)
+
+
+@pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("localhost", "localhost")])
+def test_the_url_is_one_that_clients_here_can_reach(start: Start, host: str, shown: str) -> None:
+    client = start(host=host)
+    assert urlsplit(client.hello["url"]).hostname == shown
+    assert client.get().status_code == 200
+
+
+def test_a_defect_of_the_simulator_is_shown_and_not_taken_for_a_fault(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = start()
+    monkeypatch.setattr("restore_agent.simulator.api.Api.answer", lambda *_: 1 / 0)
+    with pytest.raises(httpx.RemoteProtocolError):
+        client.get()
+    client.simulator.stop()
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_client_that_leaves_is_nothing_to_speak_of(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    client = start(archive_size=8 << 20, tls=True)
+    with client.plain.stream("GET", client.url()) as response:
+        next(response.iter_raw())
+    client.close()
+    client.simulator.stop()
+    assert not client.simulator.requests[-1].completed
+    assert capsys.readouterr().err == ""
+
+
 def test_it_can_listen_on_ipv6() -> None:
     with Simulator(host="::1", shards=0, archive_size=SMALL) as simulator:
         client = Client(simulator)
         assert client.download().content == archive_of(client)
         client.close()
+
+
+def test_serve_gives_the_signals_back(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    assert serve("127.0.0.1", 0, False, 0, SMALL, ["never-ready"]) == 0
+    timer.join()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert json.loads(capsys.readouterr().out)["batch_id"] is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

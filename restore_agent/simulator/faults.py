@@ -23,6 +23,7 @@ from .syntax import (
     SECONDS,
     SIZE,
     SKEW,
+    STATUS,
     TEXT,
     TIMES,
     FieldOverride,
@@ -88,6 +89,9 @@ class Faults:
     # Counting of downloads
     max_downloads: int = _fault(1, COUNT, "how often a delivery may be downloaded")
     count: str = _fault("start", choice("start", "end"), "when a download counts: at its GET, or once it is whole")
+
+    head: str = _fault("count", choice("count", "answer"), "HEAD: 405 and a download spent, or 200 and none spent")
+    dead_status: int | None = _fault(None, STATUS, "status of used-up and expired links; else 403 and 410")
 
     # Framing
     framing: str = _fault("length", choice("length", "chunked", "close"), "how the end of an archive is told")

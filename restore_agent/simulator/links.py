@@ -66,7 +66,7 @@ def pull(manager: Manager, method: str, target: str, headers: dict[str, str], or
         hop = _redirect(job, target, origin)
         if hop is not None:
             return Pull(_redirection(hop), job=job, auth=auth)
-        return _admit(job, Ask(headers.get("range"), headers.get("if-range")), auth)
+        return _admit(job, method, Ask(headers.get("range"), headers.get("if-range")), auth)
 
 
 def _proof(job: Job, target: str, authorization: str | None) -> str:
@@ -83,15 +83,16 @@ def _proof(job: Job, target: str, authorization: str | None) -> str:
 def _refused(job: Job | None, auth: str, method: str) -> Plan | None:
     if job is None or auth not in ("token", "bearer"):
         return refusal(404, "Not found.")
-    if method == "HEAD":
-        job.downloads += 1  # U whether real servers do; the worst case is what a client must not meet
-    if method != "GET":
+    if method == "HEAD" and job.faults.head == "count":
+        job.downloads += 1  # what real servers do is unknown: this is the worst
+        return refusal(405, "Method not allowed.")
+    if method not in ("GET", "HEAD"):
         return refusal(405, "Method not allowed.")
     status = job.delivery_status
     if status == "EXPIRED":
-        return refusal(410, "The link has expired.")
+        return refusal(job.faults.dead_status or 410, "The link has expired.")
     if status == "MAX_DOWNLOADS_EXCEEDED":
-        return refusal(403, "The link was used as often as allowed.")
+        return refusal(job.faults.dead_status or 403, "The link was used as often as allowed.")
     return None if job.has_url else refusal(404, "Not ready.")
 
 
@@ -116,10 +117,12 @@ def _redirection(location: str) -> Plan:
     )
 
 
-def _admit(job: Job, ask: Ask, auth: str) -> Pull:
+def _admit(job: Job, method: str, ask: Ask, auth: str) -> Pull:
     faults, attempt = job.faults, job.attempts
     archive = job.archive(attempt)
     plan = plan_delivery(faults, attempt, ask, _content(archive, faults, attempt))
+    if method == "HEAD":
+        return Pull(plan, job=job, auth=auth)
     job.attempts += 1
     if plan.status in (200, 206) and faults.count == "start":
         job.downloads += 1

@@ -146,7 +146,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(min(int(headers.get("content-length", 0)), _MAX_BODY))
+        size = headers.get("content-length", "")
+        body = self.rfile.read(min(int(size), _MAX_BODY)) if size.isdecimal() else b""
         self.record = Request(self.command, self.path, headers, "other")
         if links.is_link(self.path):
             self._answer_delivery(headers)

@@ -30,7 +30,7 @@ class Simulator:
 
     `shards`: shards of the cluster, each with a job, plus one for the config server; 0 is a replica set, whose job has
     no batch. `archive_size`: bytes of each archive as sent, about. `faults`: `NAME[=VALUE][@JOB]`, see `describe()`.
-    ValueError for faults that are not known, OSError when the port cannot be had.
+    ValueError for faults that are not known and numbers out of range, OSError when the port cannot be had.
     """
 
     def __init__(
@@ -44,6 +44,10 @@ class Simulator:
         faults: Iterable[str] = (),
         seed: str = DEFAULT_SEED,
     ) -> None:
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port {port} is not between 0 and 65535")
+        if shards < 0 or archive_size < 0:
+            raise ValueError("shards and archive size must not be negative")
         self._host, self._port = host, port
         self.manager = Manager(shards=shards, archive_size=archive_size, faults=Faults.parse(faults), seed=seed)
         self._api = Api(self.manager)
@@ -192,10 +196,26 @@ def serve(host: str, port: int, tls: bool, shards: int, archive_size: int, fault
 
     To be called in the main thread, since it handles signals. ValueError and OSError as `Simulator` raises them.
     """
-    done = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: done.set())
-    with Simulator(host=host, port=port, tls=tls, shards=shards, archive_size=archive_size, faults=faults) as simulator:
-        print(json.dumps(simulator.hello), flush=True)
-        done.wait()
+    before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with Simulator(
+            host=host, port=port, tls=tls, shards=shards, archive_size=archive_size, faults=faults
+        ) as simulator:
+            print(json.dumps(simulator.hello), flush=True)
+            threading.Event().wait()
+    except _Stopped:
+        pass
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return 0
+
+
+class _Stopped(BaseException):
+    """A signal asked for the end, maybe while large archives were still being made."""
+
+
+def _stop(*_: object) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt the cleaning up
+    raise _Stopped

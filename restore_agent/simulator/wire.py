@@ -7,7 +7,6 @@ archives go out with `sendfile`.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import select
 import socket
 import ssl
@@ -125,13 +124,12 @@ class Wire:
     def __init__(self, connection: socket.socket, stopping: threading.Event) -> None:
         self._socket = connection
         self._stopping = stopping
-        self._files: dict[Path, tuple[BinaryIO, mmap.mmap]] = {}
+        self._files: dict[Path, BinaryIO] = {}
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def close_files(self) -> None:
         """Let go of the files that were sent."""
-        for file, mapped in self._files.values():
-            mapped.close()
+        for file in self._files.values():
             file.close()
         self._files.clear()
 
@@ -187,21 +185,16 @@ class Wire:
             self.send(part.data if isinstance(part, BytesPart) else part.byte * part.size)
 
     def _send_file(self, part: FilePart) -> None:
-        file, mapped = self._open(part.path)
+        if part.path not in self._files:
+            self._files[part.path] = part.path.open("rb", buffering=0)
+        file = self._files[part.path]
         if not isinstance(self._socket, ssl.SSLSocket):
             self._socket.sendfile(file, part.start, len(part))
             return
-        # SSLSocket.sendfile reads 8 KiB at a time; large views keep the encryption busy instead
-        with memoryview(mapped) as view:
-            for start in range(part.start, part.stop, _TLS_PIECE):
-                with view[start : min(start + _TLS_PIECE, part.stop)] as piece:
-                    self._socket.sendall(piece)
-
-    def _open(self, path: Path) -> tuple[BinaryIO, mmap.mmap]:
-        if path not in self._files:
-            file = path.open("rb")
-            self._files[path] = file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return self._files[path]
+        # SSLSocket.sendfile reads 8 KiB at a time; large blocks keep the encryption busy instead
+        file.seek(part.start)
+        for start in range(part.start, part.stop, _TLS_PIECE):
+            self._socket.sendall(file.read(min(_TLS_PIECE, part.stop - start)))
 
     def _end(self, ending: Ending, watcher: Watcher) -> None:
         if ending == "reset":
