@@ -32,6 +32,7 @@ from restore_agent.simulator.faults import step_at
 
 SMALL = 1 << 16
 PATIENCE = 5.0
+API = "/api/public/v1.0"
 
 Json = dict[str, Any]
 Start = Callable[..., "Client"]
@@ -506,7 +507,8 @@ def test_a_wrong_key_is_refused_and_so_is_basic(start: Start) -> None:
 def test_a_digest_that_claims_another_quality_is_refused(start: Start) -> None:
     client = start()
     authorization = client.get().request.headers["Authorization"].replace("qop=auth", "qop=auth-int")
-    assert client.plain.get(client.api.base_url, headers={"Authorization": authorization}).status_code == 401
+    url = f"{client.hello['url']}/api/public/v1.0{client.cluster}/restoreJobs"
+    assert client.plain.get(url, headers={"Authorization": authorization}).status_code == 401
 
 
 @pytest.mark.parametrize(("qop", "shown"), [("none", ""), ("op", ' op="auth",')])
@@ -629,11 +631,12 @@ def test_a_batch_may_never_list_a_job(start: Start) -> None:
     assert client.jobs() == []
 
 
-def test_headers_may_never_end(start: Start) -> None:
-    client = start("endless-header")
-    address = urlsplit(client.hello["url"])
+@pytest.mark.parametrize("fault", ["endless-header", "endless-delivery-header"])
+def test_headers_may_never_end(start: Start, fault: str) -> None:
+    client = start(fault)
+    address = urlsplit(client.hello["url"] + API if fault == "endless-header" else client.simulator.job(0).url)
     with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
-        connection.sendall(b"GET /api/public/v1.0 HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(f"GET {address.path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         received = 0
         while received < 5 << 20:
             block = connection.recv(1 << 20)
@@ -761,7 +764,7 @@ def test_live_state_can_be_changed_while_it_serves(start: Start) -> None:
     client = start()
     with client.simulator.lock:
         client.simulator.job(0).delivery_status = "EXPIRED"
-        client.simulator.job(0).status = "BROKEN"
+        client.simulator.jobs[0].status = "BROKEN"
     assert client.job()["delivery"]["statusName"] == "EXPIRED"
     assert client.job()["statusName"] == "BROKEN"
     assert client.download().status_code == 410
@@ -1280,6 +1283,13 @@ def test_a_defect_of_the_simulator_is_shown_and_not_taken_for_a_fault(
         client.get()
     client.simulator.stop()
     assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_connection_may_be_kept_or_closed(start: Start) -> None:
+    client = start()
+    closing = client.plain.get(client.hello["url"], headers={"Connection": "close"})
+    assert closing.headers["Connection"] == "close"
+    assert "Connection" not in client.plain.get(client.hello["url"]).headers
 
 
 def test_a_client_that_leaves_is_nothing_to_speak_of(start: Start, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,7 +72,8 @@ class DigestGuard:
             if given["qop"] != "auth" or not given.get("nc") or not given.get("cnonce"):
                 return False
             middle += f":{given['nc']}:{given['cnonce']}:auth"
-        return hmac.compare_digest(_md5(f"{self._ha1}:{middle}:{ha2}"), given.get("response", "").lower())
+        expected = _md5(f"{self._ha1}:{middle}:{ha2}")
+        return hmac.compare_digest(expected.encode(), given.get("response", "").lower().encode())
 
 
 def _md5(text: str) -> str:

@@ -103,6 +103,7 @@ class Faults:
     clean_cut: tuple[Step, ...] = _fault((), ending("clean-cut"), "the framing ends cleanly after that much", many=True)
     stall: tuple[Step, ...] = _fault((), ending("stall"), "send no more after that much, stay connected", many=True)
     refuse: tuple[Step, ...] = _fault((), refusal(), "answer that status instead of the archive", many=True)
+    endless_delivery_header: bool = _flag("delivery answers whose headers never end")
     drip: int | None = _fault(None, RATE, "throttle every delivery")
     retry_after: int | None = _fault(None, COUNT, "Retry-After with refusals of deliveries")
 
@@ -223,11 +224,6 @@ class Faults:
         """What the first requests of the API meet, as written."""
         steps = self.api_429 + self.api_500 + self.api_503 + self.api_reset + self.api_stall
         return tuple(sorted(steps, key=lambda step: step.place))
-
-    @property
-    def other_port(self) -> bool:
-        """Whether anything is served from a second port."""
-        return self.other_origin or self.redirect_other_origin or self.api_redirect
 
 
 def step_at(steps: Iterable[Step], number: int) -> Step | None:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from email.utils import formatdate
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from .archives import Archive
 from .delivery import GARBAGE, Ask, Content, Plan, plan_delivery, refusal
@@ -51,38 +51,42 @@ def is_link(target: str) -> bool:
 
 def link_job(manager: Manager, target: str) -> Job | None:
     """The job whose delivery a target is, whether or not its token is good."""
-    matched = _PULL.fullmatch(urlsplit(target).path)
+    matched = _match(target)
     return manager.find_job(matched["v2"] or matched["v3"]) if matched else None
+
+
+def _match(target: str) -> re.Match[str] | None:
+    return _PULL.fullmatch(urlsplit(target).path)
 
 
 def pull(manager: Manager, method: str, target: str, headers: dict[str, str], origin: str) -> Pull:
     """The answer to a request for a delivery that came in at `origin`; what it sets going is set going here."""
     with manager.lock:
-        job = link_job(manager, target)
-        auth = _proof(job, target, headers.get("authorization")) if job else "none"
-        refused = _refused(job, auth, method)
-        if job is None or refused is not None:
-            return Pull(refused or refusal(404, "Not found."), job=job, auth=auth)
+        job, matched = link_job(manager, target), _match(target)
+        if job is None or matched is None:
+            return Pull(refusal(404, "Not found."))
+        auth = _proof(job, matched["token"], headers.get("authorization"))
+        if auth == "refused":
+            return Pull(refusal(404, "Not found."), job=job, auth=auth)
+        refused = _refused(job, method)
+        if refused is not None:
+            return Pull(refused, job=job, auth=auth)
         hop = _redirect(job, target, origin)
         if hop is not None:
             return Pull(_redirection(hop), job=job, auth=auth)
         return _admit(job, method, Ask(headers.get("range"), headers.get("if-range")), auth)
 
 
-def _proof(job: Job, target: str, authorization: str | None) -> str:
-    """How a request shows that it may: `token` or `bearer`, or else `refused`."""
-    matched = _PULL.fullmatch(urlsplit(target).path)
-    if matched is None:
-        return "refused"
-    if matched["token"] is not None:
-        return "token" if matched["token"].replace("%3D", "=") == job.token else "refused"
+def _proof(job: Job, token: str | None, authorization: str | None) -> str:
+    """How a request shows that it may: `token` (in the path) or `bearer`, or else `refused`."""
+    if token is not None:
+        return "token" if unquote(token) == job.token else "refused"
     good = {f"Bearer {job.bearer}"} | ({job.bearer} if job.faults.no_bearer_field else set())
     return "bearer" if authorization in good and job.faults.url_v2 else "refused"
 
 
-def _refused(job: Job | None, auth: str, method: str) -> Plan | None:
-    if job is None or auth not in ("token", "bearer"):
-        return refusal(404, "Not found.")
+def _refused(job: Job, method: str) -> Plan | None:
+    """Why a link that is proved gives nothing, or None."""
     if method == "HEAD" and job.faults.head == "count":
         job.downloads += 1  # what real servers do is unknown: this is the worst
         return refusal(405, "Method not allowed.")

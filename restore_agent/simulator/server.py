@@ -181,10 +181,14 @@ class Handler(BaseHTTPRequestHandler):
         elif answer.trouble == "stall":
             self.wire.hold(self.server.stopping.is_set)
         else:
-            self.record.status = answer.status
-            self.wire.send(b"HTTP/1.1 200 OK\r\n")
-            while not self.server.stopping.is_set():
-                self.wire.send(b"X-Filler: " + b"x" * 8000 + b"\r\n")
+            self._send_endless_header()
+
+    def _send_endless_header(self) -> None:
+        self.close_connection = True
+        self.record.status = 200
+        self.wire.send(b"HTTP/1.1 200 OK\r\n")
+        while not self.server.stopping.is_set():
+            self.wire.send(b"X-Filler: " + b"x" * 8000 + b"\r\n")
 
     def _send_small(self, status: int, headers: Headers, body: Body) -> None:
         """A whole answer with Content-Length, after which the connection stays."""
@@ -215,7 +219,10 @@ class Handler(BaseHTTPRequestHandler):
         self.server.log.add(self.record)
         taken = links.pull(self.server.manager, self.command, self.path, headers, self.server.origin)
         self.record.auth, self.record.status = taken.auth, taken.plan.status
-        self._perform(taken)
+        if job is not None and job.faults.endless_delivery_header:
+            self._send_endless_header()
+        else:
+            self._perform(taken)
 
     def _perform(self, taken: links.Pull) -> None:
         plan = taken.plan
