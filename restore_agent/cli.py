@@ -33,9 +33,9 @@ from .settings import (
     connection,
     dest,
     pace,
-    size,
     target,
 )
+from .values import size
 
 if TYPE_CHECKING:
     from .console import Console
@@ -127,6 +127,8 @@ def _execute(command: str, flags: dict[str, Any], work: Callable[[_Session], int
         console = _console(values.get("output"), values.get("progress"), redactor, command)
         session = _Session(command, values, console, redactor, _empty_receipt)
         return work(session)
+    except BrokenPipeError:
+        raise
     except Exception as caught:
         error = caught if isinstance(caught, AgentError) else _defect(caught)
         if debug:
@@ -185,7 +187,7 @@ def _empty_receipt(error: AgentError) -> Receipt:
     )
 
 
-def _run_loop(work: Coroutine[Any, Any, Any], stop: Callable[[str, int], None] | None = None) -> Any:
+def _run_loop(work: Coroutine[Any, Any, Any], stop: Callable[[Stopped], None] | None = None) -> Any:
     """Run a coroutine with SIGINT and SIGTERM ending it cleanly: by `stop`, or by cancelling it. Raises Stopped."""
 
     async def guarded() -> Any:
@@ -196,7 +198,7 @@ def _run_loop(work: Coroutine[Any, Any, Any], stop: Callable[[str, int], None] |
             loop.remove_signal_handler(number)  # a second one ends the process at once
             stopped.append(Stopped(f"stopped by {number.name}; what is on disk is kept", exit_code=_SIGNALS[number]))
             if stop:
-                stop(number.name, _SIGNALS[number])
+                stop(stopped[0])
             else:
                 task.cancel()
 

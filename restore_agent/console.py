@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -156,7 +157,7 @@ class TextConsole:
         stamp = time.strftime("%H:%M:%S")
         lines = [f"{stamp} {self._clean(line)}" for line in text.split("\n")]
         if isinstance(self._progress, _Bars):
-            self._progress.write("\n".join(lines))
+            self._progress.write(lines)
         else:
             print("\n".join(lines), file=self._err, flush=True)
 
@@ -225,13 +226,13 @@ def _sentence(event: Event) -> str | None:
     match event:
         case RunStarted():
             return f"Ops Manager {event.ops_manager or 'not asked'}, archives go to {event.dest}"
-        case JobSeen():
+        case JobSeen() if event.step != "download":  # the download itself is told
             name = event.archive or f"job {event.job_id}"
             said = f"job {event.status or '-'}, delivery {event.delivery_status or '-'}"
             return f"{name}: {said}: {event.step} ({event.reason})"
         case DownloadStarted():
             begin = f"resuming at {size_text(event.offset)}" if event.offset else "downloading"
-            return f"{event.archive}: {begin}, attempt {event.attempt}, {event.url}"
+            return f"{event.archive}: {begin} from {event.url.split('/…/')[0]}, attempt {event.attempt}"
         case AttemptEnded():
             spent = "a download may be spent" if event.spent else "no download was spent"
             after = f"{size_text(event.received)} on disk, {spent}, next attempt in {time_text(event.wait)}"
@@ -361,9 +362,11 @@ class _Bars:
             self._waiting = tqdm(total=0, file=self._err, leave=False, bar_format="{desc}", ncols=self._columns())
         self._waiting.set_description_str(shortened(printable(text), self._columns()))
 
-    def write(self, text: str) -> None:
-        """A log line above the bars."""
-        tqdm.write(text, file=self._err)
+    def write(self, lines: list[str]) -> None:
+        """Log lines above the bars, folded to the terminal with an indent."""
+        for line in lines:
+            folded = textwrap.wrap(line, self._columns(), subsequent_indent=" " * 9, break_on_hyphens=False)
+            tqdm.write("\n".join(folded), file=self._err)
 
     def close(self) -> None:
         for bar in self._bars.values():

@@ -41,14 +41,13 @@ class Body:
     """The answer to one GET, its head already checked.
 
     `offset` is where its first byte belongs: 0 unless a resume was honoured. `total` is the whole archive's size
-    where the server told it. `delimited` is False when only the closing of the connection ends the body.
+    where the server told it.
     """
 
     def __init__(self, response: httpx.Response, offset: int, total: int | None) -> None:
         self.offset = offset
         self.total = total
         self.validator = _validator(response)
-        self.delimited = "Content-Length" in response.headers or "Transfer-Encoding" in response.headers
         self.content_type = printable(response.headers.get("Content-Type", "none"), 60)
         self._received = 0
         self._expected = None if total is None else total - offset

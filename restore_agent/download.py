@@ -39,7 +39,8 @@ from .events import ArchiveSettled, AttemptEnded, Downloaded, DownloadStarted, R
 from .files import Directory
 from .jobs import Decision, Job, Step, decide
 from .journal import Entry, Identity, Journal
-from .pacing import Backoff, Clock, RateLimit, ServerClock
+from .opsmanager import OpsManager
+from .pacing import Backoff, Clock, Meter, RateLimit, ServerClock
 from .proof import Candidate, Publisher
 from .receipt import ArchiveRecord, Verdict
 from .redaction import printable
@@ -67,6 +68,7 @@ class Surroundings:
 
     directory: Directory
     journal: Journal
+    api: OpsManager
     watch: Watch
     deliveries: Deliveries
     pace: Pace
@@ -74,31 +76,7 @@ class Surroundings:
     clock: Clock
     server_clock: ServerClock
     reporter: Reporter
-    hash_time_over: Callable[[], bool]
-
-
-@dataclass
-class Meter:
-    """How far an archive is; read by whoever shows progress."""
-
-    clock: Clock
-    bytes: int = 0
-    total: int | None = None
-    _samples: list[tuple[float, int]] = field(default_factory=list)
-
-    def start(self, at: int, total: int | None) -> None:
-        """Begin to count from `at` bytes."""
-        self.bytes, self.total = at, total
-        self._samples = [(self.clock.monotonic(), at)]
-
-    def rate(self) -> int:
-        """Bytes per second over the last five seconds or so."""
-        now = self.clock.monotonic()
-        self._samples.append((now, self.bytes))
-        while len(self._samples) > 2 and self._samples[1][0] < now - 5.0:
-            del self._samples[0]
-        (began, first), (ended, last) = self._samples[0], self._samples[-1]
-        return max(0, int((last - first) / (ended - began))) if ended > began else 0
+    hash_time_over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class JobRestore:
@@ -306,7 +284,7 @@ class JobRestore:
                     await self._publish(candidate, expected)
                     return
                 # a hash from before this download may be that of an earlier one: it proves, but does not condemn
-                if (expected and expected != before) or self._all.hash_time_over():
+                if (expected and expected != before) or self._all.hash_time_over.is_set():
                     break
                 if check and check.done() and check.result() is Finding.TRUNCATED:
                     break

@@ -34,7 +34,8 @@ from .errors import (
 from .jobs import Job, parse_job
 from .pacing import ServerClock, retry_after
 from .redaction import Redactor, printable
-from .settings import API_PATH, Connection, Target
+from .settings import Connection, Target
+from .values import API_PATH
 
 USER_AGENT = f"restore-agent/{__version__}"
 PAGE_SIZE = 100  # what every version of Ops Manager serves; newer ones allow 500

@@ -10,6 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Protocol
@@ -149,3 +150,27 @@ class RateLimit:
         now = self._clock.monotonic()
         self._booked_until = max(self._booked_until, now) + size / self._rate
         await self._clock.sleep(self._booked_until - now)
+
+
+@dataclass
+class Meter:
+    """How far an archive is; read by whoever shows progress."""
+
+    clock: Clock
+    bytes: int = 0
+    total: int | None = None
+    _samples: list[tuple[float, int]] = field(default_factory=list)
+
+    def start(self, at: int, total: int | None) -> None:
+        """Begin to count from `at` bytes."""
+        self.bytes, self.total = at, total
+        self._samples = [(self.clock.monotonic(), at)]
+
+    def rate(self) -> int:
+        """Bytes per second over the last five seconds or so."""
+        now = self.clock.monotonic()
+        self._samples.append((now, self.bytes))
+        while len(self._samples) > 2 and self._samples[1][0] < now - 5.0:
+            del self._samples[0]
+        (began, first), (ended, last) = self._samples[0], self._samples[-1]
+        return max(0, int((last - first) / (ended - began))) if ended > began else 0

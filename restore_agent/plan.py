@@ -20,7 +20,6 @@ from .errors import (
     NothingDelivered,
     NothingListed,
     NothingSelected,
-    OtherBatch,
     Unwritable,
     combined_exit_code,
 )
@@ -99,6 +98,7 @@ class Plan:
         self._directory: Directory | None = None
         self._ops_manager: str | None = None
         self._journal = Journal([])
+        self._earlier: Receipt | None = None
 
     async def make(self) -> tuple[Receipt, tuple[Planned, ...]]:
         """Look at DEST, then at Ops Manager, then at each job. Raises AgentError."""
@@ -109,6 +109,9 @@ class Plan:
             self._reporter.report(RunStarted(api.origin, str(self._dest)))
             watch = await first_reading(api, self._target, self._clock, self._pace.poll_interval)
             jobs = list(watch.jobs.values())
+            if self._earlier and not self._target.batch_id:
+                batch_id = next((job.batch_id for job in jobs if job.batch_id), None)
+                self._earlier.require_same_restore(batch_id, self._target.job_ids)
             rows = tuple(sorted([row async for row in self._judge(api, jobs)], key=lambda row: row.job.id))
             self._check_batch(jobs, rows)
             self._check_space(rows)
@@ -169,9 +172,9 @@ class Plan:
                 raise Held(f"another run holds {self._dest}", spent=False)
             self._journal = Journal.peek(state)
         if (raw := where.read(RECEIPT)) is not None:
-            earlier = parse_receipt(raw)
-            if earlier.names_other_restore(self._target.batch_id, self._target.job_ids):
-                raise OtherBatch(f"DEST holds the receipt of another restore ({earlier.batch_id})", spent=False)
+            self._earlier = parse_receipt(raw)
+            if self._target.batch_id:
+                self._earlier.require_same_restore(self._target.batch_id)
 
     def _check_space(self, rows: tuple[Planned, ...]) -> None:
         downloads = [row for row in rows if row.step == "download"]

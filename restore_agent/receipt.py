@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from . import __version__
-from .errors import EXIT_CODES, RecordUnreadable, combined_exit_code
+from .errors import EXIT_CODES, OtherBatch, RecordUnreadable, combined_exit_code
 
 SCHEMA = "restore-agent/receipt/1"
 
@@ -89,12 +89,16 @@ class Receipt:
         kept = tuple(record for record in earlier.archives if record.job_id not in mine)
         return replace(self, archives=self.archives + kept)
 
-    def names_other_restore(self, batch_id: str | None, job_ids: Iterable[str]) -> bool:
-        """Whether this receipt is of another batch; for jobs without a batch, whether it shares none of them."""
-        if self.batch_id or batch_id:
-            return self.batch_id != batch_id
+    def require_same_restore(self, batch_id: str | None, job_ids: Iterable[str] = ()) -> None:
+        """Raise OtherBatch unless a run for that batch, or for those jobs, may merge into this receipt.
+
+        Jobs without a batch belong together when this receipt shares one of them.
+        """
         mine = {record.job_id for record in self.archives}
-        return bool(mine) and not mine & set(job_ids)
+        shared = not mine or bool(mine & set(job_ids))
+        if self.batch_id != batch_id or not (batch_id or shared):
+            other = f"batch {self.batch_id}" if self.batch_id else "single restore jobs"
+            raise OtherBatch(f"DEST holds the receipt of another restore ({other})", spent=False)
 
 
 def outcome_of(records: Iterable[ArchiveRecord]) -> tuple[str, int]:

@@ -8,122 +8,31 @@ same message wherever it was made.
 from __future__ import annotations
 
 import os
-import re
 import stat
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from .errors import UsageError
 from .redaction import Secret, printable
+from .values import (
+    base_url,
+    choice,
+    duration,
+    existing_file,
+    identifier,
+    plain_text,
+    positive_duration,
+    size,
+    truth,
+    whole,
+)
 
 DEFAULT_CONFIG = Path("/etc/restore-agent/config.toml")
-API_PATH = "/api/public/v1.0"
 _KEY_FILE_LIMIT = 64 * 1024
 _CONFIG_LIMIT = 1024 * 1024
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-
-
-# ---------------------------------------------------------------- how values parse
-
-
-def duration(text: str) -> float:
-    """Seconds from `90`, `90s`, `0.5s`, `15m`, `6h` or `1d`; at most 365 days."""
-    match = _DURATION.fullmatch(text.strip())
-    if not match:
-        raise ValueError("not a duration; write it like 90s, 15m, 6h or 1d")
-    seconds = float(match[1]) * _SECONDS[match[2]]
-    if seconds > 365 * 86400:
-        raise ValueError("longer than a year")
-    return seconds
-
-
-def positive_duration(text: str) -> float:
-    """A duration above zero, in seconds."""
-    if (seconds := duration(text)) <= 0:
-        raise ValueError("must be longer than nothing")
-    return seconds
-
-
-def size(text: str) -> int:
-    """Bytes from `65536`, `64K`, `100M` or `1.5G` (powers of 1024); at least 1, at most 8 EiB."""
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
-        raise ValueError("not a size; write it like 65536, 64K, 100M or 1.5G")
-    value = int(float(match[1]) * _BYTES[match[2].upper()])
-    if not 1 <= value < 1 << 63:
-        raise ValueError("must be between 1 byte and 8 EiB")
-    return value
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"\d{1,9}", text.strip()) or not least <= int(text) <= most:
-            raise ValueError(f"must be a whole number from {least} to {most}")
-        return int(text)
-
-    return parse
-
-
-def _choice(*allowed: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in allowed:
-            raise ValueError("must be one of " + ", ".join(allowed))
-        return text
-
-    return parse
-
-
-def base_url(text: str) -> str:
-    """Ops Manager's base URL without a trailing slash and without the API path."""
-    try:
-        parts = urlsplit(text.strip())
-        host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"not a URL ({error})") from None
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("holds credentials; give them with --public-key and --private-key-file instead")
-    if parts.scheme not in ("http", "https") or not host:
-        raise ValueError(
-            "must begin with https:// or http:// and name a host, like https://opsmanager.example.net:8443"
-        )
-    if parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", text.strip()):
-        raise ValueError("must be a base URL without query, fragment or white space")
-    path = parts.path.rstrip("/").removesuffix(API_PATH).rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def identifier(text: str) -> str:
-    """An id as it stands in Ops Manager's URLs; nothing that would change the path is let through."""
-    if not _IDENTIFIER.fullmatch(text) or text in (".", ".."):
-        raise ValueError("is not an id as Ops Manager writes them (usually 24 hex digits)")
-    return text
-
-
-def _text(text: str) -> str:
-    if not text or not text.isprintable():
-        raise ValueError("is empty or holds control characters")
-    return text
-
-
-def _flag(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError("must be true or false")
-    return text.lower() == "true"
-
-
-def _existing_file(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file() or not os.access(path, os.R_OK):
-        raise ValueError("is not a readable file")
-    return path
 
 
 # ---------------------------------------------------------------- the options
@@ -153,7 +62,7 @@ OPTIONS: dict[str, Option] = {
     option.name: option
     for option in (
         Option("url", "Ops Manager or Cloud Manager base URL.", base_url, "RESTORE_AGENT_URL", metavar="URL"),
-        Option("public_key", "API public key (or user name).", _text, "RESTORE_AGENT_PUBLIC_KEY", metavar="KEY"),
+        Option("public_key", "API public key (or user name).", plain_text, "RESTORE_AGENT_PUBLIC_KEY", metavar="KEY"),
         Option(
             "private_key_file",
             "File holding the API private key; only its owner may be able to read it.",
@@ -178,11 +87,11 @@ OPTIONS: dict[str, Option] = {
         Option(
             "select",
             "Only jobs of which job id, cluster id, host id or archive name matches; repeatable.",
-            _text,
+            plain_text,
             many=True,
             metavar="GLOB",
         ),
-        Option("expect_jobs", "The batch is complete only once N jobs are listed.", _whole(1, 100_000), metavar="N"),
+        Option("expect_jobs", "The batch is complete only once N jobs are listed.", whole(1, 100_000), metavar="N"),
         Option(
             "dest", "Directory for the archives; created with mode 0700.", Path, "RESTORE_AGENT_DEST", metavar="DIR"
         ),
@@ -210,31 +119,31 @@ OPTIONS: dict[str, Option] = {
             default="60s",
             metavar="TIME",
         ),
-        Option("retries", "Fresh attempts per archive after a failed one.", _whole(0, 1000), default="5", metavar="N"),
-        Option("parallel", "Archives at once.", _whole(1, 64), default="4", metavar="N"),
+        Option("retries", "Fresh attempts per archive after a failed one.", whole(0, 1000), default="5", metavar="N"),
+        Option("parallel", "Archives at once.", whole(1, 64), default="4", metavar="N"),
         Option("limit_rate", "Bytes per second, all archives together.", size, metavar="SIZE"),
         Option(
             "allow_unproven",
             "Exit 0 for a whole archive although no hash was published.",
-            _flag,
+            truth,
             default="false",
             metavar="",
         ),
         Option(
             "ca_file",
             "CA certificates (PEM) instead of the system's.",
-            _existing_file,
+            existing_file,
             "RESTORE_AGENT_CA_FILE",
             metavar="FILE",
         ),
         Option(
-            "client_cert", "TLS client certificate (PEM).", _existing_file, "RESTORE_AGENT_CLIENT_CERT", metavar="FILE"
+            "client_cert", "TLS client certificate (PEM).", existing_file, "RESTORE_AGENT_CLIENT_CERT", metavar="FILE"
         ),
-        Option("client_key", "TLS client key (PEM).", _existing_file, "RESTORE_AGENT_CLIENT_KEY", metavar="FILE"),
+        Option("client_key", "TLS client key (PEM).", existing_file, "RESTORE_AGENT_CLIENT_KEY", metavar="FILE"),
         Option(
             "output",
             "Results as text, or JSON Lines on stdout.",
-            _choice("text", "json"),
+            choice("text", "json"),
             "RESTORE_AGENT_OUTPUT",
             default="text",
             metavar="text|json",
@@ -243,7 +152,7 @@ OPTIONS: dict[str, Option] = {
         Option(
             "progress",
             "Bars on a terminal, else a plain line every 30 s.",
-            _choice("auto", "bar", "plain", "none"),
+            choice("auto", "bar", "plain", "none"),
             default="auto",
             metavar="auto|bar|plain|none",
         ),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from .agent import RECEIPT, write_sums
+from .agent import RECEIPT, write_receipt, write_sums
 from .archive import MISMATCH, PART, UNPROVEN, Digest, digest_of, set_aside, structure_of
 from .errors import (
     AgentError,
@@ -259,5 +258,5 @@ class Verification:
             finished_at=rfc3339(self._clock.wall()),
         )
         write_sums(self._directory, receipt)
-        self._directory.write_atomically(RECEIPT, json.dumps(receipt.to_json(), indent=2).encode() + b"\n")
+        write_receipt(self._directory, receipt)
         return receipt

@@ -234,7 +234,7 @@ def _as_httpx(request: httpx.Request, *, connecting: bool) -> Iterator[None]:
     except OSError as error:
         raise (httpx.ConnectError if connecting else httpx.ReadError)(str(error), request=request) from error
     except (http.client.HTTPException, ValueError) as error:
-        raise httpx.RemoteProtocolError(f"{type(error).__name__}: {error}", request=request) from error
+        raise httpx.RemoteProtocolError(str(error) or type(error).__name__, request=request) from error
 
 
 # ---------------------------------------------------------------- bodies
