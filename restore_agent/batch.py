@@ -83,7 +83,8 @@ class Batch:
                 self._raise_trouble(wait)
                 if self._complete(wait):
                     return
-                self._all.reporter.report(Progress(self.rows()))
+                if self._restores:
+                    self._all.reporter.report(Progress(self.rows()))
                 self._on_tick()
                 await self._pause()
                 await self._reap()
@@ -141,9 +142,10 @@ class Batch:
 
     def _tell_of(self, job: Job) -> None:
         decision, name = decide(job), self._roster.name(job)
-        seen = JobSeen(job.id, name, job.status, job.delivery_status, decision.step.value, decision.reason, job.expires)
+        expires = rfc3339(job.expires) if job.expires else None
+        seen = JobSeen(job.id, name, job.status, job.delivery_status, decision.step.value, decision.reason, expires)
         restore = self._restores.get(job.id)
-        waiting = restore and restore.phase in (Phase.NAMING, Phase.LOOKING, Phase.WAITING)
+        waiting = restore and restore.phase in (Phase.NAMING, Phase.WAITING)
         if waiting and self._seen.get(job.id) != seen:
             self._seen[job.id] = seen
             self._all.reporter.report(seen)

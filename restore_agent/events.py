@@ -40,7 +40,7 @@ class JobSeen(Event):
     delivery_status: str | None
     step: str
     reason: str
-    expires: float | None
+    expires_at: str | None
 
 
 @dataclass(frozen=True)
