@@ -369,7 +369,7 @@ def test_the_root_the_project_and_the_clusters_can_be_read(start: Start) -> None
         "REPLICA_SET",
         "CONFIG_SERVER_REPLICA_SET",
     ]
-    assert client.get("").json() == clusters[0]
+    assert client.get("").json()["id"] == clusters[0]["id"] == client.hello["cluster_id"]
 
 
 def test_snapshots_bound_the_sizes_of_their_archives(start: Start) -> None:
@@ -1219,6 +1219,15 @@ def test_the_log_tells_what_arrived_and_what_came_of_it(start: Start) -> None:
     assert deliveries[0].auth == "token"
     listed = client.simulator.requests[0]
     assert (listed.kind, listed.status, listed.auth) == ("api", 401, "none")
+
+
+def test_a_dump_tells_people_what_happened_and_no_secret(start: Start) -> None:
+    client = start("cut=50%")
+    client.raw_body()
+    dump = client.simulator.dump()
+    assert "MAX_DOWNLOADS_EXCEEDED, 1/1 downloads, 0 whole" in dump
+    assert dump.splitlines()[-1].endswith(f"200 (token), {len(archive_of(client)) // 2} bytes, not whole")
+    assert not [secret for secret in client.simulator.secrets if secret in dump]
 
 
 def test_every_secret_that_was_handed_out_is_known(start: Start) -> None:

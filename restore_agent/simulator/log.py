@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import Literal
+
+_TOKEN = re.compile(r"(/v2/pull/[^/]+/)[^/]+")
 
 Kind = Literal["api", "delivery", "other"]
 
@@ -29,6 +32,14 @@ class Request:
     bytes_sent: int = 0
     completed: bool = False
     auth: str = "none"
+
+    def line(self, since: float) -> str:
+        """The request in one line for people, its time counted from `since`; tokens in paths are left out."""
+        path = _TOKEN.sub(r"\1…", self.path)
+        end = "whole" if self.completed else "not whole"
+        span = f" {self.range}" if self.range else ""
+        outcome = f"{self.status} ({self.auth}), {self.bytes_sent} bytes, {end}"
+        return f"{self.time - since:8.3f}s {self.method} {path}{span}: {outcome}"
 
     @property
     def range(self) -> str | None:

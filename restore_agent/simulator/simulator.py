@@ -124,6 +124,18 @@ class Simulator:
         """The requests so far, in order of arrival."""
         return self._log.snapshot()
 
+    def dump(self) -> str:
+        """Jobs and requests as text for people, without secrets: what to print when a test fails."""
+        requests = self.requests
+        since = requests[0].time if requests else 0.0
+        with self.lock:
+            jobs = [
+                f"job {job.index} {job.id}: {job.status}, {job.delivery_status}, "
+                f"{job.downloads}/{job.max_downloads} downloads, {job.completed} whole"
+                for job in self.jobs
+            ]
+        return "\n".join([*jobs, *(request.line(since) for request in requests)])
+
     @property
     def jobs(self) -> list[Job]:
         """The live jobs, in order of creation; change them under `lock`."""
