@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from .archive import Room
 from .batch import Batch
 from .delivery import Deliveries
 from .download import Surroundings
@@ -90,6 +91,7 @@ class Agent:
             self._ops_manager = api.origin
             yield Surroundings(
                 directory=self._directory,
+                room=Room(self._directory),
                 journal=journal,
                 api=api,
                 watch=Watch(api, self._target, self._clock, self._pace.poll_interval),

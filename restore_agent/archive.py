@@ -245,9 +245,26 @@ def _move(directory: Directory, name: str, archive: str, digest: Digest) -> None
     directory.rename(name, archive)
 
 
-def require_room(directory: Directory, wanted: int, archive: str) -> None:
-    """Raise NoSpace unless `wanted` more bytes fit into DEST's file system."""
-    free = directory.free_bytes()
-    if free < wanted:
-        missing = wanted - free
-        raise NoSpace(f"{wanted} bytes are needed, {free} are free: {missing} bytes are missing", archive=archive)
+class Room:
+    """The free space of DEST, as the archives that come at the same time share it."""
+
+    LEAST = 1 << 20
+    """Bytes that must be free while an archive of unknown size comes."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._booked: dict[str, int] = {}
+
+    def book(self, archive: str, to_come: int | None) -> None:
+        """Keep in view what an archive still needs (None: unknown). Raises NoSpace as soon as not all will fit."""
+        self._booked[archive] = self.LEAST if to_come is None else to_come
+        wanted, free = sum(self._booked.values()), self._directory.free_bytes()
+        if free < wanted:
+            self.release(archive)
+            others = f" with {len(self._booked)} other archives" if self._booked else ""
+            missing = f"{wanted - free} bytes are missing"
+            raise NoSpace(f"{wanted} bytes are still to come{others}, {free} are free: {missing}", archive=archive)
+
+    def release(self, archive: str) -> None:
+        """The archive needs no more space."""
+        self._booked.pop(archive, None)

@@ -44,6 +44,7 @@ class Batch:
         self._on_tick, self._on_settled = on_tick, on_settled
         self._roster = Roster(target, surroundings.journal)
         self._restores: dict[str, JobRestore] = {}
+        self._warned: set[str] = set()
         self._seen: dict[str, JobSeen] = {}
         self._tasks: dict[asyncio.Task[None], JobRestore] = {}
         self._wake = asyncio.Event()
@@ -83,8 +84,7 @@ class Batch:
                 self._raise_trouble(wait)
                 if self._complete(wait):
                     return
-                if self._restores:
-                    self._all.reporter.report(Progress(self.rows()))
+                self._show(self.rows())
                 self._on_tick()
                 await self._pause()
                 await self._reap()
@@ -296,6 +296,14 @@ class Batch:
             )
         return tuple(rows)
 
+    def _show(self, rows: tuple[ArchiveProgress, ...]) -> None:
+        if rows:
+            self._all.reporter.report(Progress(rows))
+        for row in rows:
+            if row.job_id not in self._warned and (text := _too_slow(row)):
+                self._warned.add(row.job_id)
+                self._all.reporter.report(Notice("warning", f"{row.file_name}: {text}", row.job_id))
+
     async def _warn_of_space(self) -> None:
         """Hold the snapshots' uncompressed sizes, an upper bound, against the free space: a warning, no refusal."""
         while not self._restores:
@@ -312,3 +320,14 @@ class Batch:
         if job.snapshot_id is None or decide(job).step not in (Step.WAIT, Step.DOWNLOAD):
             return None
         return await self._all.api.largest_size(self._target, job.snapshot_id, job.cluster_id)
+
+
+def _too_slow(row: ArchiveProgress) -> str | None:
+    """What to warn of when an archive will not be here before its link expires, at the rate of the last seconds."""
+    if row.state != "downloading" or not row.total_bytes or not row.bytes_per_second or row.expires_in is None:
+        return None
+    needed = (row.total_bytes - row.bytes) / row.bytes_per_second
+    if needed <= max(row.expires_in, 0.0):
+        return None
+    left, rate = f"{row.total_bytes - row.bytes} bytes are to come", f"{row.bytes_per_second} bytes/s"
+    return f"{left} at {rate}, which takes {needed:.0f} s, and the link expires in {row.expires_in:.0f} s"

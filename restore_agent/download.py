@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from .archive import BLOCK, MISMATCH, PART, UNPROVEN, Digest, Part, digest_of, require_room, set_aside, structure_of
+from .archive import BLOCK, MISMATCH, PART, UNPROVEN, Digest, Part, Room, digest_of, set_aside, structure_of
 from .delivery import Body, Deliveries, Resume
 from .errors import (
     AgentError,
@@ -25,6 +25,7 @@ from .errors import (
     AttemptFailed,
     ConnectFailed,
     Damaged,
+    DestError,
     DownloadsUsedUp,
     Expired,
     ForeignFile,
@@ -48,8 +49,6 @@ from .settings import Pace
 from .structure import SNIFF, Finding, looks_like_archive
 from .watch import Watch
 
-_LEAST_ROOM = 1 << 20  # bytes that must be free before a download is spent on an archive of unknown size
-
 
 class Phase(Enum):
     """Where a job is on its way."""
@@ -67,6 +66,7 @@ class Surroundings:
     """What every job of a run shares."""
 
     directory: Directory
+    room: Room
     journal: Journal
     api: OpsManager
     watch: Watch
@@ -148,6 +148,8 @@ class JobRestore:
             await self.fail(error)
         finally:
             self.hashing = False
+            if self.name:
+                self._all.room.release(self.name)
 
     async def look(self) -> None:
         """What DEST holds already: a verified archive, a whole one that wants proof, or nothing of use."""
@@ -195,7 +197,8 @@ class JobRestore:
     async def fetch(self) -> None:
         """One attempt: journal first, then one GET, then its bytes into the part file. Ends in PROVING."""
         name, where = self._named(), self._all.directory
-        require_room(where, max(_LEAST_ROOM, (self.entry.total or 0) - self._on_disk(PART)), name)
+        known = self.entry.total
+        self._all.room.book(name, None if known is None else max(0, known - self._on_disk(PART)))
         part = self._part = self._part or await Part.open(where, name)
         self.changed = True
         resume = await self._resume(part)
@@ -214,12 +217,22 @@ class JobRestore:
         except ConnectFailed:
             await self._journal("unsent")
             raise
-        digest = await part.sync()
+        digest = await self._synced(part)
         await self.close()
         seconds = self._all.clock.monotonic() - began
         await self._journal("whole", sha1=digest.sha1, seconds=round(seconds, 3), received=received)
         self._candidate, self.phase = Candidate(part.name, digest), Phase.PROVING
         self._all.reporter.report(Downloaded(self.job_id, name, digest.size, digest.sha1, seconds))
+
+    async def _synced(self, part: Part) -> Digest:
+        """Sync the part file; when that fails, what the kernel still shows of it proves nothing, and it goes."""
+        try:
+            return await part.sync()
+        except DestError:
+            with suppress(DestError):
+                self._all.directory.remove(part.name)
+                await self._journal("discarded")
+            raise
 
     async def _resume(self, part: Part) -> Resume | None:
         """Where an earlier attempt can be taken up, once its bytes are hashed; None starts over."""
@@ -249,16 +262,16 @@ class JobRestore:
             await part.restart()
         begun = part.size
         await self._journal("answered", validator=body.validator, total=body.total, resumed=body.offset > 0)
-        if body.total is not None:
-            require_room(self._all.directory, body.total - begun - got, self._named())
         self.meter.start(begun, body.total)
         await self._stream(body, part, blocks, first[:got])
+        self._all.room.release(self._named())
         return part.size - begun
 
     async def _stream(self, body: Body, part: Part, blocks: itertools.cycle[memoryview], ready: memoryview) -> None:
         """Hash and write one block while the next is read; two blocks are all the memory this takes."""
-        limit = self._all.limit
+        limit, room, name = self._all.limit, self._all.room, self._named()
         while ready:
+            room.book(name, None if body.total is None else body.total - part.size)
             landing = asyncio.ensure_future(part.append(ready))
             try:
                 block = next(blocks)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .agent import RECEIPT
-from .archive import MISMATCH, PART, UNPROVEN, digest_of
+from .archive import MISMATCH, PART, UNPROVEN, Room, digest_of
 from .errors import (
     AgentError,
     ForeignFile,
@@ -37,7 +37,6 @@ from .watch import Watch
 
 PATIENCE = 60.0
 """Seconds for which passing faults of the API are retried, by the contract's 5.7."""
-_LEAST_ROOM = 1 << 20
 _FAILING = {
     "job-broken": 21,
     "job-killed": 21,
@@ -182,7 +181,7 @@ class Plan:
         free = probe.free_bytes()
         if probe is not self._directory:
             probe.close()
-        if downloads and free < _LEAST_ROOM:
+        if downloads and free < Room.LEAST:
             raise NoSpace(f"{free} bytes are free in DEST's file system", spent=False)
         bound = sum(row.largest_bytes or 0 for row in downloads)
         if bound > free:
