@@ -147,12 +147,14 @@ def snapshot_of(root: Path) -> dict[str, tuple[int, int, str]]:
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of this host, no proxy and no systemd credential reaches a test."""
+    """No setting, proxy, systemd credential or trust store of this host reaches a test."""
     for name in list(os.environ):
         if name.startswith("RESTORE_AGENT_") or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)  # reading the system's store takes longer than most runs here
+    monkeypatch.setenv("SSL_CERT_DIR", os.devnull)
 
 
 @pytest.fixture
