@@ -129,7 +129,7 @@ def test_looking_disturbs_nothing(
 ) -> None:
     sim = simulator("drip=512K", archive_size=256 << 10)
     process = start_agent(["run", *connection_args(sim), *QUICK, f"--dest={dest}"])
-    wait_until(state_is(dest, "downloading"), "the state `downloading`")
+    wait_until(lambda: deliveries(sim) and (dest / ".restore-agent" / "status.json").exists(), "the download")
     for _ in range(5):
         assert status().code == 0
     assert finished(process).code == 0
