@@ -606,7 +606,7 @@ def test_40_as_soon_as_the_servers_length_shows_that_the_archive_does_not_fit(
     ended = ended_with(restore(sim, to=place), 40, "no-space")
     part = place / f"{name_of(sim)}.part"
     assert not part.exists() or part.stat().st_size == 0, "what does not fit is not written until the disk is full"
-    assert "bytes are needed" in ended.events("archive")[0]["problem"]["message"]
+    assert "bytes are missing" in ended.events("archive")[0]["problem"]["message"]
     assert receipt_in(place)["exit_code"] == 40
 
 
@@ -638,7 +638,7 @@ def test_40_for_one_archive_leaves_the_other_one_proven(
     simulator: StartSimulator, restore: Restore, small_disk: Callable[..., Path]
 ) -> None:
     place = small_disk(3 << 10)
-    sim = simulator(shards=1, archive_size=5 << 18)
+    sim = simulator(shards=1, archive_size=7 << 18)
     ended = ended_with(restore(sim, "--parallel=1", to=place), 40, "no-space")
     assert sorted(ended.verdicts) == ["failed", "verified"]
     assert sum(published(sim, place, index) for index in range(2)) == 1
@@ -906,6 +906,14 @@ def test_select_takes_the_host_id_of_a_mirrored_config_server(simulator: StartSi
     ended = ended_with(restore(sim, f"--select={host}"), 0)
     assert ended.archive["host_id"] == host
     assert ended.archive["cluster_id"] is None
+
+
+def test_a_selection_by_id_does_not_wait_for_the_names_of_other_jobs(
+    simulator: StartSimulator, restore: Restore
+) -> None:
+    sim = simulator("never-ready@1", shards=1)
+    ended = ended_with(restore(sim, f"--select={sim.job(0).member.cluster_id}", "--wait-timeout=2s"), 0)
+    assert ended.archive["job_id"] == sim.job(0).id
 
 
 def test_several_selections_add_up(simulator: StartSimulator, restore: Restore) -> None:
