@@ -27,7 +27,7 @@ from .settings import Connection, Pace, Target
 from .watch import Watch
 
 RECEIPT, SUMS = "receipt.json", "SHA1SUMS"
-RECEIPT_CODES = frozenset({0, 10, 11, 12, 20, 21, 22, 23, 24, 25, 31, 40, 41, 42})
+RECEIPT_CODES = frozenset({0, 10, 11, 12, 20, 21, 22, 23, 24, 25, 40, 41, 42})
 """Ends of the archives after which the receipt is written."""
 _STATUS_EVERY = 2.0  # seconds; the contract allows five
 
@@ -68,6 +68,7 @@ class Agent:
             assert state is not None  # noqa: S101  # it was just made
             stack.enter_context(state)
             stack.callback(Lock.take(state).release)
+            require_own_names(self._directory)
             self._read_earlier()
             journal = Journal.open(state)
             stack.callback(journal.close)
@@ -181,6 +182,12 @@ class Agent:
         if receipt.exit_code in RECEIPT_CODES:
             write_receipt(self._directory, receipt)
         return receipt
+
+
+def require_own_names(directory: Directory) -> None:
+    """Raise InTheWay when something that is no regular file stands where the agent will write its own."""
+    for name in (RECEIPT, SUMS):
+        directory.find_file(name)
 
 
 def write_receipt(directory: Directory, receipt: Receipt) -> None:

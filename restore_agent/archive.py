@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import os
 import re
 import unicodedata
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import aiofiles
+from aiofiles.threadpool import wrap
 
 from .errors import ForeignFile, InTheWay, NoSpace
 from .files import Directory, errors_of_dest
@@ -116,9 +117,7 @@ class Part:
         directory.find_file(name)
         threads = ThreadPoolExecutor(2, thread_name_prefix="archive")
         with errors_of_dest(f"open {printable(name)}"):
-            file = await aiofiles.open(
-                name, "r+b", buffering=0, opener=directory.opener(os.O_RDWR | os.O_CREAT), executor=threads
-            )
+            file = _opened(directory, name, os.O_RDWR | os.O_CREAT, threads)
             os.fchmod(file.fileno(), 0o600)
         return cls(directory, name, file, threads)
 
@@ -206,12 +205,25 @@ async def _read_through(
     block = memoryview(bytearray(BLOCK))
     size = 0
     with errors_of_dest(f"read {printable(name)}"):
-        async with aiofiles.open(name, "rb", buffering=0, opener=directory.opener(os.O_RDONLY)) as file:
+        file = _opened(directory, name, os.O_RDONLY)
+        try:
             while not enough() and (got := await file.readinto(block)):
                 await asyncio.to_thread(consume, block[:got])
                 size += got
                 seen(size)
             return os.fstat(file.fileno()).st_ino, size
+        finally:
+            await asyncio.shield(file.close())
+
+
+def _opened(directory: Directory, name: str, flags: int, executor: ThreadPoolExecutor | None = None) -> AsyncFileIO:
+    """An unbuffered file in DEST, its reads and writes in threads.
+
+    Opened here and not by `aiofiles.open`, whose thread may open a file after its caller was cancelled, for nobody.
+    """
+    descriptor = directory.open_file(name, flags)
+    file: AsyncFileIO = wrap(io.FileIO(descriptor, "r+b" if flags & os.O_RDWR else "rb"), executor=executor)
+    return file
 
 
 async def publish(directory: Directory, name: str, archive: str, digest: Digest) -> None:
@@ -263,7 +275,7 @@ class Room:
             self.release(archive)
             others = f" with {len(self._booked)} other archives" if self._booked else ""
             missing = f"{wanted - free} bytes are missing"
-            raise NoSpace(f"{wanted} bytes are still to come{others}, {free} are free: {missing}", archive=archive)
+            raise NoSpace(f"{wanted} bytes are needed{others}, {free} are free: {missing}", archive=archive)
 
     def release(self, archive: str) -> None:
         """The archive needs no more space."""

@@ -50,6 +50,7 @@ class Batch:
         self._wake = asyncio.Event()
         self._stopped: Stopped | None = None
         self._hash_deadline: Deadline | None = None
+        self._last_word: int | None = None
         self._defect: BaseException | None = None
         self.extra: AgentError | None = None
 
@@ -201,16 +202,21 @@ class Batch:
     async def _keep_hash_time(self) -> None:
         """--hash-timeout runs from the moment when no download is under way and none is to come.
 
-        Over is over only while Ops Manager answers: silence is no word about hashes.
+        When it is over, Ops Manager is asked once more: only its answer, not its silence, is a word about hashes.
         """
-        if any(restore.may_still_fetch() for restore in self._restores.values()):
-            self._hash_deadline = None
+        restores = self._restores.values()
+        if not restores or any(restore.may_still_fetch() for restore in restores):
+            self._hash_deadline = self._last_word = None
             self._all.hash_time_over.clear()
         elif self._hash_deadline is None:
             self._hash_deadline = Deadline(self._all.clock, self._all.pace.hash_timeout)
-        elif self._hash_deadline.passed() and not self._watch.trouble and not self._all.hash_time_over.is_set():
-            self._all.hash_time_over.set()
-            await self._watch.ring()
+        elif self._hash_deadline.passed() and self._last_word is None:
+            self._last_word = self._watch.mark()
+            self._watch.hurry()
+        elif self._last_word is not None and self._watch.newer_than(self._last_word):
+            if not self._all.hash_time_over.is_set():
+                self._all.hash_time_over.set()
+                await self._watch.ring()
 
     async def _judge_waiting(self, wait: Deadline) -> None:
         """Settle jobs that Ops Manager gave up, and those that are not READY in time."""

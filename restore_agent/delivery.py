@@ -60,7 +60,7 @@ class Body:
             got = await self._source.readinto(block)
         except httpx.TimeoutException as error:
             raise TransferCut("the transfer stalled: no byte within --stall-timeout", spent=True) from error
-        except (httpx.HTTPError, httpx.StreamError) as error:
+        except (httpx.HTTPError, httpx.StreamError, OSError) as error:
             raise TransferCut(f"the connection broke ({_detail(error)})", spent=True) from error
         self._received += got
         if self._expected is not None and self._received > self._expected:
@@ -145,7 +145,7 @@ class Deliveries:
     async def _exchange(self, request: httpx.Request) -> httpx.Response:
         try:
             return await self._client.send(request, stream=True)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise delivery_error(error) from error
 
 

@@ -23,7 +23,6 @@ from .errors import (
     AgentError,
     ArchiveError,
     AttemptFailed,
-    ConnectFailed,
     Damaged,
     DestError,
     DownloadsUsedUp,
@@ -214,8 +213,9 @@ class JobRestore:
         try:
             async with self._all.deliveries.open(job.link, resume, self._all.server_clock.now()) as body:
                 received = await self._receive(body, part)
-        except ConnectFailed:
-            await self._journal("unsent")
+        except AgentError as error:
+            if error.spent is False and not isinstance(error, DestError):  # the request never left
+                await self._journal("unsent")
             raise
         digest = await self._synced(part)
         await self.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -113,10 +113,6 @@ class Directory:
             os.close(descriptor)
             raise OSError(errno.EEXIST, "it is no regular file")
         return descriptor
-
-    def opener(self, flags: int) -> Callable[[str, int], int]:
-        """An `opener` for `open()` and its kin, which opens inside this directory with these flags."""
-        return lambda name, _: self.open_file(name, flags)
 
     def read(self, name: str) -> bytes | None:
         """All of a small file, or None when it is not there. Raises DestError; InTheWay above `RECORD_LIMIT` bytes."""

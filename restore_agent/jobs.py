@@ -33,6 +33,7 @@ class Link:
     def __str__(self) -> str:
         parts = urlsplit(self.url)
         host = parts.hostname or "?"
+        host = f"[{host}]" if ":" in host else host
         port = f":{parts.port}" if parts.port else ""
         return f"{parts.scheme}://{printable(host)}{port}/…/{printable(self.file_name)}"
 
@@ -243,12 +244,12 @@ def _link(delivery: _Reader) -> tuple[Link | None, str | None]:
 
 
 def _authorization(delivery: _Reader) -> tuple[str, Secret] | None:
-    value = delivery.text("authValue")
+    value = (delivery.text("authValue") or "").strip()
     if not value or not value.isascii() or not value.isprintable():
         return None
     name = delivery.text("authHeader") or "Authorization"
     bearer = delivery.text("authBearer") or "Bearer"
-    whole = " " in value.strip() or not bearer.isalnum()  # some schemas put the whole header into the value
+    whole = " " in value or not bearer.isalnum()  # some schemas put the whole header into the value
     return (name if _HEADER_NAME.fullmatch(name) else "Authorization", Secret(value if whole else f"{bearer} {value}"))
 
 

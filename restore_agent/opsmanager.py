@@ -288,8 +288,8 @@ class OpsManager:
                     body = await _body(response)
         except TimeoutError:
             raise Unreachable(f"Ops Manager did not finish its answer within {_REQUEST_TIME:.0f} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as error:
-            raise api_error(error) from error
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+            raise api_error(error) from error  # OSError: a refused client certificate comes as a bare ssl.SSLError
         if response.status_code != 200:
             raise _refusal(response, body, self.clock)
         return _document(body)

@@ -104,7 +104,7 @@ class Backoff:
 
     def next(self, at_least: float | None = None) -> float:
         """Seconds to wait now; never less than the server's Retry-After, when that is given as `at_least`."""
-        wait = self._next * self._spread()
+        wait = min(self._next * self._spread(), self._first * BACKOFF_CEILING)
         self._next = min(self._next * 2, self._first * BACKOFF_CEILING)
         return max(wait, at_least or 0.0)
 

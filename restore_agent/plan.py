@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .agent import RECEIPT
+from .agent import RECEIPT, require_own_names
 from .archive import MISMATCH, PART, UNPROVEN, Room, digest_of
 from .errors import (
     AgentError,
@@ -164,6 +164,7 @@ class Plan:
         where = self._directory = stack.enter_context(Directory.open(self._dest, create=False))
         if not where.writable():
             raise Unwritable(f"DEST {printable(str(self._dest))} cannot be written", spent=False)
+        require_own_names(where)
         state = where.subdirectory(STATE_DIRECTORY, create=False)
         if state:
             stack.enter_context(state)

@@ -144,7 +144,7 @@ def _record(entry: dict[str, Any]) -> ArchiveRecord:
     for name in ("job_id", "file_name", "sha1"):
         if not isinstance(values.get(name), (str, type(None))):
             raise TypeError(name)
-    if not isinstance(values["job_id"], str):
-        raise TypeError("job_id")
+    if not isinstance(values["job_id"], str) or values.get("exit_code", 0) not in EXIT_CODES:
+        raise TypeError("job_id or exit_code")
     verdict = None if values.get("verdict") is None else Verdict(values["verdict"])
     return ArchiveRecord(**{**values, "verdict": verdict})

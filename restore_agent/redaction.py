@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus
 HIDDEN = "[hidden]"
 _SHORTEST = 6  # shorter strings would hide half of every sentence and are no secrets worth the name
 # C0 and C1 controls, line and paragraph separators, and the bidirectional overrides that reorder a terminal line
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Secret:
@@ -50,8 +50,9 @@ class Redactor:
         value = secret.reveal() if isinstance(secret, Secret) else secret
         if value is None or len(value) < _SHORTEST or value in self._known:
             return
-        encoded = base64.b64encode(value.encode("utf-8", "surrogatepass")).decode()
-        self._known |= {value, quote(value, safe=""), quote(value), quote_plus(value), encoded, encoded.rstrip("=")}
+        raw = value.encode("utf-8", "surrogateescape")  # what a variable that is no UTF-8 was before Python read it
+        encoded = base64.b64encode(raw).decode()
+        self._known |= {value, quote(raw, safe=""), quote(raw), quote_plus(raw), encoded, encoded.rstrip("=")}
         longest_first = sorted(self._known, key=len, reverse=True)
         self._pattern = re.compile("|".join(re.escape(form) for form in longest_first))
 

@@ -20,6 +20,7 @@ from .redaction import Secret, printable
 from .values import (
     base_url,
     choice,
+    directory,
     duration,
     existing_file,
     identifier,
@@ -93,7 +94,11 @@ OPTIONS: dict[str, Option] = {
         ),
         Option("expect_jobs", "The batch is complete only once N jobs are listed.", whole(1, 100_000), metavar="N"),
         Option(
-            "dest", "Directory for the archives; created with mode 0700.", Path, "RESTORE_AGENT_DEST", metavar="DIR"
+            "dest",
+            "Directory for the archives; created with mode 0700.",
+            directory,
+            "RESTORE_AGENT_DEST",
+            metavar="DIR",
         ),
         Option(
             "wait_timeout", "How long to wait for all jobs to become READY.", duration, default="6h", metavar="TIME"
@@ -249,7 +254,8 @@ class Values:
                 raise ValueError("takes one value, not a list")
             return option.parse(found.text)
         except ValueError as error:
-            raise UsageError(f"{found.source} {printable(str(found.text), 80)!r}: {error}") from None
+            said = "" if name == "url" else f" {printable(str(found.text), 80)!r}"  # a URL may hold a password
+            raise UsageError(f"{found.source}{said}: {error}") from None
 
     def need(self, name: str) -> Any:
         """Like `get`, but a missing value is a UsageError that says how to give it."""
@@ -333,21 +339,19 @@ def pace(values: Values) -> Pace:
 
 def dest(values: Values) -> Path:
     """The target directory as an absolute path. Raises UsageError."""
-    path: Path = values.need("dest")
-    if not str(values.get("dest")).strip() or "\x00" in str(path):
-        raise UsageError("--dest is empty")
+    path: str = values.need("dest")
     return Path(os.path.abspath(path))
 
 
 def _look_up(
     option: Option, flags: Mapping[str, Any], environ: Mapping[str, str], file: Mapping[str, Any]
 ) -> _Found | None:
-    if (given := flags.get(option.name)) not in (None, (), False):
+    if (given := flags.get(option.name)) not in (None, (), False):  # an empty text was given, and is looked at
         return _Found(_as_text(given), option.flag, 0)
     if option.env and environ.get(option.env):
         return _Found(environ[option.env], option.env, 1)
     for name in (option.name, *option.aliases):
-        if name in file:
+        if name in file and file[name] != []:
             return _Found(_as_text(file[name]), f"{name} in the configuration file", 2)
     return _Found(option.default, option.flag, 3) if option.default is not None else None
 
@@ -367,7 +371,7 @@ def _config_path(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Path |
     named = flags.get("config") or environ.get("RESTORE_AGENT_CONFIG")
     if named:
         return Path(str(named))
-    return DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
+    return DEFAULT_CONFIG if os.path.exists(DEFAULT_CONFIG) else None  # unlike Path.exists it never raises
 
 
 def _read_config(path: Path | None) -> dict[str, Any]:
@@ -409,6 +413,8 @@ def _key_from_file(path: Path, source: str, *, guarded: bool) -> Secret:
         mode = path.stat().st_mode
     except OSError as error:
         raise UsageError(f"{source}: {path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UsageError(f"{source}: the path holds a NUL character") from None
     if not stat.S_ISREG(mode):
         raise UsageError(f"{source}: {path} is not a regular file")
     if guarded and mode & 0o077:

@@ -128,11 +128,12 @@ class _TarWalk:
         self._read: Callable[[bytes], None] = self._header
         self._pax_size: int | None = None  # overrides the next header's size: files over 8 GiB
         self._zero_records = 0
+        self._members = 0
 
     @property
     def ended(self) -> bool:
         """Whether the two zero records were met."""
-        return self._zero_records >= 2
+        return self._zero_records >= 2 and self._members > 0
 
     def feed(self, plain: bytes | memoryview) -> None:
         """Take the next plain bytes. Raises _Unsound on a header that cannot be one."""
@@ -157,9 +158,12 @@ class _TarWalk:
     def _header(self, record: bytes) -> None:
         if not any(record):
             self._zero_records += 1
+            if self._zero_records >= 2 and not self._members:
+                raise _Unsound  # zeros alone are no archive
             return
         if self._zero_records or not header_is_sound(record):
             raise _Unsound
+        self._members += 1
         kind = record[156:157]
         size = _number(record[124:136])
         if kind == b"x" and 0 < size <= _PAX_LIMIT:
@@ -176,8 +180,7 @@ class _TarWalk:
 
     def _pax(self, data: bytes) -> None:
         self._expect(_RECORD, self._header)
-        if found := re.search(rb"(?:^|\n)\d+ size=(\d{1,19})\n", data):
-            self._pax_size = int(found[1])
+        self._pax_size = _pax_size(data)
 
     def _sparse_map(self, data: int, record: bytes) -> None:
         """A GNU sparse file's further map: records without a checksum before the data, until one is the last."""
@@ -209,7 +212,17 @@ def _number(digits: bytes) -> int:
             raise _Unsound
         return value
     text = digits.split(b"\x00", 1)[0].strip(b" ")
-    try:
-        return int(text or b"0", 8)
-    except ValueError:
-        raise _Unsound from None
+    if not re.fullmatch(rb"[0-7]*", text):
+        raise _Unsound
+    return int(text or b"0", 8)
+
+
+def _pax_size(data: bytes) -> int | None:
+    """The `size` among a pax header's records (`length key=value`), which counts for files over 8 GiB."""
+    while found := re.match(rb"(\d{1,7}) ", data):
+        length = int(found[1])
+        key, _, value = data[found.end() : length].partition(b"=")
+        if key == b"size" and re.fullmatch(rb"\d{1,19}\n", value):
+            return int(value)
+        data = data[max(length, 1) :]
+    return None

@@ -39,10 +39,10 @@ def size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if not match:
         raise ValueError("not a size; write it like 65536, 64K, 100M or 1.5G")
-    value = int(float(match[1]) * _BYTES[match[2].upper()])
+    value = float(match[1]) * _BYTES[match[2].upper()]
     if not 1 <= value < 1 << 63:
         raise ValueError("must be between 1 byte and 8 EiB")
-    return value
+    return int(value)
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
@@ -110,6 +110,13 @@ def truth(text: str) -> bool:
 def existing_file(text: str) -> Path:
     """The path of a file that can be read."""
     path = Path(text)
-    if not path.is_file() or not os.access(path, os.R_OK):
+    if not os.path.isfile(path) or not os.access(path, os.R_OK):  # unlike Path.is_file it never raises
         raise ValueError("is not a readable file")
     return path
+
+
+def directory(text: str) -> str:
+    """The path of a directory, which need not be there yet."""
+    if not text.strip() or "\x00" in text:
+        raise ValueError("is empty or holds a NUL character")
+    return text
