@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -33,10 +34,8 @@ def forms_of(secret: str) -> Iterator[bytes]:
     forms = {raw, quote(secret, safe="").encode(), quote(secret).encode(), quote_plus(secret).encode()}
     encoded = base64.b64encode(raw)
     forms |= {encoded, encoded.rstrip(b"="), base64.urlsafe_b64encode(raw).rstrip(b"="), raw.rstrip(b"=")}
-    try:
+    with suppress(ValueError):  # not every secret is base64 itself
         forms.add(base64.b64decode(secret, validate=True))
-    except ValueError:
-        pass  # not every secret is base64 itself
     yield from forms - {b""}
 
 
