@@ -1,0 +1,608 @@
+"""A file coming to be: a name that nobody can misuse, bytes that are what was hashed, a final name only when proven."""
+
+import asyncio
+import hashlib
+import os
+import resource
+import stat
+import threading
+import unicodedata
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from itertools import combinations
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from restore_agent.archive import (
+    BLOCK,
+    MISMATCH,
+    OWN_NAMES,
+    PART,
+    UNPROVEN,
+    Digest,
+    Names,
+    Part,
+    Room,
+    digest_of,
+    prefixed,
+    publish,
+    safe_name,
+    set_aside,
+    structure_of,
+)
+from restore_agent.errors import DestError, ForeignFile, InTheWay, NoSpace, Unwritable
+from restore_agent.files import Directory
+from restore_agent.structure import Finding
+
+COMPANIONS = ("", PART, UNPROVEN, MISMATCH)
+DATA = bytes(range(256)) * 40
+T = TypeVar("T")
+
+
+@pytest.fixture
+def dest(tmp_path: Path) -> Iterator[Directory]:
+    with Directory.open(tmp_path / "dest", create=True) as directory:
+        yield directory
+
+
+def sha1(data: bytes) -> str:
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_the_names_beside_an_archive_are_those_of_the_contract() -> None:
+    assert (PART, UNPROVEN, MISMATCH) == (".part", ".unproven", ".mismatch")
+    assert OWN_NAMES == ("receipt.json", "SHA1SUMS")
+
+
+@pytest.mark.parametrize(
+    ("served_as", "name"),
+    [
+        ("rs0-1492636465-5c9e.tar.gz", "rs0-1492636465-5c9e.tar.gz"),
+        ("rs0.tar", "rs0.tar"),
+        ("config-{5c9e}-x.tar.gz", "config-{5c9e}-x.tar.gz"),
+        ("größe 測試.tar.gz", "größe 測試.tar.gz"),
+        ("../../etc/passwd", "passwd"),
+        ("/etc/passwd", "passwd"),
+        ("a\\b\\c.tar.gz", "c.tar.gz"),
+        (".bashrc", "bashrc"),
+        ("...rs0.tar.gz", "rs0.tar.gz"),
+        (". .restore-agent", "restore-agent"),
+        (" . . .x.tar", "x.tar"),
+        ("  rs0.tar.gz ", "rs0.tar.gz"),
+        ("rs0\n.tar\x00.gz\x1b[2J", "rs0.tar.gz[2J"),
+        ("gz.\u202erat", "gz.rat"),
+        ("a\u2028b\u2029c", "abc"),
+        ("a\ud800b", "ab"),
+        ("-rf", "-rf"),
+        ("", "5c9e.tar.gz"),
+        (".", "5c9e.tar.gz"),
+        ("..", "5c9e.tar.gz"),
+        ("a/", "5c9e.tar.gz"),
+        ("a/..", "5c9e.tar.gz"),
+        (" \t\n", "5c9e.tar.gz"),
+        ("\x00\x01", "5c9e.tar.gz"),
+    ],
+)
+def test_a_served_name_is_reduced_to_a_safe_one(served_as: str, name: str) -> None:
+    assert safe_name(served_as, "5c9e") == name
+
+
+@pytest.mark.parametrize(
+    ("job_id", "name"),
+    [("../x", "___x.tar.gz"), ("", "job.tar.gz"), ("é", "_.tar.gz"), ("a" * 500, "a" * 64 + ".tar.gz")],
+)
+def test_a_job_without_a_served_name_is_named_by_its_id(job_id: str, name: str) -> None:
+    assert safe_name("", job_id) == name
+
+
+@pytest.mark.parametrize("extension", [".tar.gz", ".tgz", ".tar"])
+@pytest.mark.parametrize("letter", ["x", "é", "測", "😀"])
+def test_a_long_name_is_cut_and_keeps_its_extension(letter: str, extension: str) -> None:
+    name = safe_name(letter * 400 + extension, "5c9e")
+    assert name.endswith(letter + extension)
+    assert 240 < len((name + MISMATCH).encode()) <= 255
+
+
+def test_a_name_that_just_fits_is_not_cut() -> None:
+    longest = "x" * (255 - len(MISMATCH))
+    assert safe_name(longest, "5c9e") == longest
+
+
+def test_the_job_id_stands_in_front() -> None:
+    assert prefixed("rs0.tar.gz", "5c9e") == "5c9e-rs0.tar.gz"
+
+
+ugly = st.text(
+    st.sampled_from([*"ab./\\ -~é😀", "\x00", "\n", "\x7f", "\u202e", "\u2028", "\ud800"]),
+    max_size=12,
+)
+served_names = (
+    ugly
+    | st.text(st.characters(exclude_categories=()), max_size=20)
+    | st.builds(str.__mul__, ugly, st.integers(1, 60))
+    | st.builds(str.__add__, ugly, st.sampled_from([".tar.gz", ".tar", ".part", ".unproven", ".mismatch", ".tmp"]))
+    | st.sampled_from([*OWN_NAMES, ".restore-agent", "..", "receipt.json.part", "SHA1SUMS.mismatch"])
+)
+job_ids = st.sampled_from(["j1", "j2", "j1-j2", "5c9e", "a/b", "a_b", "..", "", "x" * 80, "x" * 81]) | ugly
+
+
+def assert_safe(name: str) -> None:
+    assert name
+    assert "/" not in name
+    assert "\\" not in name
+    assert not name.startswith(".")
+    assert not any(unicodedata.category(char)[0] == "C" or char in "\u2028\u2029" for char in name)
+    assert all(len((name + suffix).encode()) <= 255 for suffix in COMPANIONS)
+    assert os.path.basename(os.path.normpath(f"/dest/{name}")) == name
+
+
+@hypothesis_settings(deadline=None, max_examples=300)
+@given(served_names, job_ids)
+@example(". .restore-agent", "j1")
+@example("x" * 245 + " .tar.gz", "j1")
+@example("." * 300, ".")
+def test_no_served_name_is_unsafe(served_as: str, job_id: str) -> None:
+    assert_safe(safe_name(served_as, job_id))
+    assert_safe(prefixed(safe_name(served_as, job_id), job_id))
+
+
+@hypothesis_settings(deadline=None, max_examples=200)
+@given(served_names, job_ids)
+@example(". .restore-agent", "j1")
+def test_a_safe_name_stays_as_it_is_when_a_later_run_reads_it_again(served_as: str, job_id: str) -> None:
+    name = safe_name(served_as, job_id)
+    assert safe_name(name, job_id) == name
+    assert safe_name(prefixed(name, job_id), job_id) == prefixed(name, job_id)
+
+
+def names_of(*wanted: dict[str, str]) -> dict[str, str]:
+    """The names that jobs get when they are seen in these groups, one after the other."""
+    names = Names()
+    for group in wanted:
+        names.give(group)
+    return {job_id: names.of(job_id) or "" for group in wanted for job_id in group}
+
+
+def test_names_that_nobody_shares_stay_plain() -> None:
+    assert names_of({"j1": "a.tar.gz", "j2": "b.tar.gz"}) == {"j1": "a.tar.gz", "j2": "b.tar.gz"}
+
+
+def test_jobs_that_share_a_name_get_their_id_in_front() -> None:
+    assert names_of({"j1": "a.tar.gz", "j2": "a.tar.gz", "j3": "b.tar.gz"}) == {
+        "j1": "j1-a.tar.gz",
+        "j2": "j2-a.tar.gz",
+        "j3": "b.tar.gz",
+    }
+
+
+def test_names_that_become_the_same_are_shared_too() -> None:
+    assert names_of({"j1": "x/a.tar.gz", "j2": ".a.tar.gz"}) == {"j1": "j1-a.tar.gz", "j2": "j2-a.tar.gz"}
+
+
+@pytest.mark.parametrize("name", [*OWN_NAMES, "a.part", "a.unproven", "a.mismatch", "receipt.json.part"])
+def test_a_name_that_the_agent_uses_itself_gets_the_job_id_in_front(name: str) -> None:
+    assert names_of({"j1": name})["j1"].startswith("j1-")
+
+
+def test_a_name_once_given_stays_and_who_comes_later_steps_aside() -> None:
+    assert names_of({"j1": "a.tar.gz"}, {"j1": "b.tar.gz", "j2": "a.tar.gz"}) == {
+        "j1": "a.tar.gz",
+        "j2": "j2-a.tar.gz",
+    }
+
+
+def test_a_name_that_an_earlier_run_gave_is_kept() -> None:
+    names = Names()
+    names.keep("j1", "j1-a.tar.gz")
+    names.give({"j1": "a.tar.gz", "j2": "a.tar.gz"})
+    assert (names.of("j1"), names.of("j2"), names.of("j3")) == ("j1-a.tar.gz", "a.tar.gz", None)
+
+
+def assert_apart(names: dict[str, str]) -> None:
+    taken = [{name + suffix for suffix in COMPANIONS} for name in names.values()]
+    taken.append(set(OWN_NAMES))
+    assert all(not one & other for one, other in combinations(taken, 2)), names
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        ({"1": "x", "2": "x", "3": "1-x"},),
+        ({"3": "1-x"}, {"1": "x", "2": "x"}),
+        ({"1": "x"}, {"2": "x", "3": "2-x"}),
+        ({"a/b": "x", "a_b": "x"},),
+        ({"y" * 64 + "1": "x", "y" * 64 + "2": "x"},),
+        ({"j1": "j2-a.tar.gz", "j2": "a.tar.gz.part"},),
+        ({"j1": "a.tar.gz", "j2": "a.tar.gz.unproven"},),
+        ({"j1": "a", "j2": "a.part", "j3": "a.part.part"},),
+        ({"receipt": "json", "j2": "receipt-json"},),
+    ],
+    ids=str,
+)
+def test_an_archive_never_lands_on_another_one(groups: tuple[dict[str, str], ...]) -> None:
+    assert_apart(names_of(*groups))
+
+
+@hypothesis_settings(deadline=None, max_examples=300)
+@given(st.lists(st.dictionaries(job_ids, served_names, max_size=4), max_size=3))
+def test_no_archive_ever_lands_on_another_one_or_on_a_file_of_the_agent(wanted: list[dict[str, str]]) -> None:
+    names = names_of(*wanted)
+    for name in names.values():
+        assert_safe(name)
+    assert_apart(names)
+
+
+# ---------------------------------------------------------------- room
+
+
+def test_what_fits_is_booked(dest: Directory) -> None:
+    room = Room(dest)
+    room.book("a", 1000)
+    room.book("b", None)
+    room.book("a", 0)
+    assert dest.names() == []
+
+
+def test_an_archive_that_will_not_fit_is_refused_with_numbers(dest: Directory) -> None:
+    with pytest.raises(NoSpace) as caught:
+        Room(dest).book("a", 1 << 60)
+    assert caught.value.archive == "a"
+    assert caught.value.message.startswith(f"{1 << 60} bytes are ")
+    assert caught.value.message.endswith(" bytes are missing")
+
+
+def test_archives_that_come_together_must_fit_together(dest: Directory) -> None:
+    room, most = Room(dest), dest.free_bytes() * 2 // 3
+    room.book("a", most)
+    with pytest.raises(NoSpace, match="with 1 other") as caught:
+        room.book("b", most)
+    assert caught.value.archive == "b"
+    room.book("a", most)
+    room.release("a")
+    room.book("b", most)
+    assert caught.value.exit_code == 40
+
+
+def test_an_archive_of_unknown_size_wants_some_room(dest: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(dest)
+    monkeypatch.setattr(dest, "free_bytes", lambda: Room.LEAST)
+    room.book("a", None)
+    with pytest.raises(NoSpace):
+        room.book("b", None)
+    room.release("a")
+    room.release("a")
+    room.book("b", None)
+
+
+# ---------------------------------------------------------------- a part
+
+
+async def write(dest: Directory, archive: str, *blocks: bytes) -> Digest:
+    part = await Part.open(dest, archive)
+    try:
+        await part.restart()
+        for block in blocks:
+            await part.append(memoryview(block))
+        return await part.sync()
+    finally:
+        await part.close()
+
+
+@pytest.mark.parametrize("blocks", [(), (b"",), (b"x",), (DATA,), (DATA, b"", DATA[:77], b"y"), (bytes(BLOCK + 1),)])
+def test_the_digest_of_a_part_is_that_of_the_bytes_on_disk(blocks: tuple[bytes, ...], dest: Directory) -> None:
+    digest = run(write(dest, "rs0.tar.gz", *blocks))
+    path = dest.path / "rs0.tar.gz.part"
+    whole = b"".join(blocks)
+    assert path.read_bytes() == whole
+    assert digest == Digest(sha1(whole), len(whole), path.stat().st_ino)
+
+
+def test_a_part_is_for_its_owner_only_whatever_its_mode_was(dest: Directory) -> None:
+    path = dest.path / "a.part"
+    path.write_bytes(b"")
+    path.chmod(0o666)
+    run(write(dest, "a", DATA))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert dest.names() == ["a.part"]
+
+
+def test_a_part_that_is_started_over_holds_nothing_of_before(dest: Directory) -> None:
+    run(write(dest, "a", DATA))
+    digest = run(write(dest, "a", b"short"))
+    assert (dest.path / "a.part").read_bytes() == b"short"
+    assert digest.sha1 == sha1(b"short")
+
+
+def test_opening_a_part_changes_nothing_in_it(dest: Directory) -> None:
+    (dest.path / "a.part").write_bytes(DATA)
+
+    async def only_open() -> None:
+        await (await Part.open(dest, "a")).close()
+
+    run(only_open())
+    assert (dest.path / "a.part").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("have", [0, 1, 5000, len(DATA)])
+def test_a_part_is_taken_over_and_continued(have: int, dest: Directory) -> None:
+    (dest.path / "a.part").write_bytes(DATA)
+    seen: list[int] = []
+
+    async def resume() -> Digest:
+        part = await Part.open(dest, "a")
+        try:
+            await part.take_over(have, seen.append)
+            assert part.size == have
+            await part.append(memoryview(b"and more"))
+            return await part.sync()
+        finally:
+            await part.close()
+
+    digest = run(resume())
+    assert (dest.path / "a.part").read_bytes() == DATA[:have] + b"and more"
+    assert digest.sha1 == sha1(DATA[:have] + b"and more")
+    assert seen == ([have] if have else [])
+
+
+def test_taking_over_a_long_part_tells_how_far_it_is(dest: Directory) -> None:
+    (dest.path / "a.part").write_bytes(bytes(2 * BLOCK + 7))
+    seen: list[int] = []
+
+    async def take_over() -> str:
+        part = await Part.open(dest, "a")
+        try:
+            await part.take_over(2 * BLOCK + 7, seen.append)
+            return (await part.sync()).sha1
+        finally:
+            await part.close()
+
+    assert run(take_over()) == sha1(bytes(2 * BLOCK + 7))
+    assert seen == [BLOCK, 2 * BLOCK, 2 * BLOCK + 7]
+
+
+def test_a_part_that_is_shorter_than_thought_is_not_taken_over_as_zeros(dest: Directory) -> None:
+    (dest.path / "a.part").write_bytes(b"short")
+
+    async def take_over() -> None:
+        part = await Part.open(dest, "a")
+        try:
+            await part.take_over(1000, lambda _: None)
+        finally:
+            await part.close()
+
+    with pytest.raises(InTheWay, match="shrank"):
+        run(take_over())
+
+
+def test_a_part_that_somebody_else_writes_to_is_in_the_way(dest: Directory) -> None:
+    async def disturbed() -> None:
+        part = await Part.open(dest, "a")
+        try:
+            await part.append(memoryview(DATA))
+            with (dest.path / "a.part").open("ab") as other:
+                other.write(b"x")
+            await part.sync()
+        finally:
+            await part.close()
+
+    with pytest.raises(InTheWay, match="somebody else"):
+        run(disturbed())
+
+
+@pytest.mark.parametrize("kind", ["link", "link to nowhere", "directory", "fifo"])
+def test_a_part_that_is_no_file_is_in_the_way(kind: str, dest: Directory, tmp_path: Path) -> None:
+    outside, place = tmp_path / "outside", dest.path / "a.part"
+    outside.write_bytes(b"not yours")
+    make: dict[str, Callable[[], object]] = {
+        "link": lambda: place.symlink_to(outside),
+        "link to nowhere": lambda: place.symlink_to(tmp_path / "nowhere"),
+        "directory": place.mkdir,
+        "fifo": lambda: os.mkfifo(place),
+    }
+    make[kind]()
+    with pytest.raises(InTheWay):
+        run(write(dest, "a", DATA))
+    assert outside.read_bytes() == b"not yours"
+    assert not (tmp_path / "nowhere").exists()
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """No file may grow beyond `size` bytes: the kernel's own way to fail a write in the middle."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_write_that_finds_no_room_is_an_error_of_ours(dest: Directory) -> None:
+    async def overflow() -> Part:
+        part = await Part.open(dest, "a")
+        try:
+            await part.append(memoryview(DATA))
+            with files_up_to(len(DATA) + 100):
+                await part.append(memoryview(DATA))
+        finally:
+            await part.close()
+        return part
+
+    with pytest.raises(NoSpace, match=r"cannot write a\.part"):
+        run(overflow())
+    assert (dest.path / "a.part").read_bytes()[: len(DATA)] == DATA
+
+
+def test_a_part_ends_its_threads(dest: Directory) -> None:
+    before = threading.active_count()
+    for _ in range(5):
+        run(write(dest, "a", DATA))
+    assert threading.active_count() <= before + 2
+
+
+def test_a_part_is_synced_before_its_digest_is_known(dest: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    digest = run(write(dest, "a", DATA, DATA))
+    assert synced == [2 * len(DATA)] == [digest.size]
+
+
+# ---------------------------------------------------------------- a file that is there
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK, BLOCK + 1])
+def test_a_file_is_hashed_as_it_is(size: int, dest: Directory) -> None:
+    path = dest.path / "a"
+    path.write_bytes(b"x" * size)
+    seen: list[int] = []
+    digest = run(digest_of(dest, "a", seen.append))
+    assert digest == Digest(sha1(b"x" * size), size, path.stat().st_ino)
+    assert seen[-1:] == ([size] if size else [])
+
+
+@pytest.mark.parametrize(
+    ("body", "finding"),
+    [
+        (bytes.fromhex("1f8b0800000000000003"), Finding.TRUNCATED),
+        (b"<html>" * 200, Finding.DAMAGED),
+        (b"", Finding.TRUNCATED),
+    ],
+)
+def test_the_structure_of_a_file_is_judged_by_all_of_it(body: bytes, finding: Finding, dest: Directory) -> None:
+    (dest.path / "a").write_bytes(body)
+    assert run(structure_of(dest, "a")) is finding
+
+
+def test_once_damaged_the_rest_of_a_file_is_not_read(dest: Directory) -> None:
+    path = dest.path / "a"
+    path.write_bytes(b"x" * 512)
+    os.truncate(path, 1 << 40)
+    assert run(structure_of(dest, "a")) is Finding.DAMAGED
+
+
+@pytest.mark.parametrize("work", [digest_of, structure_of])
+def test_what_is_no_file_is_not_read(work: Callable[..., Any], dest: Directory, tmp_path: Path) -> None:
+    (dest.path / "link").symlink_to(tmp_path)
+    (dest.path / "directory").mkdir()
+    os.mkfifo(dest.path / "fifo")
+    for name in ("link", "directory", "fifo"):
+        with pytest.raises(InTheWay):
+            run(work(dest, name))
+    with pytest.raises(Unwritable, match="No such file"):
+        run(work(dest, "missing"))
+
+
+# ---------------------------------------------------------------- publishing
+
+
+def test_a_proven_part_gets_its_final_name(dest: Directory) -> None:
+    digest = run(write(dest, "a", DATA))
+    (dest.path / "a.part").chmod(0o644)
+    run(publish(dest, "a.part", "a", digest))
+    assert dest.names() == ["a"]
+    assert (dest.path / "a").read_bytes() == DATA
+    assert stat.S_IMODE((dest.path / "a").stat().st_mode) == 0o600
+
+
+def test_the_final_name_is_given_after_the_bytes_are_durable_and_made_durable_itself(
+    dest: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = run(write(dest, "a", DATA))
+    calls: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def watched_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        calls.append("sync directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
+
+    def watched_rename(*arguments: str, **more: int) -> None:
+        rename(*arguments, **more)
+        calls.append("rename")
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "rename", watched_rename)
+    run(publish(dest, "a.part", "a", digest))
+    assert calls == ["sync file", "rename", "sync directory"]
+
+
+@pytest.mark.parametrize("kind", ["file", "the same file", "directory", "link to nowhere"])
+def test_what_stands_at_the_final_name_is_never_overwritten(kind: str, dest: Directory, tmp_path: Path) -> None:
+    digest = run(write(dest, "a", DATA))
+    place = dest.path / "a"
+    make: dict[str, Callable[[], object]] = {
+        "file": lambda: place.write_bytes(b"not ours"),
+        "the same file": lambda: os.link(dest.path / "a.part", place),
+        "directory": place.mkdir,
+        "link to nowhere": lambda: place.symlink_to(tmp_path / "nowhere"),
+    }
+    make[kind]()
+    before = place.lstat()
+    with pytest.raises(ForeignFile) as caught:
+        run(publish(dest, "a.part", "a", digest))
+    assert (caught.value.exit_code, caught.value.left) == (42, "a.part is kept")
+    assert place.lstat().st_ino == before.st_ino
+    assert (dest.path / "a.part").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("change", ["replaced", "longer", "shorter", "link", "gone"])
+def test_a_file_that_is_not_the_one_that_was_hashed_is_never_published(
+    change: str, dest: Directory, tmp_path: Path
+) -> None:
+    digest = run(write(dest, "a", DATA))
+    part = dest.path / "a.part"
+    if change == "replaced":
+        (tmp_path / "other").write_bytes(DATA)
+        (tmp_path / "other").rename(part)
+    elif change == "link":
+        part.rename(tmp_path / "moved")
+        part.symlink_to(tmp_path / "moved")
+    elif change == "gone":
+        part.unlink()
+    else:
+        os.truncate(part, len(DATA) + (1 if change == "longer" else -1))
+    with pytest.raises(DestError):
+        run(publish(dest, "a.part", "a", digest))
+    assert not (dest.path / "a").exists()
+
+
+@pytest.mark.parametrize("suffix", [UNPROVEN, MISMATCH])
+@pytest.mark.parametrize("older", [False, True])
+def test_a_file_is_set_aside_in_place_of_an_older_one(suffix: str, older: bool, dest: Directory) -> None:
+    run(write(dest, "a", DATA))
+    if older:
+        (dest.path / f"a{suffix}").write_bytes(b"older")
+    assert run(set_aside(dest, "a.part", "a", suffix)) == f"a{suffix}"
+    assert dest.names() == [f"a{suffix}"]
+    assert (dest.path / f"a{suffix}").read_bytes() == DATA
+
+
+def test_a_file_that_is_aside_already_stays(dest: Directory) -> None:
+    (dest.path / "a.unproven").write_bytes(DATA)
+    assert run(set_aside(dest, "a.unproven", "a", UNPROVEN)) == "a.unproven"
+    assert dest.names() == ["a.unproven"]
+
+
+def test_a_directory_where_a_file_would_be_set_aside_is_in_the_way(dest: Directory) -> None:
+    run(write(dest, "a", DATA))
+    (dest.path / "a.mismatch").mkdir()
+    with pytest.raises(InTheWay):
+        run(set_aside(dest, "a.part", "a", MISMATCH))
+    assert (dest.path / "a.part").read_bytes() == DATA
