@@ -5,6 +5,7 @@ import io
 import random
 import struct
 import tarfile
+import time
 import tracemalloc
 import zlib
 from collections.abc import Iterable
@@ -23,8 +24,8 @@ END = bytes(1024)
 TOP = "rs0-1492636465-5c9e"
 
 
-def find(blocks: Iterable[bytes | memoryview]) -> Finding:
-    check = StructureCheck()
+def find(blocks: Iterable[bytes | memoryview], check: StructureCheck | None = None) -> Finding:
+    check = check or StructureCheck()
     for block in blocks:
         check.feed(block)
     return check.finish()
@@ -237,6 +238,18 @@ def test_a_pax_value_that_reads_like_a_size_is_none() -> None:
 def test_a_pax_header_beyond_all_measure_is_passed_over() -> None:
     whole = tar_of([member("a", b"data", pax_headers={"comment": "x" * (3 << 20)})])
     assert find([whole]) is Finding.WHOLE
+
+
+def test_a_pax_header_of_very_many_records_is_read_at_once() -> None:
+    records = b"5 a=\n" * 200_000 + b"19 size=8589934592\n"
+    info, _ = member("x", type=b"x", size=len(records))
+    file, _ = member("big")
+    check = StructureCheck()
+    began = time.process_time()
+    check.feed(info.tobuf(tarfile.GNU_FORMAT) + records + bytes(-len(records) % 512))
+    assert time.process_time() - began < 2.0
+    check.feed(file.tobuf(tarfile.GNU_FORMAT))
+    assert find([*long_data(8 * GIB), END], check) is Finding.WHOLE
 
 
 def test_a_header_of_no_known_type_has_data_like_a_file() -> None:
