@@ -227,7 +227,7 @@ def test_each_event_is_a_sentence_on_stderr(event: Event, sentence: str) -> None
 
 def test_a_job_that_is_about_to_be_downloaded_needs_no_line_of_its_own() -> None:
     console, _, err = text_console()
-    console.report(JobSeen("job", "a.tar.gz", "FINISHED", "READY", "download", "ready", 0.0))
+    console.report(JobSeen("job", "a.tar.gz", "FINISHED", "READY", "download", "ready", None))
     assert not err.getvalue()
 
 

@@ -277,7 +277,7 @@ def test_an_untrusted_certificate_is_no_connection(nginx: Nginx, dest: Path) -> 
 
 def test_a_certificate_for_another_host_is_no_connection(nginx: Nginx, dest: Path) -> None:
     link = Link(nginx.url("plain", "https").replace("127.0.0.1", "127.0.0.2"), NAME)
-    with pytest.raises(TlsError, match="(?i)mismatch|not valid"):
+    with pytest.raises(TlsError, match=r"(?i)mismatch|not valid"):
         fetch(nginx, link, dest)
     assert not nginx.asked
 

@@ -67,7 +67,7 @@ BATCH: list[tuple[str, list[str], list[str], int]] = [
     ("redirected", ["redirect=2"], [], 0),
     ("redirected elsewhere with a header", ["url-v2=only", "redirect-other-origin"], [], 0),
     ("redirected for ever", ["redirect-loop", "max-downloads=9"], ["--retries=1"], 25),
-    ("url renewed", ["renew-url=0.2", "cut=50%x2", "max-downloads=3"], [], 0),
+    ("url renewed", ["renew-url=0.5", "drip=128K", "cut=50%x2", "max-downloads=9"], ["--retries=9"], 0),
     ("url unusable", ['job-field=delivery.url:"https://user:pass-word-1@elsewhere/archive.tar.gz"'], [], 25),
     ("token in the name", ["name=archive?token.tar.gz"], [], 0),
     ("unauthorized", ["unauthorized"], [], 30),
