@@ -76,7 +76,7 @@ def test_the_hash_time_begins_after_the_last_download(simulator: StartSimulator,
         wait_until(lambda: len(sim.requests) > polls + 4)
         assert files_of(sim, dest) == {".part"}, "no verdict while another download is still to come"
         sim.set_faults("hash=late:3600@0")
-        wait_until(lambda: (dest / sim.job(1).file_name).exists())
+        wait_until((dest / sim.job(1).file_name).exists)
         sim.clock.advance(3600)
 
     with meanwhile(release):
