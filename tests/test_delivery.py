@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import PATIENCE, Restore, StartSimulator, deliveries, sha1_of
+from conftest import PATIENCE, Restore, Script, StartSimulator, deliveries, says, serving, sha1_of
 
 from restore_agent import wire
 from restore_agent.delivery import Deliveries, Resume, delivery_error
@@ -90,7 +90,7 @@ def test_large_archives_come_whole_over_both(
 
 
 class ForwardProxy:
-    """A forward proxy for absolute-form requests and CONNECT, an exchange per connection; `targets` is what was asked."""
+    """A forward proxy for absolute-form requests and CONNECT, an exchange per connection; `targets`: what was asked."""
 
     def __init__(self, refusal: bytes | None = None) -> None:
         self.targets: list[bytes] = []
@@ -192,21 +192,6 @@ def test_a_proxy_that_refuses_is_ops_manager_out_of_reach(
 
 # ---------------------------------------------------------------- the wire against raw sockets
 
-Script = Callable[[socket.socket], None]
-
-
-def says(*pieces: bytes | float) -> Script:
-    """A server that sends these bytes, pausing for the numbers (seconds), and closes."""
-
-    def play(connection: socket.socket) -> None:
-        for piece in pieces:
-            if isinstance(piece, bytes):
-                connection.sendall(piece)
-            else:
-                time.sleep(piece)
-
-    return play
-
 
 def drips(data: bytes, pause: float = 0.0005) -> Script:
     """A server that sends every byte in a packet of its own."""
@@ -222,30 +207,6 @@ def repeats(first: bytes, again: bytes) -> Script:
             connection.sendall(again)
 
     return play
-
-
-@contextlib.contextmanager
-def serving(*scripts: Script) -> Iterator[tuple[str, list[bytes]]]:
-    """A server that plays one script per connection; its URL, and the heads of the requests it got."""
-    heads: list[bytes] = []
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def serve() -> None:
-            for script in scripts:
-                with contextlib.suppress(OSError):
-                    connection, _ = listener.accept()
-                    with connection:
-                        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                        head = b""
-                        while b"\r\n\r\n" not in head and (data := connection.recv(65536)):
-                            head += data
-                        heads.append(head)
-                        script(connection)
-
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/pull/secret/a.tar.gz", heads
-        listener.close()
 
 
 async def _fetched(url: str, stall: float, block_size: int) -> tuple[int, httpx.Headers, bytes]:
@@ -712,6 +673,8 @@ def raised_from(error: Exception, cause: BaseException) -> Exception:
 def test_a_tls_problem_behind_an_exception_is_found_and_a_mere_cut_is_none() -> None:
     untrusted = ssl.SSLCertVerificationError(1, "certificate verify failed")
     untrusted.verify_message = "self-signed certificate"
+    alert = ssl.SSLError(1, "tlsv13 alert certificate required")
+    alert.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
     assert tls_problem(raised_from(httpx.ConnectError("x"), untrusted)) == "self-signed certificate"
     assert tls_problem(raised_from(httpx.ReadError("x"), ssl.SSLEOFError(8, "EOF occurred"))) is None
     assert tls_problem(raised_from(httpx.ReadError("x"), ssl.SSLZeroReturnError(6, "closed"))) is None
@@ -719,7 +682,7 @@ def test_a_tls_problem_behind_an_exception_is_found_and_a_mere_cut_is_none() -> 
     meant = delivery_error(raised_from(httpx.ConnectError("x"), untrusted))
     assert isinstance(meant, TlsError)
     assert meant.spent is False
-    assert isinstance(api_error(raised_from(httpx.ReadError("x"), ssl.SSLError(1, "ALERT"))), TlsError)
+    assert isinstance(api_error(raised_from(httpx.ReadError("x"), alert)), TlsError)
 
 
 @TRANSPORTS
