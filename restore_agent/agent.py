@@ -17,8 +17,9 @@ from .delivery import Deliveries
 from .download import Surroundings
 from .errors import AgentError, DestError, Stopped, combined_exit_code
 from .events import Notice, Reporter, RunStarted
-from .files import Directory
+from .files import Directory, temporary_name
 from .journal import STATE_DIRECTORY, Journal, Lock, StatusFile
+from .names import OWN_NAMES, RECEIPT, SUMS
 from .opsmanager import OpsManager, tls_context
 from .pacing import Clock, RateLimit, ServerClock
 from .receipt import Receipt, Verdict, outcome_of, parse_receipt, rfc3339
@@ -26,7 +27,6 @@ from .redaction import Redactor
 from .settings import Connection, Pace, Target
 from .watch import Watch
 
-RECEIPT, SUMS = "receipt.json", "SHA1SUMS"
 RECEIPT_CODES = frozenset({0, 10, 11, 12, 20, 21, 22, 23, 24, 25, 40, 41, 42})
 """Ends of the archives after which the receipt is written."""
 _STATUS_EVERY = 2.0  # seconds; the contract allows five
@@ -69,6 +69,8 @@ class Agent:
             stack.enter_context(state)
             stack.callback(Lock.take(state).release)
             require_own_names(self._directory)
+            for name in OWN_NAMES:  # a run that was killed may have left them half written
+                self._directory.remove(temporary_name(name))
             self._read_earlier()
             journal = Journal.open(state)
             stack.callback(journal.close)
@@ -186,7 +188,7 @@ class Agent:
 
 def require_own_names(directory: Directory) -> None:
     """Raise InTheWay when something that is no regular file stands where the agent will write its own."""
-    for name in (RECEIPT, SUMS):
+    for name in OWN_NAMES:
         directory.find_file(name)
 
 

@@ -10,8 +10,6 @@ import asyncio
 import hashlib
 import io
 import os
-import re
-import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,70 +19,15 @@ from aiofiles.threadpool import wrap
 
 from .errors import ForeignFile, InTheWay, NoSpace
 from .files import Directory, errors_of_dest
+from .names import PART
 from .redaction import printable
 from .structure import Finding, StructureCheck
 
 if TYPE_CHECKING:
     from aiofiles.threadpool.binary import AsyncFileIO
 
-PART, UNPROVEN, MISMATCH = ".part", ".unproven", ".mismatch"
-OWN_NAMES = ("receipt.json", "SHA1SUMS")
 BLOCK = 2 << 20
 """Bytes read, hashed and written at once: large enough that a thread hop per block costs nothing."""
-_NAME_LIMIT = 255 - len(MISMATCH)  # bytes, so that the longest companion still fits the usual 255
-_EXTENSIONS = (".tar.gz", ".tgz", ".tar")
-
-
-# ---------------------------------------------------------------- names
-
-
-def safe_name(served_as: str, job_id: str) -> str:
-    """A name inside DEST for an archive that the server calls `served_as`: never empty, hidden, or over 255 bytes."""
-    base = re.split(r"[/\\]", served_as)[-1]
-    kept = "".join(char for char in base if unicodedata.category(char)[0] != "C" and char not in "\u2028\u2029")
-    name = kept.strip().lstrip(".").strip() or f"{_without_separators(job_id)}.tar.gz"
-    return _shortened(name)
-
-
-def prefixed(name: str, job_id: str) -> str:
-    """The name with the job id in front, for names that are shared or reserved."""
-    return _shortened(f"{_without_separators(job_id)}-{name}")
-
-
-def _without_separators(job_id: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]", "_", job_id)[:64] or "job"
-
-
-def _shortened(name: str) -> str:
-    raw = name.encode()
-    if len(raw) <= _NAME_LIMIT:
-        return name
-    extension = next((end for end in _EXTENSIONS if name.endswith(end)), "")
-    return raw[: _NAME_LIMIT - len(extension)].decode(errors="ignore").rstrip() + extension
-
-
-class Names:
-    """Which job has which name in DEST. A name once given stays; later jobs that share it get their id in front."""
-
-    def __init__(self) -> None:
-        self._given: dict[str, str] = {}
-
-    def of(self, job_id: str) -> str | None:
-        """The name given to a job, if any."""
-        return self._given.get(job_id)
-
-    def keep(self, job_id: str, name: str) -> None:
-        """Take over a name that an earlier run gave."""
-        self._given[job_id] = name
-
-    def give(self, wanted: dict[str, str]) -> None:
-        """Name every job of `wanted` (job id to the name its server uses) that has no name yet."""
-        plain = {job_id: safe_name(name, job_id) for job_id, name in wanted.items() if job_id not in self._given}
-        taken = set(self._given.values())
-        for job_id, name in plain.items():
-            alone = list(plain.values()).count(name) == 1 and name not in taken
-            free = alone and name not in OWN_NAMES and not name.endswith((PART, UNPROVEN, MISMATCH))
-            self._given[job_id] = name if free else prefixed(name, job_id)
 
 
 # ---------------------------------------------------------------- a part file
@@ -159,6 +102,13 @@ class Part:
             while block:
                 block = block[await self._file.write(block) :]
 
+    async def flush(self) -> int:
+        """Make what was written so far durable while more is written; how much that is. Raises DestError."""
+        size = self.size
+        with errors_of_dest(f"sync {printable(self.name)}"):
+            await asyncio.to_thread(os.fdatasync, self._file.fileno())
+        return size
+
     async def sync(self) -> Digest:
         """Make the bytes durable and say what they are. Raises DestError."""
         with errors_of_dest(f"sync {printable(self.name)}"):
@@ -227,7 +177,7 @@ def _opened(directory: Directory, name: str, flags: int, executor: ThreadPoolExe
 
 
 async def publish(directory: Directory, name: str, archive: str, digest: Digest) -> None:
-    """Give a proven file its final name: it is still the file that was hashed, synced, renamed, directory synced.
+    """Give a proven, synced file its final name, if it is still the file that was hashed; sync the directory.
 
     Raises ForeignFile when something stands at the final name, else DestError.
     """
@@ -244,15 +194,8 @@ async def set_aside(directory: Directory, name: str, archive: str, suffix: str) 
 def _move(directory: Directory, name: str, archive: str, digest: Digest) -> None:
     if directory.find(archive):
         raise ForeignFile(f"something already stands at {printable(archive)}", archive=archive, left=f"{name} is kept")
-    with errors_of_dest(f"sync {printable(name)}"):
-        descriptor = directory.open_file(name, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-            status = os.fstat(descriptor)
-            os.fchmod(descriptor, 0o600)
-        finally:
-            os.close(descriptor)
-    if (status.st_ino, status.st_size) != (digest.inode, digest.size):
+    status = directory.find_file(name)
+    if status is None or (status.st_ino, status.st_size) != (digest.inode, digest.size):
         raise InTheWay(f"{printable(name)} was replaced by somebody else after it was hashed", archive=archive)
     directory.rename(name, archive)
 

@@ -213,10 +213,13 @@ class Batch:
         elif self._hash_deadline.passed() and self._last_word is None:
             self._last_word = self._watch.mark()
             self._watch.hurry()
-        elif self._last_word is not None and self._watch.newer_than(self._last_word):
-            if not self._all.hash_time_over.is_set():
-                self._all.hash_time_over.set()
-                await self._watch.ring()
+        elif (
+            self._last_word is not None
+            and self._watch.newer_than(self._last_word)
+            and not self._all.hash_time_over.is_set()
+        ):
+            self._all.hash_time_over.set()
+            await self._watch.ring()
 
     async def _judge_waiting(self, wait: Deadline) -> None:
         """Settle jobs that Ops Manager gave up, and those that are not READY in time."""

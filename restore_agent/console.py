@@ -142,8 +142,8 @@ class TextConsole:
         elif isinstance(event, Finished):
             self.close()
             self._finish(event)
-        elif text := _sentence(event):
-            self._log(text)
+        else:
+            self._log(_lines(event))
 
     def close(self) -> None:
         """Take the bars away."""
@@ -153,28 +153,29 @@ class TextConsole:
     def _clean(self, text: str) -> str:
         return self._redactor.clean(printable(text, 2000))
 
-    def _log(self, text: str) -> None:
+    def _log(self, told: list[str]) -> None:
+        """Log lines; a line break inside of one, which only a server can have put there, does not make two of it."""
         stamp = time.strftime("%H:%M:%S")
-        lines = [f"{stamp} {self._clean(line)}" for line in text.split("\n")]
+        lines = [f"{stamp} {self._clean(line)}" for line in told]
         if isinstance(self._progress, _Bars):
             self._progress.write(lines)
-        else:
+        elif lines:
             print("\n".join(lines), file=self._err, flush=True)
 
     def _finish(self, event: Finished) -> None:
         rows = _plan_rows(event.plan) if event.plan is not None else self._archive_rows(event.receipt)
         for row in rows:
             print(row, file=self._out)
-        print(self._closing(event), file=self._out, flush=True)
+        print("\n".join(self._closing(event)), file=self._out, flush=True)
 
-    def _closing(self, event: Finished) -> str:
+    def _closing(self, event: Finished) -> list[str]:
         receipt, code = event.receipt, event.receipt.exit_code
         if event.plan is not None and code == 0:
-            return "Nothing stands in the way."
-        meaning, advice = EXIT_CODES[code]
+            return ["Nothing stands in the way."]
         if code == 0:
-            return _success(receipt, self._command)
-        return f"Exit code {code}: {meaning}. Next: {advice.replace('`', '')}."
+            return [_success(receipt, self._command)]
+        meaning, advice = (text.replace("`", "") for text in EXIT_CODES[code])
+        return [*textwrap.wrap(f"Exit code {code}: {meaning}.", _WIDTH), f"Next: {advice}."]
 
     def _archive_rows(self, receipt: Receipt) -> list[str]:
         rows = []
@@ -221,8 +222,19 @@ def _plan_rows(plan: tuple[Mapping[str, Any], ...]) -> list[str]:
     return rows
 
 
+def _lines(event: Event) -> list[str]:
+    """One event as log lines: several for an error, none for what is not worth one."""
+    match event:
+        case ArchiveSettled(problem=problem) if problem:
+            return problem_lines(problem)
+        case Failed():
+            return problem_lines(event.problem)
+        case _:
+            told = _sentence(event)
+            return [told] if told else []
+
+
 def _sentence(event: Event) -> str | None:
-    """One event as a log line, or more than one for an error; None for what is not worth one."""
     match event:
         case RunStarted():
             return f"Ops Manager {event.ops_manager or 'not asked'}, archives go to {event.dest}"
@@ -242,11 +254,9 @@ def _sentence(event: Event) -> str | None:
             took = f"{size_text(event.bytes)} in {event.seconds:.1f} s{speed}"
             return f"{event.archive}: {took}, waiting for the published hash"
         case ArchiveSettled():
-            return problem_text(event.problem) if event.problem else f"{_name(event.record)}: {event.record.verdict}"
+            return f"{_name(event.record)}: {event.record.verdict}"
         case Notice():
             return event.message if event.level == "info" else f"warning: {event.message}"
-        case Failed():
-            return problem_text(event.problem)
         case _:
             return None
 
@@ -255,7 +265,7 @@ def _name(record: ArchiveRecord) -> str:
     return record.file_name or f"job {record.job_id}"
 
 
-def problem_text(problem: Mapping[str, Any]) -> str:
+def problem_lines(problem: Mapping[str, Any]) -> list[str]:
     """An error in lines: what happened, what is on disk, whether a download was spent, what to do next."""
     lines = [f"error: {problem['archive'] + ': ' if problem['archive'] else ''}{problem['message']} [{problem['id']}]"]
     if problem["on_disk"]:
@@ -263,13 +273,13 @@ def problem_text(problem: Mapping[str, Any]) -> str:
     if problem["download_spent"] is not None:
         lines.append(f"  download spent: {'yes' if problem['download_spent'] else 'no'}")
     lines.append(f"  next: {problem['hint']}")
-    return "\n".join(lines)
+    return lines
 
 
 class _PlainLines:
     """A line every 30 seconds, for pipes and logs."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
+    def __init__(self, log: Callable[[list[str]], None]) -> None:
         self._log = log
         self._due = time.monotonic() + _PLAIN_EVERY
 
@@ -280,11 +290,10 @@ class _PlainLines:
         for row in archives:
             if row.state in ("downloading", "hashing"):
                 of = f" of {size_text(row.total_bytes)}" if row.total_bytes else ""
-                self._log(
-                    f"{row.file_name}: {row.state}, {size_text(row.bytes)}{of}, {size_text(row.bytes_per_second)}/s"
-                )
+                rate = size_text(row.bytes_per_second)
+                self._log([f"{row.file_name}: {row.state}, {size_text(row.bytes)}{of}, {rate}/s"])
         if waiting := waiting_text(archives):
-            self._log(waiting)
+            self._log([waiting])
 
     def close(self) -> None:
         pass
@@ -387,9 +396,9 @@ def status_rows(document: Mapping[str, Any]) -> list[str]:
     """The status file for people, in 80 columns."""
     code = f", exit code {document['exit_code']}" if document.get("exit_code") is not None else ""
     rows = [f"{document['state']}{code}, pid {document['pid']}, updated {document['updated_at']}"]
-    for row in document.get("archives", ()):
-        name = shortened(printable(str(row["file_name"] or f"job {row['job_id']}")), 40)
+    for row in document["archives"]:
+        name = shortened(printable(str(row["file_name"] or f"job {row['job_id']}")), 32)
         of = f" of {size_text(row['total_bytes'])}" if row["total_bytes"] else ""
-        speed = f", {size_text(row['bytes_per_second'])}/s" if row["bytes_per_second"] else ""
-        rows.append(f"{row['state']:<12} {name:<40} {size_text(row['bytes'])}{of}{speed}")
+        speed = f" {size_text(row['bytes_per_second'])}/s" if row["bytes_per_second"] else ""
+        rows.append(f"{row['state']:<11} {name:<32} {size_text(row['bytes'])}{of}{speed}")
     return rows

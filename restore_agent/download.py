@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from .archive import BLOCK, MISMATCH, PART, UNPROVEN, Digest, Part, Room, digest_of, set_aside, structure_of
+from .archive import BLOCK, Digest, Part, Room, digest_of, set_aside, structure_of
 from .delivery import Body, Deliveries, Resume
 from .errors import (
     AgentError,
@@ -33,12 +33,14 @@ from .errors import (
     JobBroken,
     LinkUnusable,
     NotAnArchive,
+    ResumeRefused,
     TransferCut,
 )
 from .events import ArchiveSettled, AttemptEnded, Downloaded, DownloadStarted, Reporter
 from .files import Directory
 from .jobs import Decision, Job, Step, decide
-from .journal import Entry, Identity, Journal
+from .journal import Entry, Identity, Journal, boot_id
+from .names import MISMATCH, PART, UNPROVEN
 from .opsmanager import OpsManager
 from .pacing import Backoff, Clock, Meter, RateLimit, ServerClock
 from .proof import Candidate, Publisher
@@ -47,6 +49,8 @@ from .redaction import printable
 from .settings import Pace
 from .structure import SNIFF, Finding, looks_like_archive
 from .watch import Watch
+
+_KEEP_EVERY = 256 << 20  # bytes between two syncs in the background, so that the last one is short
 
 
 class Phase(Enum):
@@ -94,7 +98,8 @@ class JobRestore:
         self.changed = False
         self._part: Part | None = None
         self._candidate: Candidate | None = None
-        self._tries = 0
+        self._tries = 0  # attempts of this run, and how many of them were sent
+        self._sent = 0
         self._last_failure: AttemptFailed | None = None
         self._backoff = Backoff(min(1.0, surroundings.pace.poll_interval))
         self._not_before = 0.0
@@ -207,6 +212,7 @@ class JobRestore:
             return
         self._tries += 1
         await self._journal("attempt", file_name=name, served_as=self._served_as, hash_before=self._expected())
+        self._sent += 1
         attempt, offset = self.entry.attempts, resume.offset if resume else 0
         self._all.reporter.report(DownloadStarted(self.job_id, name, attempt, offset, str(job.link)))
         began = self._all.clock.monotonic()
@@ -215,6 +221,7 @@ class JobRestore:
                 received = await self._receive(body, part)
         except AgentError as error:
             if error.spent is False and not isinstance(error, DestError):  # the request never left
+                self._sent -= 1
                 await self._journal("unsent")
             raise
         digest = await self._synced(part)
@@ -229,15 +236,19 @@ class JobRestore:
         try:
             return await part.sync()
         except DestError:
-            with suppress(DestError):
-                self._all.directory.remove(part.name)
-                await self._journal("discarded")
+            await self._publisher.distrust(self.job_id, part.name)
             raise
+
+    async def _keep(self, part: Part) -> None:
+        """Sync what came so far, in the background of the transfer, and note it: from there a resume can be trusted."""
+        await self._journal("synced", offset=await part.flush())
 
     async def _resume(self, part: Part) -> Resume | None:
         """Where an earlier attempt can be taken up, once its bytes are hashed; None starts over."""
         entry = self.entry
         have = part.size or self._on_disk(PART)
+        if not part.size and (entry.boot is None or entry.boot != boot_id()):
+            have = min(have, entry.synced)  # after a reboot only what was synced is known to be there
         if not entry.validator or not have or (entry.total is not None and have >= entry.total):
             return None
         if not part.size:
@@ -261,7 +272,8 @@ class JobRestore:
                 )
             await part.restart()
         begun = part.size
-        await self._journal("answered", validator=body.validator, total=body.total, resumed=body.offset > 0)
+        facts = {"validator": body.validator, "total": body.total, "resumed": body.offset > 0, "boot": boot_id()}
+        await self._journal("answered", **facts)
         self.meter.start(begun, body.total)
         await self._stream(body, part, blocks, first[:got])
         self._all.room.release(self._named())
@@ -270,18 +282,33 @@ class JobRestore:
     async def _stream(self, body: Body, part: Part, blocks: itertools.cycle[memoryview], ready: memoryview) -> None:
         """Hash and write one block while the next is read; two blocks are all the memory this takes."""
         limit, room, name = self._all.limit, self._all.room, self._named()
-        while ready:
-            room.book(name, None if body.total is None else body.total - part.size)
-            landing = asyncio.ensure_future(part.append(ready))
-            try:
-                block = next(blocks)
-                await limit.spend(len(ready))
-                got = await body.read(block[: limit.bite(len(block))])
-            finally:
-                await _finished(landing)
-                self.meter.bytes = part.size
-            landing.result()
-            ready = block[:got]
+        keeping: asyncio.Future[None] | None = None
+        keep_at = part.size + _KEEP_EVERY
+        try:
+            while ready:
+                room.book(name, None if body.total is None else body.total - part.size)
+                if part.size >= keep_at:
+                    await _succeeded(keeping)
+                    keeping, keep_at = asyncio.ensure_future(self._keep(part)), part.size + _KEEP_EVERY
+                ready = await self._land_and_read(part, ready, body, next(blocks), limit)
+        finally:
+            if keeping:
+                await _finished(keeping)
+        await _succeeded(keeping)
+
+    async def _land_and_read(
+        self, part: Part, ready: memoryview, body: Body, block: memoryview, limit: RateLimit
+    ) -> memoryview:
+        """Hash and write `ready`, and meanwhile read into `block`; what was read."""
+        landing = asyncio.ensure_future(part.append(ready))
+        try:
+            await limit.spend(len(ready))
+            got = await body.read(block[: limit.bite(len(block))])
+        finally:
+            await _finished(landing)
+            self.meter.bytes = part.size
+        landing.result()
+        return block[:got]
 
     async def prove(self) -> None:
         """Hold the whole file against the published hash, until there is one or --hash-timeout is over."""
@@ -337,7 +364,12 @@ class JobRestore:
         """A failed attempt: read the job again and, while it says READY, try again after a pause."""
         self._last_failure = failure
         self._candidate = None
-        if self.entry.whole:
+        if self._part and self._part.size:
+            with suppress(DestError):
+                await self._keep(self._part)
+        if isinstance(failure, ResumeRefused):
+            await self._journal("discarded")
+        elif self.entry.whole:
             await self._journal("cut")
         if not self._another_try():
             failure.message = f"{failure.message}; {self._tries} attempts were made"
@@ -378,7 +410,7 @@ class JobRestore:
         if error.left is None:
             kept = self._on_disk(PART) if self.name else 0
             error.left = f"{self.name}{PART} with {kept} bytes" if kept else "nothing of it"
-        error.spent = error.spent or self._tries > 0
+        error.spent = self._sent > 0
         self._settle(self._record(Verdict.FAILED, exit_code=error.exit_code, reason=reason or error.id), error)
 
     async def _leave_unproven(self, candidate: Candidate) -> None:
@@ -390,7 +422,7 @@ class JobRestore:
 
     def _settle_aside(self, verdict: Verdict, digest: Digest, left: str, error: ArchiveError) -> None:
         """Settle with a file under another name than the final one."""
-        error.left, error.spent = f"kept as {left}", self._tries > 0
+        error.left, error.spent = f"kept as {left}", self._sent > 0
         self._settle(
             self._record(verdict, digest, self._expected(), error.exit_code, error.id, self._path(left)), error
         )
@@ -487,6 +519,12 @@ async def _fill(body: Body, block: memoryview, least: int) -> int:
     while filled < least and (got := await body.read(block[filled:])):
         filled += got
     return filled
+
+
+async def _succeeded(task: asyncio.Future[None] | None) -> None:
+    """Wait for a task, if there is one; raises what it raised."""
+    if task:
+        await task
 
 
 async def _finished(task: asyncio.Future[Any]) -> None:

@@ -132,18 +132,36 @@ class Directory:
 
         With `durable` off the two fsyncs are left out: readers still never see half a file, but a power loss may.
         """
-        temporary = f".{name}.tmp"
+        temporary = temporary_name(name)
         with errors_of_dest(f"write {name}"):
             self._remove_if_there(temporary)
-            descriptor = self.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-            os.replace(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            try:
+                self._write_new(temporary, data, durable=durable)
+                os.replace(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            except OSError:
+                with suppress(OSError):
+                    self._remove_if_there(temporary)
+                raise
             if durable:
                 os.fsync(self._fd)
+
+    def _write_new(self, name: str, data: bytes, *, durable: bool) -> None:
+        descriptor = self.open_file(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) or 0 :]
+            if durable:
+                os.fsync(file.fileno())
+
+    def sync_file(self, name: str) -> None:
+        """Make a file's bytes durable. Raises DestError; then what the kernel still shows of it proves nothing."""
+        with errors_of_dest(f"sync {printable(name)}"):
+            descriptor = self.open_file(name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def rename(self, source: str, target: str) -> None:
         """Rename inside and sync the directory. Raises DestError."""
@@ -179,6 +197,11 @@ class Directory:
     def writable(self) -> bool:
         """Whether this process may make files here."""
         return os.access(".", os.W_OK | os.X_OK, dir_fd=self._fd) and not os.fstatvfs(self._fd).f_flag & os.ST_RDONLY
+
+
+def temporary_name(name: str) -> str:
+    """What `write_atomically` calls a file that is not whole yet."""
+    return f".{name}.tmp"
 
 
 def _sync_directory(path: Path) -> None:

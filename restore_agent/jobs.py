@@ -248,7 +248,7 @@ def _authorization(delivery: _Reader) -> tuple[str, Secret] | None:
     if not value or not value.isascii() or not value.isprintable():
         return None
     name = delivery.text("authHeader") or "Authorization"
-    bearer = delivery.text("authBearer") or "Bearer"
+    bearer = (delivery.text("authBearer") or "Bearer").strip()
     whole = " " in value or not bearer.isalnum()  # some schemas put the whole header into the value
     return (name if _HEADER_NAME.fullmatch(name) else "Authorization", Secret(value if whole else f"{bearer} {value}"))
 

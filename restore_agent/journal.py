@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from .errors import Held, RecordUnreadable
@@ -27,6 +28,14 @@ STATUS_SCHEMA = "restore-agent/status/1"
 
 
 # ---------------------------------------------------------------- lock
+
+
+def boot_id() -> str | None:
+    """Which boot of this host it is: what the kernel still shows after a kill, it may have lost over a reboot."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
 
 
 class Lock:
@@ -93,8 +102,9 @@ class Entry:
     """What the journal knows of one job.
 
     `attempts` counts the GETs that may have been counted by the server. `hash_before` is what was published when
-    the last of them began. `validator` and `total` are those of the answer that the part file comes from. `whole`
-    and `proven` are SHA1s: of a completed, synced part file, and of what was matched to a published hash.
+    the last of them began. `validator` and `total` are those of the answer that the part file comes from; `boot` is
+    the boot of the host in which its bytes were written, and `synced` how many of them are known to be on disk.
+    `whole` and `proven` are SHA1s: of a completed, synced part file, and of what was matched to a published hash.
     """
 
     file_name: str | None = None
@@ -107,6 +117,8 @@ class Entry:
     whole: str | None = None
     seconds: float | None = None
     received: int | None = None
+    boot: str | None = None
+    synced: int = 0
     proven: str | None = None
     published: Identity | None = None
 
@@ -134,7 +146,7 @@ class Journal:
             os.lseek(descriptor, whole, os.SEEK_SET)
             if whole == 0:
                 _write_line(descriptor, {"schema": SCHEMA})
-                state.sync()
+            state.sync()  # each time: a run that was killed right here may have left a journal without its name
         return cls(lines, descriptor, torn=whole < len(raw or b""))
 
     @classmethod
@@ -154,14 +166,17 @@ class Journal:
 
     async def record(self, fact: str, job_id: str, now: float, **values: Any) -> Entry:
         """Append one fact and sync it. `now` is seconds since the epoch. Raises DestError."""
-        line = {"fact": fact, "job_id": job_id, "time": rfc3339(now), **values}
+        # shielded: once a line is on its way to the disk, a caller that is cancelled must not make us forget it
+        await asyncio.shield(self._append({"fact": fact, "job_id": job_id, "time": rfc3339(now), **values}))
+        return self.entry(job_id)
+
+    async def _append(self, line: dict[str, Any]) -> None:
         async with self._writing:
             if self._fd is None:
-                raise RecordUnreadable("the journal was opened for reading only")
+                raise RecordUnreadable("the journal is not open for writing")
             with errors_of_dest("write the journal"):
                 await asyncio.to_thread(_write_line, self._fd, line)
             self._apply(line)
-        return self.entry(job_id)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -170,10 +185,29 @@ class Journal:
             self._fd = None
 
     def _apply(self, line: Mapping[str, Any]) -> None:
-        if "job_id" not in line:
+        if "schema" in line:
             return
         entry = self.entry(line["job_id"])
         self._entries[line["job_id"]] = _FACTS.get(line["fact"], _nothing)(entry, line)
+
+
+def _text(line: Mapping[str, Any], name: str) -> str:
+    if not isinstance(line[name], str):
+        raise TypeError(name)
+    return str(line[name])
+
+
+def _or_none(line: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = line[name]
+    if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise TypeError(name)
+    return value
+
+
+def _number(line: Mapping[str, Any], name: str) -> int:
+    if not isinstance(line[name], int) or isinstance(line[name], bool):
+        raise TypeError(name)
+    return int(line[name])
 
 
 def _nothing(entry: Entry, _: Mapping[str, Any]) -> Entry:
@@ -183,10 +217,10 @@ def _nothing(entry: Entry, _: Mapping[str, Any]) -> Entry:
 def _attempt(entry: Entry, line: Mapping[str, Any]) -> Entry:
     return replace(
         entry,
-        file_name=line["file_name"],
-        served_as=line["served_as"],
+        file_name=_text(line, "file_name"),
+        served_as=_text(line, "served_as"),
         attempts=entry.attempts + 1,
-        hash_before=line["hash_before"],
+        hash_before=_or_none(line, "hash_before", str),
     )
 
 
@@ -195,19 +229,37 @@ def _unsent(entry: Entry, _: Mapping[str, Any]) -> Entry:
 
 
 def _answered(entry: Entry, line: Mapping[str, Any]) -> Entry:
-    return replace(entry, validator=line["validator"], total=line["total"], resumed=line["resumed"], whole=None)
+    resumed = line["resumed"] is True
+    return replace(
+        entry,
+        validator=_or_none(line, "validator", str),
+        total=_or_none(line, "total", int),
+        resumed=resumed,
+        whole=None,
+        boot=_or_none(line, "boot", str),
+        synced=entry.synced if resumed else 0,
+    )
+
+
+def _synced(entry: Entry, line: Mapping[str, Any]) -> Entry:
+    return replace(entry, synced=_number(line, "offset"))
 
 
 def _whole(entry: Entry, line: Mapping[str, Any]) -> Entry:
-    return replace(entry, whole=line["sha1"], seconds=line["seconds"], received=line["received"])
+    seconds = line["seconds"]
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+        raise TypeError("seconds")
+    return replace(entry, whole=_text(line, "sha1"), seconds=seconds, received=_number(line, "received"))
 
 
 def _proven(entry: Entry, line: Mapping[str, Any]) -> Entry:
-    return replace(entry, file_name=line["file_name"], proven=line["sha1"], published=None)
+    return replace(entry, file_name=_text(line, "file_name"), proven=_text(line, "sha1"), published=None)
 
 
 def _published(entry: Entry, line: Mapping[str, Any]) -> Entry:
-    return replace(entry, published=Identity(line["inode"], line["size"], line["changed_ns"]))
+    return replace(
+        entry, published=Identity(_number(line, "inode"), _number(line, "size"), _number(line, "changed_ns"))
+    )
 
 
 def _cut(entry: Entry, _: Mapping[str, Any]) -> Entry:
@@ -215,13 +267,14 @@ def _cut(entry: Entry, _: Mapping[str, Any]) -> Entry:
 
 
 def _discarded(entry: Entry, _: Mapping[str, Any]) -> Entry:
-    return replace(entry, validator=None, total=None, resumed=False, whole=None, proven=None, published=None)
+    return replace(entry, validator=None, total=None, resumed=False, whole=None, proven=None, published=None, synced=0)
 
 
 _FACTS = {
     "attempt": _attempt,
     "unsent": _unsent,
     "answered": _answered,
+    "synced": _synced,
     "whole": _whole,
     "proven": _proven,
     "published": _published,
@@ -233,27 +286,40 @@ _FACTS = {
 def _parse(raw: bytes) -> tuple[list[dict[str, Any]], int]:
     """The lines of a journal, and how many bytes of it are whole lines. Raises RecordUnreadable."""
     whole = raw.rfind(b"\n") + 1
+    texts = raw[:whole].split(b"\n")[:-1]
+    if texts:
+        _check_schema(texts[0])
     lines = []
-    for number, text in enumerate(raw[:whole].splitlines(), 1):
+    for number, text in enumerate(texts, 1):
         try:
             line = json.loads(text)
-            if not isinstance(line, dict) or not isinstance(line.get("schema", SCHEMA), str):
-                raise ValueError
             _check(line)
         except (ValueError, KeyError, TypeError, RecursionError):
             raise RecordUnreadable(f"the journal in DEST is damaged at line {number}") from None
         lines.append(line)
-    if lines and lines[0].get("schema") != SCHEMA:
-        seen = str(lines[0].get("schema", "none"))[:60]
-        hint = "Use the version of restore-agent that wrote it, or choose another --dest."
-        raise RecordUnreadable(f"the journal in DEST has the schema {seen!r}, this version reads {SCHEMA!r}", hint=hint)
     return lines, whole
 
 
-def _check(line: Mapping[str, Any]) -> None:
+def _check_schema(first: bytes) -> None:
+    """Raise RecordUnreadable unless the first line is that of a journal of this version."""
+    try:
+        line = json.loads(first)
+    except (ValueError, RecursionError):
+        raise RecordUnreadable("the journal in DEST is damaged at line 1") from None
+    seen = line.get("schema", "none") if isinstance(line, dict) else "none"
+    if seen != SCHEMA:
+        hint = "Use the version of restore-agent that wrote it, or choose another --dest."
+        text = f"the journal in DEST has the schema {str(seen)[:60]!r}, this version reads {SCHEMA!r}"
+        raise RecordUnreadable(text, hint=hint)
+
+
+def _check(line: Any) -> None:
     """Raise what `_apply` would raise, so that opening a journal is where damage shows."""
-    if "job_id" in line:
-        _FACTS.get(line["fact"], _nothing)(Entry(), line)
+    if not isinstance(line, dict):
+        raise TypeError("line")
+    if "schema" not in line:
+        _text(line, "job_id")
+        _FACTS.get(_text(line, "fact"), _nothing)(Entry(), line)
 
 
 def _write_line(descriptor: int, line: Mapping[str, Any]) -> None:
@@ -283,7 +349,7 @@ class StatusFile:
     last: dict[str, Any] = field(default_factory=dict)
 
     def write(self, state: str, now: float, archives: list[dict[str, Any]], exit_code: int | None = None) -> None:
-        """Replace the status file. Raises DestError."""
+        """Replace the status file; the last one, with an exit code, durably. Raises DestError."""
         self.last = {
             "schema": STATUS_SCHEMA,
             "state": state,
@@ -295,7 +361,7 @@ class StatusFile:
             "archives": archives,
         }
         data = json.dumps(self.last, indent=2).encode() + b"\n"
-        self.state_directory.write_atomically(STATUS, data, durable=False)
+        self.state_directory.write_atomically(STATUS, data, durable=exit_code is not None)
 
 
 def read_status(state: Directory) -> dict[str, Any] | None:
@@ -306,13 +372,35 @@ def read_status(state: Directory) -> dict[str, Any] | None:
     raw = state.read(STATUS)
     if raw is None:
         return None
+    if not raw.strip(b"\x00"):
+        return None  # what a power loss may leave of a file that is replaced, but not synced, every two seconds
     try:
         document = json.loads(raw)
-        schema, running = document["schema"], document["state"] not in ("finished", "interrupted")
+        if document["schema"] == STATUS_SCHEMA:
+            _check_status(document)
     except (ValueError, TypeError, KeyError, RecursionError):
         raise RecordUnreadable("status.json in DEST is damaged or not the agent's") from None
-    if schema != STATUS_SCHEMA:
-        raise RecordUnreadable(f"status.json has the schema {str(schema)[:60]!r}, this version reads {STATUS_SCHEMA!r}")
+    if document["schema"] != STATUS_SCHEMA:
+        seen = str(document["schema"])[:60]
+        raise RecordUnreadable(f"status.json has the schema {seen!r}, this version reads {STATUS_SCHEMA!r}")
+    running = document["state"] not in ("finished", "interrupted")
     if running and not Lock.is_held(state):
         document["state"] = "interrupted"
     return dict(document)
+
+
+def _check_status(document: dict[str, Any]) -> None:
+    """Raise TypeError or KeyError unless a status document has the fields that `status` shows."""
+    kinds: dict[str, Any] = {
+        "state": str,
+        "pid": int,
+        "updated_at": str,
+        "exit_code": (int, type(None)),
+        "archives": list,
+    }
+    of_archives: dict[str, Any] = {"job_id": str, "file_name": (str, type(None)), "state": str, "bytes": int}
+    of_archives |= {"total_bytes": (int, type(None)), "bytes_per_second": int}
+    for values, wanted in [(document, kinds), *((row, of_archives) for row in document["archives"])]:
+        for name, kind in wanted.items():
+            if not isinstance(values[name], kind):
+                raise TypeError(name)

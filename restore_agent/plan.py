@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .agent import RECEIPT, require_own_names
-from .archive import MISMATCH, PART, UNPROVEN, Room, digest_of
+from .agent import require_own_names
+from .archive import Room, digest_of
 from .errors import (
     AgentError,
     ForeignFile,
@@ -27,6 +27,7 @@ from .events import Notice, Reporter, RunStarted
 from .files import Directory
 from .jobs import Job, Step, decide
 from .journal import STATE_DIRECTORY, Identity, Journal, Lock
+from .names import MISMATCH, PART, RECEIPT, UNPROVEN
 from .opsmanager import OpsManager
 from .pacing import Clock, Deadline, ServerClock
 from .receipt import ArchiveRecord, Receipt, Verdict, parse_receipt, rfc3339

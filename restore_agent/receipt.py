@@ -11,6 +11,7 @@ from typing import Any
 
 from . import __version__
 from .errors import EXIT_CODES, OtherBatch, RecordUnreadable, combined_exit_code
+from .names import safe_name
 
 SCHEMA = "restore-agent/receipt/1"
 
@@ -146,5 +147,8 @@ def _record(entry: dict[str, Any]) -> ArchiveRecord:
             raise TypeError(name)
     if not isinstance(values["job_id"], str) or values.get("exit_code", 0) not in EXIT_CODES:
         raise TypeError("job_id or exit_code")
+    called = values.get("file_name")
+    if called is not None and called != safe_name(called, values["job_id"]):
+        raise ValueError("file_name")  # it would lead out of DEST, or forge a line of SHA1SUMS
     verdict = None if values.get("verdict") is None else Verdict(values["verdict"])
     return ArchiveRecord(**{**values, "verdict": verdict})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-from .archive import Names, safe_name
 from .jobs import Job, Step, decide
 from .journal import Journal
+from .names import Names, safe_name
 from .settings import Target
 
 
@@ -22,9 +22,13 @@ class Roster:
         self._target = target
         self._journal = journal
         self._names = Names()
+        self._globs_for_names = target.select  # those that no id has matched so far
 
     def update(self, jobs: Iterable[Job]) -> None:
         """Name the archives of the jobs whose URLs are known now."""
+        jobs = list(jobs)
+        ids = [text for job in jobs for text in _ids(job)]
+        self._globs_for_names = tuple(glob for glob in self._globs_for_names if not _matches([glob], ids))
         wanted = {}
         for job in jobs:
             if self._names.of(job.id) is None and (earlier := self._journal.entry(job.id).file_name):
@@ -46,7 +50,15 @@ class Roster:
         if not self._target.select:
             return True
         name = self.name(job)
-        known = [job.id, job.cluster_id, job.host_id, name, job.link.file_name if job.link else None]
-        if any(fnmatchcase(text, glob) for glob in self._target.select for text in known if text):
+        if _matches(self._target.select, [*_ids(job), name, job.link.file_name if job.link else None]):
             return True
-        return None if name is None and decide(job).step is Step.WAIT else False
+        return None if name is None and self._globs_for_names and decide(job).step is Step.WAIT else False
+
+
+def _ids(job: Job) -> list[str | None]:
+    return [job.id, job.cluster_id, job.host_id]
+
+
+def _matches(globs: Iterable[str], texts: Iterable[str | None]) -> bool:
+    texts = list(texts)
+    return any(fnmatchcase(text, glob) for glob in globs for text in texts if text)

@@ -339,7 +339,7 @@ def pace(values: Values) -> Pace:
 
 def dest(values: Values) -> Path:
     """The target directory as an absolute path. Raises UsageError."""
-    path: str = values.need("dest")
+    path: Path = values.need("dest")
     return Path(os.path.abspath(path))
 
 

@@ -115,8 +115,8 @@ def existing_file(text: str) -> Path:
     return path
 
 
-def directory(text: str) -> str:
+def directory(text: str) -> Path:
     """The path of a directory, which need not be there yet."""
     if not text.strip() or "\x00" in text:
-        raise ValueError("is empty or holds a NUL character")
-    return text
+        raise ValueError("is empty" if not text.strip() else "holds a NUL character")
+    return Path(text)

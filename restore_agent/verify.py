@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from .agent import RECEIPT, write_receipt, write_sums
-from .archive import MISMATCH, PART, UNPROVEN, Digest, digest_of, set_aside, structure_of
+from .agent import write_receipt, write_sums
+from .archive import Digest, digest_of, set_aside, structure_of
 from .errors import (
     AgentError,
     ArchiveMissing,
@@ -17,6 +17,7 @@ from .errors import (
     HashUnpublished,
     InTheWay,
     NotFound,
+    NothingListed,
     OtherBatch,
     UsageError,
 )
@@ -24,6 +25,7 @@ from .events import ArchiveProgress, ArchiveSettled, Notice, Progress, Reporter,
 from .files import Directory
 from .jobs import Job
 from .journal import STATE_DIRECTORY, Journal, Lock
+from .names import MISMATCH, PART, RECEIPT, UNPROVEN
 from .opsmanager import OpsManager
 from .pacing import Clock, ServerClock
 from .plan import first_reading
@@ -122,7 +124,7 @@ class Verification:
         async with OpsManager(self._connection, server_clock, self._redactor) as api:
             try:
                 self._jobs = (await first_reading(api, target, self._clock, self._poll_interval)).jobs
-            except NotFound as error:
+            except (NotFound, NothingListed) as error:
                 text = f"{error.message}; proving by the receipt alone"
                 self._reporter.report(Notice("warning", text))
 

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum
 from typing import Any, TypeVar
 
 import httpx
@@ -30,6 +31,7 @@ _TICK = 0.25  # seconds after which a block is handed on although it is not full
 _SCRATCH = 256 << 10  # bytes received at once where chunk heads stand between the data
 _CHUNK_HEAD = re.compile(rb"\s*([0-9A-Fa-f]{1,15})\s*(?:;.*)?\r?\n", re.DOTALL)
 _LONGEST_LINE = 16 << 10  # bytes of a chunk head or trailer line
+_MOST_TRAILERS = 100
 _CONNECT_TIMEOUT = 15.0  # seconds
 _T = TypeVar("_T")
 
@@ -169,7 +171,7 @@ class _Exchange:
             connection.close()
             raise
         if self._socket:
-            self._socket.settimeout(self._stall_timeout)
+            self._socket.settimeout(self._stall_timeout)  # for the head; the body is read in ticks
 
     def _keep(self, connection: socket.socket) -> None:
         with self._guard:
@@ -181,19 +183,30 @@ class _Exchange:
         """Fill the block; see `BlockStream.readinto`."""
         if self._pending:
             raise self._pending
-        filled, until = 0, time.monotonic() + _TICK
+        filled, began = 0, time.monotonic()
         try:
             with _as_httpx(self._request, connecting=False):
-                while filled < len(block):
-                    got = self._body.readinto(block[filled:]) if self._body else 0
+                while filled < len(block) and (got := self._some(block[filled:], began, patient=not filled)):
                     filled += got
-                    if not got or time.monotonic() > until:
+                    if time.monotonic() > began + _TICK:
                         break
         except httpx.TransportError as error:
             if not filled:
                 raise
             self._pending = error  # first what came, then what broke
         return filled
+
+    def _some(self, view: memoryview, began: float, *, patient: bool) -> int:
+        """At least one byte; 0 at the end of the body or, when not patient, after a tick without any."""
+        while self._body is not None:
+            try:
+                return self._body.readinto(view)
+            except _Idle:
+                if not patient:
+                    break  # hand on what is here, so that a stalled peer keeps nothing from the disk
+                if time.monotonic() > began + self._stall_timeout:
+                    raise TimeoutError(f"no byte within {self._stall_timeout:g} s") from None
+        return 0
 
     def abort(self) -> None:
         """Shut the connection down from any thread; a blocked call returns at once."""
@@ -240,30 +253,44 @@ def _as_httpx(request: httpx.Request, *, connecting: bool) -> Iterator[None]:
 # ---------------------------------------------------------------- bodies
 
 
+class _Idle(Exception):
+    """No byte within a tick. Every reader keeps its place, so that it can simply be called again."""
+
+
 class _Body:
     """A body until the connection closes; also the way to the bytes for the other two kinds."""
 
     def __init__(self, response: http.client.HTTPResponse, connection: socket.socket) -> None:
-        # what came in one packet with the head waits in the buffer that http.client read it through
-        self._behind_head: Any = response.fp
-        self._left_over = memoryview(b"")
         self._socket = connection
+        self._left_over = _behind_head(response, connection)
+        connection.settimeout(_TICK)
 
     def readinto(self, view: memoryview) -> int:
         return self._receive(view)
 
     def _receive(self, view: memoryview) -> int:
-        """Bytes from the wire, at least one; 0 when the peer has closed."""
-        if self._behind_head is not None:
-            self._left_over, self._behind_head = memoryview(self._behind_head.peek()), None
-            if not self._left_over:
-                return 0
+        """Bytes from the wire, at least one; 0 when the peer has closed. Raises _Idle."""
         if not self._left_over:
-            return self._socket.recv_into(view)
+            try:
+                return self._socket.recv_into(view)
+            except TimeoutError:
+                raise _Idle from None
         size = min(len(view), len(self._left_over))
         view[:size] = self._left_over[:size]
         self._left_over = self._left_over[size:]
         return size
+
+
+def _behind_head(response: http.client.HTTPResponse, connection: socket.socket) -> memoryview:
+    """What came together with the head and waits in the buffer that http.client read it through."""
+    reader: Any = response.fp
+    if reader is None:  # http.client has closed it: there is no body
+        return memoryview(b"")
+    connection.settimeout(0)  # an empty buffer must not make `peek` wait for the wire
+    try:
+        return memoryview(reader.peek())
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return memoryview(b"")
 
 
 class _LengthBody(_Body):
@@ -283,6 +310,16 @@ class _LengthBody(_Body):
         return got
 
 
+class _Next(Enum):
+    """What a chunked body shows next."""
+
+    HEAD = "chunk head"
+    DATA = "data"
+    AFTER = "line break after the data"
+    TRAILER = "trailer"
+    END = "end"
+
+
 class _ChunkedBody(_Body):
     """A chunked body (RFC 9112, 7.1). Many small chunks come per `recv`, so they pass through a scratch block."""
 
@@ -290,27 +327,22 @@ class _ChunkedBody(_Body):
         super().__init__(response, connection)
         self._scratch = memoryview(bytearray(_SCRATCH))
         self._ready = self._scratch[:0]
+        self._line = bytearray()
+        self._next = _Next.HEAD
         self._chunk = 0  # bytes of the current chunk still to come
-        self._after_chunk = False
-        self._ended = False
+        self._trailers = 0
 
     def readinto(self, view: memoryview) -> int:
         filled = 0
-        while filled < len(view) and not self._ended:
-            if not self._chunk:
-                if filled and not self._ready:
-                    break  # hand on what is here rather than wait for the next chunk's head
-                self._next_chunk()
-                continue
+        while filled < len(view) and self._next is not _Next.END:
             if not self._ready:
                 if filled:
-                    break
+                    break  # hand on what is here rather than wait for more
                 self._refill()
-            size = min(self._chunk, len(self._ready), len(view) - filled)
-            view[filled : filled + size] = self._ready[:size]
-            self._ready = self._ready[size:]
-            self._chunk -= size
-            filled += size
+            if self._next is _Next.DATA:
+                filled += self._data(view[filled:])
+            elif (line := self._take_line()) is not None:
+                self._next = self._after_line(line)
         return filled
 
     def _refill(self) -> None:
@@ -319,31 +351,44 @@ class _ChunkedBody(_Body):
             raise http.client.HTTPException("the connection closed before the last chunk")
         self._ready = self._scratch[:got]
 
-    def _next_chunk(self) -> None:
-        if self._after_chunk and self._line().strip():
-            raise http.client.HTTPException("a chunk is longer than its head says")
-        found = _CHUNK_HEAD.fullmatch(self._line())
+    def _data(self, view: memoryview) -> int:
+        size = min(self._chunk, len(self._ready), len(view))
+        view[:size] = self._ready[:size]
+        self._ready = self._ready[size:]
+        self._chunk -= size
+        if not self._chunk:
+            self._next = _Next.AFTER
+        return size
+
+    def _take_line(self) -> bytes | None:
+        """The next line, or None while it is not whole."""
+        piece = bytes(self._ready[:_LONGEST_LINE])
+        end = piece.find(b"\n") + 1 or len(piece)
+        self._line += piece[:end]
+        self._ready = self._ready[end:]
+        if self._line.endswith(b"\n"):
+            line = bytes(self._line)
+            self._line.clear()
+            return line
+        if len(self._line) > _LONGEST_LINE:
+            raise http.client.HTTPException("a chunk head does not end")
+        return None
+
+    def _after_line(self, line: bytes) -> _Next:
+        if self._next is _Next.AFTER:
+            if line.strip():
+                raise http.client.HTTPException("a chunk is longer than its head says")
+            return _Next.HEAD
+        if self._next is _Next.TRAILER:
+            self._trailers += 1
+            if self._trailers > _MOST_TRAILERS:
+                raise http.client.HTTPException("the trailers do not end")
+            return _Next.TRAILER if line.strip() else _Next.END
+        found = _CHUNK_HEAD.fullmatch(line)
         if not found:
             raise http.client.HTTPException("a chunk head does not parse")
         self._chunk = int(found[1], 16)
-        self._after_chunk = True
-        if not self._chunk:
-            while self._line().strip():
-                pass  # trailers
-            self._ended = True
-
-    def _line(self) -> bytes:
-        line = bytearray()
-        while not line.endswith(b"\n"):
-            if len(line) > _LONGEST_LINE:
-                raise http.client.HTTPException("a chunk head does not end")
-            if not self._ready:
-                self._refill()
-            piece = bytes(self._ready[:_LONGEST_LINE])
-            end = piece.find(b"\n") + 1 or len(piece)
-            line += piece[:end]
-            self._ready = self._ready[end:]
-        return bytes(line)
+        return _Next.DATA if self._chunk else _Next.TRAILER
 
 
 def _body_of(response: http.client.HTTPResponse, connection: socket.socket) -> _Body:
