@@ -272,7 +272,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
         place = tmp_path / f"disk-{len(mounted)}"
         place.mkdir()
         wanted = ",".join([f"size={kib}k", "mode=0700", *options])
-        command = ["mount", "-t", "tmpfs", "-o", wanted, "tmpfs", place]
+        command = ["mount", "-t", "tmpfs", "-o", wanted, "tmpfs", str(place)]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
             pytest.skip(f"mounting a small file system is not allowed here: {done.stderr.strip()}")
@@ -281,7 +281,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[..., Path]]:
 
     yield mount
     for place in mounted:
-        subprocess.run(["umount", "--lazy", place], check=True)
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 # ---------------------------------------------------------------- servers of raw bytes

@@ -393,10 +393,3 @@ def test_a_cut_body_without_length_is_noticed_although_an_early_hash_stands_ther
     assert ended.code == 0
     assert time.monotonic() - began < 10, "the structure tells, the hash time need not pass"
     assert len(deliveries(sim)) == 2
-
-
-def test_a_bomb_is_proven_by_its_hash_and_not_unpacked(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
-    sim = simulator("bomb")
-    began = time.monotonic()
-    assert restore(sim).code == 0
-    assert time.monotonic() - began < 10

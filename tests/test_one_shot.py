@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -80,8 +81,12 @@ def test_no_head_and_no_probe_is_sent_on_any_way(simulator: StartSimulator, rest
 def test_the_journal_says_so_before_each_get(simulator: StartSimulator, start_agent: StartAgent, dest: Path) -> None:
     sim = simulator("cut=30%x2", "stall=0%", "max-downloads=9", shards=0)
     process = started_run(start_agent, sim, dest, "--stall-timeout=30s")
+
+    def seen(number: int) -> bool:
+        return len(deliveries(sim)) >= number
+
     for number in (1, 2, 3):
-        wait_until(lambda number=number: len(deliveries(sim)) >= number)
+        wait_until(partial(seen, number))
         assert len(attempts_in(dest)) >= number
     wait_until(lambda: len(deliveries(sim)) == 3)
     assert len(attempts_in(dest)) == 3
@@ -571,7 +576,7 @@ def test_no_more_transfers_run_at_once_than_parallel_says(
         peak.append(len(deliveries(sim)))
 
     with meanwhile(count):
-        restore(sim, f"--parallel={parallel}", "--stall-timeout=0.4s", "--retries=0")
+        restore(sim, f"--parallel={parallel}", "--stall-timeout=0.2s", "--retries=0")
     assert peak == [most]
 
 

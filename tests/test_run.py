@@ -1124,7 +1124,7 @@ def test_a_name_that_is_anothers_companion_does_not_collide(
 # ---------------------------------------------------------------- links and other things in the way
 
 
-@pytest.mark.parametrize("target", ["file", "directory", "nothing"])
+@pytest.mark.parametrize("target", ["file", "nothing"])
 @pytest.mark.parametrize(
     "name",
     [
