@@ -67,6 +67,8 @@ class Part:
     async def take_over(self, size: int, seen: Callable[[int], None]) -> None:
         """Hash the first `size` bytes that are already there, so that the next block follows them. Raises DestError."""
         block = memoryview(bytearray(BLOCK))
+        if os.fstat(self._file.fileno()).st_size < size:
+            raise InTheWay(f"{printable(self.name)} is shorter than it was", archive=self.name)
         await self.restart(keep=size)
         while self.size < size:
             with errors_of_dest(f"read {printable(self.name)}"):

@@ -5,11 +5,11 @@ Heavy modules are imported inside the commands that need them, so that `--help` 
 
 from __future__ import annotations
 
-import asyncio
 import os
+import re
 import signal
 import sys
-import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping
@@ -35,7 +35,7 @@ from .settings import (
     pace,
     target,
 )
-from .values import size
+from .values import size, whole
 
 if TYPE_CHECKING:
     from .console import Console
@@ -122,17 +122,18 @@ def _execute(command: str, flags: dict[str, Any], work: Callable[[_Session], int
     redactor.learn(os.environ.get("RESTORE_AGENT_PRIVATE_KEY"))
     debug = bool(flags.pop("debug", False))
     session: _Session | None = None
+    before = _stop_on_signals()
     try:
         values = Values(flags, os.environ)
         console = _console(values.get("output"), values.get("progress"), redactor, command)
         session = _Session(command, values, console, redactor, _empty_receipt)
         return work(session)
-    except BrokenPipeError:
-        raise
     except Exception as caught:
         error = caught if isinstance(caught, AgentError) else _defect(caught)
         if debug:
-            print(redactor.clean("".join(traceback.format_exception(caught))), file=sys.stderr)
+            from .console import say
+
+            say(redactor.clean("".join(traceback.format_exception(caught))), sys.stderr)
         if session is None:
             return _end_with(
                 _console(_output_wanted(flags.get("output")), "none", redactor, command), error, _empty_receipt
@@ -141,6 +142,19 @@ def _execute(command: str, flags: dict[str, Any], work: Callable[[_Session], int
     finally:
         if session:
             session.console.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop_on_signals() -> dict[signal.Signals, Any]:
+    """Let SIGINT and SIGTERM raise Stopped until a loop takes them over; the handlers there were before."""
+
+    def stop(number: int, _: object) -> None:
+        raise Stopped(f"stopped by {signal.Signals(number).name}", exit_code=_SIGNALS[signal.Signals(number)])
+
+    if threading.current_thread() is not threading.main_thread():
+        return {}  # only the main thread may; whoever runs us elsewhere keeps its own
+    return {number: signal.signal(number, stop) for number in _SIGNALS}
 
 
 def _console(output: str, progress: str, redactor: Redactor, command: str) -> Console:
@@ -189,6 +203,8 @@ def _empty_receipt(error: AgentError) -> Receipt:
 
 def _run_loop(work: Coroutine[Any, Any, Any], stop: Callable[[Stopped], None] | None = None) -> Any:
     """Run a coroutine with SIGINT and SIGTERM ending it cleanly: by `stop`, or by cancelling it. Raises Stopped."""
+
+    import asyncio
 
     async def guarded() -> Any:
         loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
@@ -334,7 +350,7 @@ def status(**flags: Any) -> int:
 def _status(session: _Session) -> int:
     import json
 
-    from .console import status_rows
+    from .console import say, status_rows
     from .files import Directory
     from .journal import STATE_DIRECTORY, read_status
 
@@ -348,9 +364,9 @@ def _status(session: _Session) -> int:
     if document is None:
         raise RecordUnreadable(f"the run in {path} has left no status yet", hint="Try again in a few seconds.")
     if session.values.get("output") == "json":
-        print(session.redactor.clean(json.dumps(document)))
+        say(session.redactor.clean(json.dumps(document)), sys.stdout)
     else:
-        print("\n".join(status_rows(document)))
+        say("\n".join(status_rows(document)), sys.stdout)
     return 0
 
 
@@ -383,6 +399,8 @@ def rehearse(dest: str | None, shards: str, archive_size: str, faults: tuple[str
 
 
 def _rehearse(session: _Session, where: str | None, shards: str, archive_size: str, faults: tuple[str, ...]) -> int:
+    import tempfile
+
     from .agent import Agent
     from .pacing import SystemClock
     from .settings import Connection, Pace, Target
@@ -403,15 +421,20 @@ def _simulator(shards: str, archive_size: str, faults: tuple[str, ...], **more: 
     from .simulator import Simulator
 
     try:
-        return Simulator(shards=_shards(shards), archive_size=size(archive_size), faults=list(faults), **more)
+        count, each = _value("--shards", shards, _SHARDS), _value("--archive-size", archive_size, size)
+        return Simulator(shards=count, archive_size=each, faults=list(faults), **more)
     except ValueError as error:
         raise UsageError(str(error), hint="See `restore-agent simulator --list-faults`.") from None
 
 
-def _shards(text: str) -> int:
-    if not text.isdigit() or not 0 <= int(text) <= 1000:
-        raise ValueError(f"--shards {printable(text, 20)!r}: must be a whole number from 0 to 1000")
-    return int(text)
+_SHARDS, _PORT = whole(0, 1000), whole(0, 65535)
+
+
+def _value(option: str, text: str, parse: Callable[[str], int]) -> int:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {printable(text, 40)!r}: {error}") from None
 
 
 _SIMULATOR_EXAMPLES = """
@@ -437,23 +460,18 @@ def simulator(**given: Any) -> int:
 
 
 def _serve(given: Mapping[str, Any]) -> int:
+    from .console import say
     from .simulator import describe, serve
 
     if given["list_faults"]:
         for row in describe():
             value = f"[={row.value[1:]}" if row.value.startswith("[") else f"={row.value}" if row.value else ""
-            print(f"{row.name}{value}\n    {row.help}" + (f" (default {row.default})" if row.default else ""))
+            say(f"{row.name}{value}\n    {row.help}" + (f" (default {row.default})" if row.default else ""), sys.stdout)
         return 0
     try:
-        port = int(given["port"])
-        return serve(
-            given["host"],
-            port,
-            given["tls"],
-            _shards(given["shards"]),
-            size(given["archive_size"]),
-            list(given["faults"]),
-        )
+        port, shards = _value("--port", given["port"], _PORT), _value("--shards", given["shards"], _SHARDS)
+        archive_size = _value("--archive-size", given["archive_size"], size)
+        return serve(given["host"], port, given["tls"], shards, archive_size, list(given["faults"]))
     except (ValueError, OSError) as error:
         raise UsageError(str(error), hint="See `restore-agent simulator --help`.") from None
 
@@ -463,29 +481,23 @@ def _serve(given: Mapping[str, Any]) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: parse, run, exit with the contract's code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = cli.main(args=arguments, prog_name=_PROGRAM, standalone_mode=False)
-    except click.exceptions.Exit as end:
-        code = end.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        code = 2
     except click.Abort:
         code = 130
     except click.ClickException as error:
-        code = _usage(error, list(sys.argv[1:] if arguments is None else arguments))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has gone
-        code = 1
+        code = _usage(error, arguments)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _usage(error: click.ClickException, arguments: list[str]) -> int:
     """Report a mistake on the command line in the form that was asked for, as far as that can be read."""
-    after = dict(zip(arguments, [*arguments[1:], ""], strict=True))
-    wanted = (
-        after.get("-o")
-        or after.get("--output")
-        or next((a.split("=", 1)[1] for a in arguments if a.startswith("--output=")), None)
-    )
+    found = re.search(r"(?:^|\0)(?:-o\0?|--output[=\0])(text|json)(?:\0|$)", "\0".join(arguments))
     context = getattr(error, "ctx", None)
     hint = f"See `{context.command_path} --help`." if context else None
-    console = _console(_output_wanted(wanted), "none", Redactor(), "usage")
+    console = _console(_output_wanted(found[1] if found else None), "none", Redactor(), "usage")
     return _end_with(console, UsageError(error.format_message(), hint=hint), _empty_receipt)

@@ -11,6 +11,7 @@ import os
 import textwrap
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, TextIO
 
@@ -72,6 +73,15 @@ def shortened(text: str, width: int) -> str:
     return text[:head] + "…" + text[len(text) - (width - 1 - head) :]
 
 
+def say(text: str, file: TextIO) -> None:
+    """Print a line. A reader that went away is no reason to end a run that may hold somebody's only download."""
+    try:
+        print(text, file=file, flush=True)
+    except BrokenPipeError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+
+
 # ---------------------------------------------------------------- JSON
 
 
@@ -90,7 +100,7 @@ class JsonConsole:
                 return
             self._due = time.monotonic() + _JSON_EVERY
         line = {"event": event.name, "time": rfc3339(time.time()), **_fields(event)}
-        print(json.dumps(_cleaned(line, self._redactor)), file=self._out, flush=True)
+        say(json.dumps(_cleaned(line, self._redactor)), self._out)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -160,13 +170,11 @@ class TextConsole:
         if isinstance(self._progress, _Bars):
             self._progress.write(lines)
         elif lines:
-            print("\n".join(lines), file=self._err, flush=True)
+            say("\n".join(lines), self._err)
 
     def _finish(self, event: Finished) -> None:
         rows = _plan_rows(event.plan) if event.plan is not None else self._archive_rows(event.receipt)
-        for row in rows:
-            print(row, file=self._out)
-        print("\n".join(self._closing(event)), file=self._out, flush=True)
+        say("\n".join([*rows, *self._closing(event)]), self._out)
 
     def _closing(self, event: Finished) -> list[str]:
         receipt, code = event.receipt, event.receipt.exit_code
@@ -363,7 +371,7 @@ class _Bars:
 
     def _show_waiting(self, text: str | None) -> None:
         if text is None:
-            if self._waiting:
+            if self._waiting is not None:  # an empty bar is false
                 self._waiting.close()
                 self._waiting = None
             return
@@ -375,7 +383,8 @@ class _Bars:
         """Log lines above the bars, folded to the terminal with an indent."""
         for line in lines:
             folded = textwrap.wrap(line, self._columns(), subsequent_indent=" " * 9, break_on_hyphens=False)
-            tqdm.write("\n".join(folded), file=self._err)
+            with suppress(BrokenPipeError):
+                tqdm.write("\n".join(folded), file=self._err)
 
     def close(self) -> None:
         for bar in self._bars.values():

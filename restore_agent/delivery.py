@@ -169,7 +169,7 @@ def _redirected(response: httpx.Response) -> httpx.URL:
         target = response.request.url.join(response.headers["Location"])
     except (httpx.InvalidURL, ValueError):
         raise DeliveryRefused("the delivery URL redirects to something that is no URL", spent=True) from None
-    if target.scheme not in ("http", "https") or not target.host:
+    if target.scheme not in ("http", "https") or not target.host or (target.port or 0) > 65535:
         raise DeliveryRefused("the delivery URL redirects to something that is not http", spent=True)
     if response.request.url.scheme == "https" and target.scheme == "http":
         raise DeliveryRefused("the delivery URL redirects from https to http, which is not followed", spent=True)

@@ -103,7 +103,7 @@ class JobRestore:
         self._last_failure: AttemptFailed | None = None
         self._backoff = Backoff(min(1.0, surroundings.pace.poll_interval))
         self._not_before = 0.0
-        self._reading_wanted = -1
+        self._reading_wanted: int | None = -1  # none: to be asked for when the backoff is over
 
     @property
     def job(self) -> Job:
@@ -130,11 +130,18 @@ class JobRestore:
         self.phase = Phase.LOOKING
 
     def may_fetch(self) -> bool:
-        """Whether an attempt may begin now: READY by a reading newer than the last failure, and the backoff over."""
+        """Whether an attempt may begin now: READY, after a failure by a reading that began when the backoff was over.
+
+        A URL that was renewed during the backoff is so the one that is used.
+        """
         if self.phase is not Phase.WAITING or decide(self.job).step is not Step.DOWNLOAD:
             return False
-        fresh = self._all.watch.newer_than(self._reading_wanted)
-        return fresh and self._all.clock.monotonic() >= self._not_before
+        if self._all.clock.monotonic() < self._not_before:
+            return False
+        if self._reading_wanted is None:
+            self._reading_wanted = self._all.watch.mark()
+            self._all.watch.hurry()
+        return self._all.watch.newer_than(self._reading_wanted)
 
     def may_still_fetch(self) -> bool:
         """Whether a download may still come."""
@@ -377,7 +384,7 @@ class JobRestore:
             return
         wait = self._backoff.next(failure.retry_after)
         self._not_before = self._all.clock.monotonic() + wait
-        self._reading_wanted = self._all.watch.mark()
+        self._reading_wanted = None
         self.phase = Phase.WAITING
         spent, received = bool(failure.spent), self._part.size if self._part else self._on_disk(PART)
         self._all.reporter.report(

@@ -155,10 +155,11 @@ class Directory:
                 os.fsync(file.fileno())
 
     def sync_file(self, name: str) -> None:
-        """Make a file's bytes durable. Raises DestError; then what the kernel still shows of it proves nothing."""
+        """Make a file private and durable. Raises DestError; then what the kernel still shows of it proves nothing."""
         with errors_of_dest(f"sync {printable(name)}"):
             descriptor = self.open_file(name, os.O_RDONLY)
             try:
+                os.fchmod(descriptor, 0o600)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

@@ -173,7 +173,7 @@ class Journal:
     async def _append(self, line: dict[str, Any]) -> None:
         async with self._writing:
             if self._fd is None:
-                raise RecordUnreadable("the journal is not open for writing")
+                raise RecordUnreadable("the journal was opened for reading only")
             with errors_of_dest("write the journal"):
                 await asyncio.to_thread(_write_line, self._fd, line)
             self._apply(line)
@@ -236,7 +236,7 @@ def _answered(entry: Entry, line: Mapping[str, Any]) -> Entry:
         total=_or_none(line, "total", int),
         resumed=resumed,
         whole=None,
-        boot=_or_none(line, "boot", str),
+        boot=_or_none({"boot": None, **line}, "boot", str),
         synced=entry.synced if resumed else 0,
     )
 
@@ -317,7 +317,9 @@ def _check(line: Any) -> None:
     """Raise what `_apply` would raise, so that opening a journal is where damage shows."""
     if not isinstance(line, dict):
         raise TypeError("line")
-    if "schema" not in line:
+    if "schema" in line:
+        _text(line, "schema")
+    else:
         _text(line, "job_id")
         _FACTS.get(_text(line, "fact"), _nothing)(Entry(), line)
 

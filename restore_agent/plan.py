@@ -252,13 +252,15 @@ class Plan:
             self._reporter.report(Notice("warning", text))
 
 
-async def first_reading(api: OpsManager, target: Target, clock: Clock, interval: float) -> Watch:
+async def first_reading(
+    api: OpsManager, target: Target, clock: Clock, interval: float, *, empty_will_do: bool = False
+) -> Watch:
     """A watch that has read the jobs once. Raises what ended polling, or the passing fault after a minute."""
     watch = Watch(api, target, clock, min(interval, PATIENCE / 8))
     deadline = Deadline(clock, PATIENCE)
     polling = asyncio.ensure_future(watch.run())
     try:
-        while not watch.jobs:
+        while not watch.jobs and not (empty_will_do and watch.readings):
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(polling), 0.02)
             if watch.fatal:

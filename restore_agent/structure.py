@@ -19,6 +19,7 @@ _RECORD = 512
 _INFLATE_AT_ONCE = 1 << 20  # bytes; bounds memory against a member that inflates a thousandfold
 _DEFLATE_AT_ONCE = 1 << 16  # bytes; what is left of it is copied for each piece, so it is kept small
 _PAX_LIMIT = 1 << 20  # bytes; an extended header above this is passed over like data
+_PAX_RECORD = re.compile(rb"(\d{1,7}) ")
 _EXTENSIONS = (b"g", b"L", b"K")
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
 SNIFF = _TAR_MAGIC_AT + 5
@@ -219,10 +220,11 @@ def _number(digits: bytes) -> int:
 
 def _pax_size(data: bytes) -> int | None:
     """The `size` among a pax header's records (`length key=value`), which counts for files over 8 GiB."""
-    while found := re.match(rb"(\d{1,7}) ", data):
-        length = int(found[1])
-        key, _, value = data[found.end() : length].partition(b"=")
+    at = 0
+    while found := _PAX_RECORD.match(data, at):
+        end = at + max(int(found[1]), 1)
+        key, _, value = data[found.end() : end].partition(b"=")
         if key == b"size" and re.fullmatch(rb"\d{1,19}\n", value):
             return int(value)
-        data = data[max(length, 1) :]
+        at = end
     return None

@@ -72,8 +72,8 @@ def base_url(text: str) -> str:
     try:
         parts = urlsplit(text.strip())
         host, _ = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"not a URL ({error})") from None
+    except ValueError:
+        raise ValueError("not a URL: its host or port does not parse") from None
     if parts.username is not None or parts.password is not None:
         raise ValueError("holds credentials; give them with --public-key and --private-key-file instead")
     if parts.scheme not in ("http", "https") or not host:

@@ -17,7 +17,6 @@ from .errors import (
     HashUnpublished,
     InTheWay,
     NotFound,
-    NothingListed,
     OtherBatch,
     UsageError,
 )
@@ -56,6 +55,7 @@ class Verification:
         self._reporter, self._clock, self._redactor = reporter, clock, redactor
         self._started_at = rfc3339(clock.wall())
         self._jobs: Mapping[str, Job] = {}
+        self._read: dict[str, Digest] = {}
         self._changed = False
 
     async def run(self) -> Receipt:
@@ -123,8 +123,9 @@ class Verification:
         server_clock = ServerClock(self._clock)
         async with OpsManager(self._connection, server_clock, self._redactor) as api:
             try:
-                self._jobs = (await first_reading(api, target, self._clock, self._poll_interval)).jobs
-            except (NotFound, NothingListed) as error:
+                watch = await first_reading(api, target, self._clock, self._poll_interval, empty_will_do=True)
+                self._jobs = watch.jobs
+            except NotFound as error:
                 text = f"{error.message}; proving by the receipt alone"
                 self._reporter.report(Notice("warning", text))
 
@@ -149,7 +150,7 @@ class Verification:
         except AgentError as problem:
             error = problem
             error.archive = record.file_name or record.job_id
-            proven = self._judged(record, error)
+            proven = self._judged(record, error, self._read.get(record.job_id))
         self._reporter.report(ArchiveSettled(record.job_id, proven, error.fields() if error else None))
         return proven
 
@@ -225,7 +226,8 @@ class Verification:
             row = ArchiveProgress(record.job_id, name, "hashing", size, total, 0, None, record.downloads_spent)
             self._reporter.report(Progress((row,)))
 
-        return await digest_of(self._directory, name, seen)
+        digest = self._read[record.job_id] = await digest_of(self._directory, name, seen)
+        return digest
 
     # ------------------------------------------------------------ writing it down
 
@@ -241,12 +243,14 @@ class Verification:
             expected_sha1=expected,
         )
 
-    def _judged(self, record: ArchiveRecord, error: AgentError) -> ArchiveRecord:
+    def _judged(self, record: ArchiveRecord, error: AgentError, digest: Digest | None) -> ArchiveRecord:
         verdicts = {10: Verdict.UNPROVEN, 11: Verdict.MISMATCH}
         suffix = {10: UNPROVEN, 11: MISMATCH}.get(error.exit_code)
         path = str(self._dest / f"{record.file_name}{suffix}") if suffix else None
         verdict = verdicts.get(error.exit_code, Verdict.FAILED)
-        return replace(record, verdict=verdict, reason=error.id, exit_code=error.exit_code, path=path)
+        expected = self._expected(record) or record.expected_sha1
+        judged = replace(record, verdict=verdict, reason=error.id, exit_code=error.exit_code, path=path)
+        return replace(judged, sha1=digest.sha1, bytes=digest.size, expected_sha1=expected) if digest else judged
 
     def _written(self, known: Receipt, records: tuple[ArchiveRecord, ...]) -> Receipt:
         outcome, code = outcome_of(records)
