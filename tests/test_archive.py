@@ -1,6 +1,7 @@
 """A file coming to be: a name that nobody can misuse, bytes that are what was hashed, a final name only when proven."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import resource
@@ -20,23 +21,19 @@ from hypothesis import strategies as st
 
 from restore_agent.archive import (
     BLOCK,
-    MISMATCH,
-    OWN_NAMES,
-    PART,
-    UNPROVEN,
     Digest,
-    Names,
     Part,
     Room,
     digest_of,
-    prefixed,
     publish,
-    safe_name,
     set_aside,
     structure_of,
 )
 from restore_agent.errors import DestError, ForeignFile, InTheWay, NoSpace, Unwritable
 from restore_agent.files import Directory
+from restore_agent.journal import STATE_DIRECTORY, Identity, Journal
+from restore_agent.names import MISMATCH, OWN_NAMES, PART, UNPROVEN, Names, safe_name
+from restore_agent.proof import Candidate, Publisher
 from restore_agent.structure import Finding
 
 COMPANIONS = ("", PART, UNPROVEN, MISMATCH)
@@ -120,10 +117,6 @@ def test_a_name_that_just_fits_is_not_cut() -> None:
     assert safe_name(longest, "5c9e") == longest
 
 
-def test_the_job_id_stands_in_front() -> None:
-    assert prefixed("rs0.tar.gz", "5c9e") == "5c9e-rs0.tar.gz"
-
-
 ugly = st.text(
     st.sampled_from([*"ab./\\ -~é😀", "\x00", "\n", "\x7f", "\u202e", "\u2028", "\ud800"]),
     max_size=12,
@@ -148,23 +141,21 @@ def assert_safe(name: str) -> None:
     assert os.path.basename(os.path.normpath(f"/dest/{name}")) == name
 
 
-@hypothesis_settings(deadline=None, max_examples=300)
+@hypothesis_settings(deadline=None, max_examples=200)
 @given(served_names, job_ids)
 @example(". .restore-agent", "j1")
 @example("x" * 245 + " .tar.gz", "j1")
 @example("." * 300, ".")
 def test_no_served_name_is_unsafe(served_as: str, job_id: str) -> None:
     assert_safe(safe_name(served_as, job_id))
-    assert_safe(prefixed(safe_name(served_as, job_id), job_id))
 
 
 @hypothesis_settings(deadline=None, max_examples=200)
 @given(served_names, job_ids)
 @example(". .restore-agent", "j1")
 def test_a_safe_name_stays_as_it_is_when_a_later_run_reads_it_again(served_as: str, job_id: str) -> None:
-    name = safe_name(served_as, job_id)
-    assert safe_name(name, job_id) == name
-    assert safe_name(prefixed(name, job_id), job_id) == prefixed(name, job_id)
+    given = [safe_name(served_as, job_id), *names_of({job_id: served_as, "another": served_as}).values()]
+    assert [safe_name(name, job_id) for name in given] == given
 
 
 def names_of(*wanted: dict[str, str]) -> dict[str, str]:
@@ -191,9 +182,15 @@ def test_names_that_become_the_same_are_shared_too() -> None:
     assert names_of({"j1": "x/a.tar.gz", "j2": ".a.tar.gz"}) == {"j1": "j1-a.tar.gz", "j2": "j2-a.tar.gz"}
 
 
-@pytest.mark.parametrize("name", [*OWN_NAMES, "a.part", "a.unproven", "a.mismatch", "receipt.json.part"])
+@pytest.mark.parametrize("name", [*OWN_NAMES, "receipt.json.part", "SHA1SUMS.mismatch"])
 def test_a_name_that_the_agent_uses_itself_gets_the_job_id_in_front(name: str) -> None:
     assert names_of({"j1": name})["j1"].startswith("j1-")
+
+
+@pytest.mark.parametrize("suffix", [PART, UNPROVEN, MISMATCH])
+def test_a_final_name_never_looks_like_an_archive_on_its_way(suffix: str) -> None:
+    assert names_of({"j1": f"a.tar.gz{suffix}"}) == {"j1": "j1-a.tar.gz"}
+    assert names_of({"j1": f"a.tar.gz{suffix}{suffix}"}) == {"j1": "j1-a.tar.gz"}
 
 
 def test_a_name_once_given_stays_and_who_comes_later_steps_aside() -> None:
@@ -235,7 +232,7 @@ def test_an_archive_never_lands_on_another_one(groups: tuple[dict[str, str], ...
     assert_apart(names_of(*groups))
 
 
-@hypothesis_settings(deadline=None, max_examples=300)
+@hypothesis_settings(deadline=None, max_examples=200)
 @given(st.lists(st.dictionaries(job_ids, served_names, max_size=4), max_size=3))
 def test_no_archive_ever_lands_on_another_one_or_on_a_file_of_the_agent(wanted: list[dict[str, str]]) -> None:
     names = names_of(*wanted)
@@ -382,7 +379,7 @@ def test_a_part_that_is_shorter_than_thought_is_not_taken_over_as_zeros(dest: Di
         finally:
             await part.close()
 
-    with pytest.raises(InTheWay, match="shrank"):
+    with pytest.raises(InTheWay, match="shorter"):
         run(take_over())
 
 
@@ -465,6 +462,29 @@ def test_a_part_is_synced_before_its_digest_is_known(dest: Directory, monkeypatc
     assert synced == [2 * len(DATA)] == [digest.size]
 
 
+def test_what_was_written_so_far_is_made_durable_while_more_comes(
+    dest: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    fdatasync = os.fdatasync
+
+    def watched(descriptor: int) -> None:
+        fdatasync(descriptor)
+        synced.append(os.fstat(descriptor).st_size)
+
+    async def story() -> int:
+        part = await Part.open(dest, "a")
+        try:
+            await part.append(memoryview(DATA))
+            return await part.flush()
+        finally:
+            await part.close()
+
+    monkeypatch.setattr(os, "fdatasync", watched)
+    assert run(story()) == len(DATA)
+    assert synced == [len(DATA)]
+
+
 # ---------------------------------------------------------------- a file that is there
 
 
@@ -515,23 +535,47 @@ def test_what_is_no_file_is_not_read(work: Callable[..., Any], dest: Directory, 
 
 def test_a_proven_part_gets_its_final_name(dest: Directory) -> None:
     digest = run(write(dest, "a", DATA))
-    (dest.path / "a.part").chmod(0o644)
     run(publish(dest, "a.part", "a", digest))
     assert dest.names() == ["a"]
     assert (dest.path / "a").read_bytes() == DATA
-    assert stat.S_IMODE((dest.path / "a").stat().st_mode) == 0o600
 
 
-def test_the_final_name_is_given_after_the_bytes_are_durable_and_made_durable_itself(
-    dest: Directory, monkeypatch: pytest.MonkeyPatch
+class WallClock:
+    """Time that stands still."""
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    def wall(self) -> float:
+        return 0.0
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def publisher(dest: Directory) -> Iterator[Publisher]:
+    state = dest.subdirectory(STATE_DIRECTORY, create=True)
+    assert state is not None
+    with state:
+        journal = Journal.open(state)
+        yield Publisher(dest, journal, WallClock())
+        journal.close()
+
+
+def test_a_crash_at_any_step_of_publishing_finds_what_it_needs(
+    publisher: Publisher, dest: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The bytes, then the fact that they are proven, then the name, and only then which file it was."""
     digest = run(write(dest, "a", DATA))
+    (dest.path / "a.part").chmod(0o644)
+    (dest.path / "a.unproven").write_bytes(b"older")
     calls: list[str] = []
     fsync, rename = os.fsync, os.rename
 
     def watched_fsync(descriptor: int) -> None:
         fsync(descriptor)
-        calls.append("sync directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
+        calls.append("sync " + os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
 
     def watched_rename(*arguments: str, **more: int) -> None:
         rename(*arguments, **more)
@@ -539,8 +583,30 @@ def test_the_final_name_is_given_after_the_bytes_are_durable_and_made_durable_it
 
     monkeypatch.setattr(os, "fsync", watched_fsync)
     monkeypatch.setattr(os, "rename", watched_rename)
-    run(publish(dest, "a.part", "a", digest))
-    assert calls == ["sync file", "rename", "sync directory"]
+    run(publisher.publish("j1", "a", Candidate("a.part", digest)))
+    assert calls == ["sync a.part", "sync journal.jsonl", "rename", "sync dest", "sync journal.jsonl"]
+    assert dest.names() == [STATE_DIRECTORY, "a"]
+    assert stat.S_IMODE((dest.path / "a").stat().st_mode) == 0o600
+    entry = publisher.journal.entry("j1")
+    assert (entry.proven, entry.published) == (digest.sha1, Identity.of((dest.path / "a").stat()))
+
+
+def test_a_file_whose_sync_failed_is_never_trusted_again(
+    publisher: Publisher, dest: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = run(write(dest, "a", DATA))
+    fsync = os.fsync
+
+    def fails_for_the_part(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("a.part"):
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_for_the_part)
+    with pytest.raises(Unwritable, match=r"cannot sync a\.part"):
+        run(publisher.publish("j1", "a", Candidate("a.part", digest)))
+    assert dest.names() == [STATE_DIRECTORY]
+    assert publisher.journal.entry("j1").proven is None
 
 
 @pytest.mark.parametrize("kind", ["file", "the same file", "directory", "link to nowhere"])

@@ -433,6 +433,24 @@ def test_a_rename_of_nothing_is_an_error_of_ours(dest: Directory) -> None:
         dest.rename("a", "b")
 
 
+def test_a_file_is_made_private_and_durable(dest: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    (dest.path / "a").write_bytes(b"data")
+    (dest.path / "a").chmod(0o644)
+    calls = Syscalls(monkeypatch, dest.path)
+    dest.sync_file("a")
+    assert calls.seen == ["sync file"]
+    assert stat.S_IMODE((dest.path / "a").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_regular_file_is_not_synced(kind: str, dest: Directory, outside: Path) -> None:
+    outside.chmod(0o644)
+    KINDS[kind](dest.path / "name", outside)
+    with pytest.raises(InTheWay):
+        dest.sync_file("name")
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o644
+
+
 def test_names_are_sorted_and_hold_the_hidden_ones(dest: Directory) -> None:
     for name in ("b", "a", ".c"):
         (dest.path / name).write_bytes(b"")

@@ -550,7 +550,7 @@ documents = objects(
 )
 
 
-@hypothesis_settings(deadline=None, max_examples=150)
+@hypothesis_settings(deadline=None, max_examples=100)
 @given(anything | documents)
 def test_whatever_the_api_sends_is_a_job_or_no_job(sent: object) -> None:
     try:

@@ -32,13 +32,14 @@ from restore_agent.journal import (
     Journal,
     Lock,
     StatusFile,
+    boot_id,
     read_status,
 )
 
 NOW = 1492776000.0
 SHA1 = "0123456789abcdef0123456789abcdef01234567"
 ATTEMPT = {"file_name": "rs0.tar.gz", "served_as": "rs0.tar.gz", "hash_before": None}
-ANSWERED = {"validator": '"v1"', "total": 4096, "resumed": False}
+ANSWERED = {"validator": '"v1"', "total": 4096, "resumed": False, "boot": "b1"}
 WHOLE = {"sha1": SHA1, "seconds": 1.5, "received": 4096}
 PROVEN = {"file_name": "rs0.tar.gz", "sha1": SHA1}
 PUBLISHED = {"inode": 7, "size": 4096, "changed_ns": 99}
@@ -82,10 +83,12 @@ def lines(state: Directory) -> list[dict[str, Any]]:
 STORY: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     # fact, its values, what it changes in the entry
     ("attempt", ATTEMPT, {"file_name": "rs0.tar.gz", "served_as": "rs0.tar.gz", "attempts": 1}),
-    ("answered", ANSWERED, {"validator": '"v1"', "total": 4096}),
+    ("answered", ANSWERED, {"validator": '"v1"', "total": 4096, "boot": "b1"}),
+    ("synced", {"offset": 1024}, {"synced": 1024}),
     ("cut", {}, {}),
     ("attempt", {**ATTEMPT, "hash_before": "f" * 40}, {"attempts": 2, "hash_before": "f" * 40}),
-    ("answered", {**ANSWERED, "resumed": True}, {"resumed": True}),
+    ("answered", {**ANSWERED, "resumed": True, "boot": "b2"}, {"resumed": True, "boot": "b2"}),
+    ("synced", {"offset": 2048}, {"synced": 2048}),
     ("whole", WHOLE, {"whole": SHA1, "seconds": 1.5, "received": 4096}),
     ("proven", PROVEN, {"proven": SHA1}),
     ("published", PUBLISHED, {"published": Identity(7, 4096, 99)}),
@@ -93,7 +96,7 @@ STORY: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     (
         "discarded",
         {},
-        {"validator": None, "total": None, "resumed": False, "whole": None, "proven": None, "published": None},
+        dict.fromkeys(("validator", "total", "whole", "proven", "published")) | {"resumed": False, "synced": 0},
     ),
     ("attempt", {**ATTEMPT, "file_name": "j1-rs0.tar.gz"}, {"attempts": 3, "file_name": "j1-rs0.tar.gz"}),
     ("unsent", {}, {"attempts": 2}),
@@ -131,6 +134,23 @@ def test_a_part_that_is_written_to_again_is_not_whole_any_more(fact: str, state:
     values = {"answered": ANSWERED}.get(fact, {})
     journal = record(state, ("whole", "j1", WHOLE), (fact, "j1", values))
     assert journal.entry("j1").whole is None
+
+
+def test_of_a_part_that_starts_over_nothing_is_known_to_be_on_disk(state: Directory) -> None:
+    story = [("answered", "j1", ANSWERED), ("synced", "j1", {"offset": 1024})]
+    assert record(state, *story).entry("j1").synced == 1024
+    assert record(state, ("answered", "j1", {**ANSWERED, "resumed": True})).entry("j1").synced == 1024
+    assert record(state, ("answered", "j1", ANSWERED)).entry("j1").synced == 0
+
+
+def test_an_answer_journalled_before_boots_were_is_read(state: Directory) -> None:
+    journal = record(state, ("answered", "j1", {"validator": None, "total": None, "resumed": False}))
+    assert journal.entry("j1") == Entry()
+
+
+def test_the_boot_of_this_host_has_a_name_that_stays() -> None:
+    assert boot_id()
+    assert boot_id() == boot_id()
 
 
 def test_a_new_proof_forgets_which_file_the_old_one_was_about(state: Directory) -> None:
@@ -430,6 +450,9 @@ def test_a_whole_line_that_does_not_read_is_an_error_and_left_as_it_is(
         {"fact": "answered", **ANSWERED, "total": "many"},
         {"fact": "whole", **WHOLE, "sha1": [SHA1]},
         {"fact": "proven", **PROVEN, "file_name": None},
+        {"fact": "published", **PUBLISHED, "inode": "7"},
+        {"fact": "synced", "offset": True},
+        {"fact": "answered", **ANSWERED, "boot": 5},
     ],
     ids=lambda fact: fact["fact"],
 )
@@ -477,10 +500,10 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-FACTS = ["attempt", "unsent", "answered", "whole", "proven", "published", "cut", "discarded"]
+FACTS = ["attempt", "unsent", "answered", "synced", "whole", "proven", "published", "cut", "discarded"]
 near_facts = st.fixed_dictionaries(
     {"fact": st.sampled_from(FACTS) | anything, "job_id": st.sampled_from(["j1", "j2"]) | anything},
-    optional=dict.fromkeys({*ATTEMPT, *ANSWERED, *WHOLE, *PROVEN, *PUBLISHED, "schema"}, anything),
+    optional=dict.fromkeys({*ATTEMPT, *ANSWERED, *WHOLE, *PROVEN, *PUBLISHED, "offset", "schema"}, anything),
 )
 near_journals = st.lists(near_facts | anything, max_size=4).map(
     lambda facts: b"".join(json.dumps(line).encode() + b"\n" for line in [{"schema": SCHEMA}, *facts])
@@ -582,7 +605,16 @@ def test_a_look_at_the_lock_does_not_keep_a_run_from_it(state: Directory) -> Non
 
 # ---------------------------------------------------------------- status
 
-ARCHIVE = {"job_id": "j1", "file_name": "rs0.tar.gz", "state": "downloading", "bytes": 5, "total_bytes": None}
+ARCHIVE = {
+    "job_id": "j1",
+    "file_name": "rs0.tar.gz",
+    "state": "downloading",
+    "bytes": 5,
+    "total_bytes": None,
+    "bytes_per_second": 5,
+    "expires_at": None,
+    "downloads_spent": 1,
+}
 
 
 def status_file(state: Directory) -> StatusFile:
@@ -644,8 +676,45 @@ def test_the_status_is_replaced_and_never_half(state: Directory) -> None:
     assert state.names() == [STATUS]
 
 
+@pytest.mark.parametrize("raw", [b"", bytes(100)])
+def test_a_status_that_a_power_loss_left_empty_is_none(raw: bytes, state: Directory) -> None:
+    (state.path / STATUS).write_bytes(raw)
+    assert read_status(state) is None
+
+
+def test_only_the_last_status_of_a_run_must_last(state: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    status_file(state).write("downloading", NOW, [])
+    assert synced == []
+    status_file(state).write("finished", NOW, [], exit_code=0)
+    assert len(synced) == 2
+
+
 @pytest.mark.parametrize(
-    "raw", [b"", b"{", b"null", b"[]", b"5", b"{}", b'{"schema":"restore-agent/status/1"}', b"\xff", b"[" * 100_000]
+    "change",
+    [
+        *({"state": 5}, {"pid": "4711"}, {"updated_at": None}, {"exit_code": "0"}, {"archives": {}}, {"archives": [5]}),
+        *({"archives": [{**ARCHIVE, "bytes": None}]}, {"archives": [{**ARCHIVE, "total_bytes": "many"}]}),
+    ],
+    ids=str,
+)
+def test_a_status_with_a_field_of_the_wrong_type_is_damaged(change: dict[str, Any], state: Directory) -> None:
+    status = status_file(state)
+    status.write("downloading", NOW, [ARCHIVE])
+    (state.path / STATUS).write_text(json.dumps({**status.last, **change}))
+    with pytest.raises(RecordUnreadable, match="damaged"):
+        read_status(state)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"{", b"null", b"[]", b"5", b"{}", b'{"schema":"restore-agent/status/1"}', b"\xff", b"[" * 100_000]
 )
 def test_a_status_that_is_damaged_is_an_error(raw: bytes, state: Directory) -> None:
     (state.path / STATUS).write_bytes(raw)

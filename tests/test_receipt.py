@@ -281,7 +281,7 @@ changes = st.fixed_dictionaries(
 )
 
 
-@hypothesis_settings(deadline=None, max_examples=150)
+@hypothesis_settings(deadline=None, max_examples=100)
 @given(st.binary(max_size=200) | changes.map(lambda change: as_file({**receipt(VERIFIED).to_json(), **change})))
 def test_whatever_stands_in_receipt_json_it_is_read_or_refused(raw: bytes) -> None:
     try:

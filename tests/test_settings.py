@@ -149,7 +149,7 @@ SAID: dict[str, list[tuple[Any, Any]]] = {
     "job_id": [(("e1", "e11"), ("e1", "e11")), ("e2", ("e2",)), (["e3", "e33"], ("e3", "e33"))],
     "select": [(("shard*",), ("shard*",)), ("x", ("x",)), ("config*", ("config*",))],
     "expect_jobs": [("3", 3), ("4", 4), (5, 5)],
-    "dest": [("/f", "/f"), ("/e", "/e"), ("/c", "/c")],
+    "dest": [("/f", Path("/f")), ("/e", Path("/e")), ("/c", Path("/c"))],
     "wait_timeout": [("1h", 3600.0), ("2h", 7200.0), (90, 90.0)],
     "hash_timeout": [("1m", 60.0), ("2m", 120.0), ("3m", 180.0)],
     "poll_interval": [("1s", 1.0), ("2s", 2.0), (0.5, 0.5)],
@@ -797,6 +797,7 @@ def test_an_empty_dest_is_refused_and_not_the_current_directory(text: str) -> No
 def test_a_dest_with_a_nul_byte_is_refused(config: Callable[[str], str]) -> None:
     said = refusal(lambda: dest(Values({"config": config('dest = "/a\\u0000b"')}, {})))
     assert said.startswith("dest in the configuration file")
+    assert "NUL" in said
     assert said.isprintable()
 
 
