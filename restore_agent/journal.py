@@ -10,7 +10,9 @@ import asyncio
 import fcntl
 import json
 import os
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ STATE_DIRECTORY = ".restore-agent"
 JOURNAL = "journal.jsonl"
 STATUS = "status.json"
 LOCK = "lock"
+_GLANCES = 10
 SCHEMA = "restore-agent/journal/1"
 STATUS_SCHEMA = "restore-agent/status/1"
 
@@ -50,7 +53,7 @@ class Lock:
         with errors_of_dest("take the lock in DEST"):
             descriptor = state.open_file(LOCK, os.O_RDWR | os.O_CREAT)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _exclusively(descriptor)
             except BlockingIOError:
                 os.close(descriptor)
                 raise Held(f"another run holds {state.path.parent}", spent=False) from None
@@ -78,6 +81,15 @@ class Lock:
     def release(self) -> None:
         """Let the lock go; the file stays, so that no two runs ever lock different files."""
         os.close(self._fd)
+
+
+def _exclusively(descriptor: int) -> None:
+    """Lock, with a little patience: whoever asks whether the lock is held shares it for a moment."""
+    for _ in range(_GLANCES):
+        with suppress(BlockingIOError):
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.02)
+    return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 # ---------------------------------------------------------------- ledger

@@ -124,10 +124,11 @@ class Verification:
         async with OpsManager(self._connection, server_clock, self._redactor) as api:
             try:
                 watch = await first_reading(api, target, self._clock, self._poll_interval, empty_will_do=True)
-                self._jobs = watch.jobs
+                self._jobs, forgotten = watch.jobs, None if watch.jobs else "Ops Manager lists no job of the batch"
             except NotFound as error:
-                text = f"{error.message}; proving by the receipt alone"
-                self._reporter.report(Notice("warning", text))
+                forgotten = error.message
+        if forgotten:
+            self._reporter.report(Notice("warning", f"{forgotten}; proving by the receipt alone"))
 
     def _target(self, known: Receipt) -> Target:
         group = known.group_id or self._given.get("group_id")

@@ -575,7 +575,7 @@ def test_32_when_the_api_fails_for_good_while_a_hash_is_awaited(
 
     def fail() -> None:
         wait_until(lambda: any(request.completed for request in deliveries(sim)))
-        wait_until(lambda: any(line["fact"] == "whole" for line in journal_in(dest)))
+        wait_until(lambda: any(line.get("fact") == "whole" for line in journal_in(dest)))
         sim.set_faults("hash=late:3600", "api-503=always")
 
     with meanwhile(fail):
