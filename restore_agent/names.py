@@ -36,7 +36,7 @@ def _shortened(name: str) -> str:
 
 def _without_suffix(name: str) -> str:
     while name.endswith((PART, UNPROVEN, MISMATCH)):
-        name = name.rsplit(".", 1)[0]
+        name = name.rsplit(".", 1)[0].rstrip()
     return name
 
 

@@ -254,7 +254,12 @@ def meanwhile(action: Callable[[], object]) -> Iterator[None]:
 
     thread = threading.Thread(target=act, daemon=True)
     thread.start()
-    yield
+    try:
+        yield
+    except BaseException as failure:
+        if problems:  # most likely why the body failed
+            raise problems[0] from failure
+        raise
     thread.join(PATIENCE)
     assert not thread.is_alive(), "what should have happened meanwhile did not end"
     if problems:
