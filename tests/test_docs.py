@@ -53,7 +53,9 @@ def test_every_option_of_a_command_is_in_the_readme(name: str) -> None:
 
 
 def test_every_documented_option_exists() -> None:
-    documented = {name for name in documented_first_column(section("Options and configuration")) if name.startswith("--")}
+    documented = {
+        name for name in documented_first_column(section("Options and configuration")) if name.startswith("--")
+    }
     assert documented == flags_of(cli.commands["run"])
 
 
