@@ -1,0 +1,409 @@
+"""Power loss: record what the agent does to the disk, make every state that a power loss may leave, run it again on each.
+
+`python -m tests.torture --power-loss` tries all states of all scenarios; `tests/test_power_loss.py` a seeded sample.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from restore_agent.cli import main as agent_main
+from restore_agent.simulator import Job, Simulator
+
+from . import checks
+from .crash import State, Tree, crash_states
+from .process import Ended
+from .trace import Op, Recorder
+from .witness import STATE, Violation, Witness, attempts_in, final_names, journal_lines
+
+PROGRAM = ("-m", "restore_agent")
+QUICK = ("--poll-interval=0.05s", "--wait-timeout=5s", "--hash-timeout=0.3s", "--stall-timeout=5s", "--output=json")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Runs that are recorded one after the other: each with its server's faults, and the exit code it must have."""
+
+    name: str
+    runs: tuple[tuple[str, int], ...]
+    shards: int = 0
+    archive_size: int = 24 << 10
+    commands: tuple[str, ...] = ()
+
+
+SCENARIOS = (
+    Scenario("two archives, one of them cut and resumed", (("cut=60%@0 range=honour max-downloads=3 drip=60k", 0),), 1),
+    Scenario(
+        "a cut, then another version from the start",
+        (("cut=70% range=honour etag-changes different-bytes max-downloads=4 drip=60k", 0),),
+    ),
+    Scenario("unproven, then proven by a later run", (("hash=never", 10), ("", 0))),
+    Scenario("unproven, then promoted by verify", (("hash=never", 10), ("", 0)), commands=("run", "verify")),
+    Scenario(
+        "a mismatch, quarantined, then fetched again",
+        (("damaged=1 max-downloads=3", 11), ("damaged=1 max-downloads=3", 0)),
+    ),
+    Scenario("cut without a resume", (("cut=50% max-downloads=3 drip=60k", 0),)),
+    Scenario("run again after success", (("", 0), ("", 0))),
+)
+"""What is recorded. Every one ends in success, so that the end of each is the whole way."""
+
+
+@dataclass
+class Tally:
+    """What was tried, and what was violated."""
+
+    points: int = 0
+    states: int = 0
+    restarts: int = 0
+    violations: list[str] = field(default_factory=list)
+    by_label: Counter[str] = field(default_factory=Counter)
+
+
+# ---------------------------------------------------------------- recording
+
+
+def start(scenario: Scenario, faults: str) -> Simulator:
+    """A simulator with the ids and archives that all of this scenario have."""
+    return Simulator(shards=scenario.shards, archive_size=scenario.archive_size, faults=faults.split())
+
+
+def _mended(faults: str) -> str:
+    """The same server without what spoils an attempt, so that the next one goes well."""
+    return " ".join(fault for fault in faults.split() if not fault.startswith(("cut", "damaged", "drip", "max-")))
+
+
+def options(simulator: Simulator, dest: Path, key: Path) -> list[str]:
+    """The command line of `run` that reaches a simulator."""
+    hello = simulator.hello
+    key.touch(mode=0o600)
+    key.write_text(hello["private_key"] + "\n")
+    found = [f"--url={hello['url']}", f"--public-key={hello['public_key']}", f"--private-key-file={key}"]
+    found += [f"--group-id={hello['group_id']}", f"--cluster-id={hello['cluster_id']}", f"--dest={dest}"]
+    if hello["batch_id"]:
+        return [*found, f"--batch-id={hello['batch_id']}", *QUICK]
+    return [*found, *(f"--job-id={job_id}" for job_id in hello["job_ids"]), *QUICK]
+
+
+def verify_options(arguments: Sequence[str]) -> list[str]:
+    """Those of them that `verify` takes."""
+    wanted = ("--url", "--public", "--private", "--group", "--cluster", "--batch", "--dest", "--poll", "--output")
+    return [argument for argument in arguments if argument.startswith(wanted)]
+
+
+@dataclass
+class Recording:
+    """The operations of a scenario; `whole_at` and `faults_at` tell what the server was like at each of them."""
+
+    scenario: Scenario
+    ops: list[Op]
+    ends: list[int]
+    faults: list[str]
+    archives: dict[str, set[str]]
+
+    def run_at(self, point: int) -> int:
+        """Which run an operation belongs to."""
+        return next(number for number, end in enumerate(self.ends) if point <= end)
+
+    def gets_before(self, point: int) -> Counter[str]:
+        """How many GETs of each job had been sent."""
+        return Counter(op.name for op in self.ops[:point] if op.kind == "get")
+
+    def whole_before(self, point: int) -> set[str]:
+        """The jobs of which a whole body had come, by the journal that the run wrote."""
+        lines = [line for op in self.ops[:point] if op.kind == "write" for line in op.data.splitlines()]
+        return {fact["job_id"] for fact in _facts(lines) if fact.get("fact") == "whole"}
+
+    def said_before(self, point: int) -> bytes:
+        """What had been said on standard output by the run of this operation."""
+        run = self.run_at(point)
+        begin = self.ends[run - 1] if run else 0
+        return b"".join(op.data for op in self.ops[begin:point] if op.kind == "said")
+
+
+def _facts(lines: Sequence[bytes]) -> Iterator[checks.Json]:
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            fact = json.loads(line)
+            if isinstance(fact, dict):
+                yield fact
+
+
+def record(scenario: Scenario, work: Path, program: Sequence[str] = PROGRAM) -> tuple[Recording, Path]:
+    """Record a scenario; the recording and the root of the final tree. AssertionError when a run ends otherwise."""
+    root = work / "root"
+    root.mkdir()
+    recorder = Recorder(root, work)
+    archives: dict[str, set[str]] = {}
+    before: list[Job] = []
+    for number, (faults, code) in enumerate(scenario.runs):
+        with start(scenario, faults) as simulator:
+            _carry_over(before, simulator)
+            arguments = options(simulator, root / "restore", work / "key")
+            command = scenario.commands[number] if scenario.commands else "run"
+            given = [command, *(arguments if command == "run" else verify_options(arguments))]
+            ended = recorder.run(given, environment(work), program)
+            assert ended == code, f"{scenario.name}: run {number} ended with {ended}, not {code}: {simulator.dump()}"
+            for job in simulator.jobs:
+                archives.setdefault(job.id, set()).update(job.archive(n).sha1 for n in range(max(1, job.attempts)))
+            before = simulator.jobs
+    return Recording(scenario, recorder.ops, recorder.ends, [faults for faults, _ in scenario.runs], archives), root
+
+
+def _carry_over(before: Sequence[Job], simulator: Simulator) -> None:
+    for old, new in zip(before, simulator.jobs, strict=False):
+        new.attempts, new.downloads, new.completed = old.attempts, old.downloads, old.completed
+        new.completed_at, new.sha1 = old.completed_at, old.sha1
+        new.max_downloads = max(new.max_downloads, old.max_downloads)
+
+
+def environment(home: Path) -> dict[str, str]:
+    """What the agents see of this host's environment."""
+    keep = {"PATH": os.environ.get("PATH", ""), "HOME": str(home), "LANG": "C.UTF-8"}
+    keep |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**keep, "SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
+
+
+# ---------------------------------------------------------------- one state
+
+
+def build(tree: Tree, place: Path) -> None:
+    """Make a tree on disk, for its user only."""
+    place.mkdir(mode=0o700)
+    for name, item in tree.items():
+        if isinstance(item, dict):
+            build(item, place / name)
+        else:
+            (place / name).touch(mode=0o600)
+            (place / name).write_bytes(item)
+
+
+def try_state(recording: Recording, state: State, work: Path, *, generous: bool) -> list[Violation]:
+    """Make one state and run the agent on it; what does not hold. `generous`: one more download is left, else none."""
+    place = Path(tempfile.mkdtemp(prefix="state-", dir=work))
+    try:
+        build(state.tree, place / "root")
+        dest = place / "root" / "restore"
+        with start(recording.scenario, _mended(recording.faults[-1])) as simulator:
+            _set_back(simulator, recording, state.point, generous=generous)
+            witness = Witness(simulator, dest)
+            witness.earlier.update(recording.gets_before(state.point))
+            found = [*_check_state(recording, state, dest)]
+            _vouch_for_the_worst(dest)
+            bent = "damaged" in recording.faults[0] and recording.whole_before(state.point)
+            spoilt = frozenset({11}) if bent else frozenset()  # what came first was damaged, and may be judged again
+            return found or [*_restart(simulator, witness, dest, place, generous=generous, spoilt=spoilt)]
+    finally:
+        shutil.rmtree(place)
+
+
+def _set_back(simulator: Simulator, recording: Recording, point: int, *, generous: bool) -> None:
+    """Make a server what the power loss left: what it had counted, and which archives it had sent whole."""
+    gets, whole = recording.gets_before(point), recording.whole_before(point)
+    for job in simulator.jobs:
+        job.attempts = job.downloads = gets[job.id]
+        job.max_downloads = max(1, gets[job.id] + generous)
+        if job.id in whole:
+            job.completed, job.sha1 = 1, job.archive(max(0, gets[job.id] - 1)).sha1
+            job.completed_at = simulator.clock.now()
+
+
+def _check_state(recording: Recording, state: State, dest: Path) -> Iterator[Violation]:
+    """What must hold on the disk itself, before anybody mends it."""
+    known = set().union(*recording.archives.values())
+    for name in final_names(dest):
+        if checks.sha1_of(dest / name) not in known:
+            yield Violation("a final name holds published bytes", f"{name} after a power loss")
+    lines = journal_lines(dest)
+    for job_id, seen in recording.gets_before(state.point).items():
+        if (owned := attempts_in(lines, job_id)) < seen:
+            yield Violation("a journal line before every GET", f"{job_id}: {seen} GETs, {owned} after a power loss")
+    said = checks.result_of(Ended(0, recording.said_before(state.point), b""))
+    if said is not None:
+        yield from _check_promised(said, dest)
+    yield from _check_receipt_file(dest)
+
+
+def _check_promised(said: checks.Json, dest: Path) -> Iterator[Violation]:
+    """What the last line has promised is durable."""
+    for record_ in said["archives"]:
+        path = dest / os.path.basename(record_["path"]) if record_["path"] else None
+        if path and (not path.is_file() or checks.sha1_of(path) != record_["sha1"]):
+            yield Violation("what was said is durable", f"{path.name} is not there after a power loss")
+    if not (dest / "receipt.json").is_file():
+        yield Violation("what was said is durable", "no receipt after a power loss")
+
+
+def _check_receipt_file(dest: Path) -> Iterator[Violation]:
+    """A receipt is whole, and an archive that it calls verified is there; so is one in SHA1SUMS."""
+    try:
+        raw = (dest / "receipt.json").read_bytes()
+    except OSError:
+        raw = b'{"archives": []}'
+    try:
+        verified = [r for r in json.loads(raw)["archives"] if r["verdict"] == "verified"]
+    except ValueError:
+        yield Violation("the receipt reads", f"{len(raw)} bytes after a power loss")
+        return
+    for entry in verified:
+        path = dest / entry["file_name"]
+        if not path.is_file() or checks.sha1_of(path) != entry["sha1"]:
+            yield Violation("the receipt tells the truth", f"{entry['file_name']} after a power loss")
+    sums = dest / "SHA1SUMS"
+    for line in sums.read_text("latin-1").splitlines() if sums.is_file() else ():
+        path = dest / line[42:]
+        if not path.is_file() or checks.sha1_of(path) != line[:40]:
+            yield Violation("SHA1SUMS tells the truth", f"{line!r} after a power loss")
+
+
+def _vouch_for_the_worst(dest: Path) -> None:
+    """Make the journal's identities those of the files as they lie here: a real disk would keep inodes and times.
+
+    And let it have been written in another boot of the host.
+    """
+    path = dest / STATE / "journal.jsonl"
+    if not path.is_file():
+        return
+    names: dict[str, str] = {}
+    changed = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        fact = next(_facts([line]), {})
+        if fact.get("fact") == "proven":
+            names[fact["job_id"]] = fact["file_name"]
+        if "boot" in fact and line.endswith(b"\n"):
+            line = json.dumps(fact | {"boot": "the-one-before"}, separators=(",", ":")).encode() + b"\n"
+        final = dest / names.get(fact.get("job_id", ""), "none")
+        if fact.get("fact") == "published" and line.endswith(b"\n") and final.is_file():
+            status = final.stat()
+            fact |= {"inode": status.st_ino, "changed_ns": status.st_ctime_ns}
+            line = json.dumps(fact, separators=(",", ":")).encode() + b"\n"
+        changed.append(line)
+    path.write_bytes(b"".join(changed))
+
+
+def _restart(simulator: Simulator, witness: Witness, dest: Path, place: Path, *, generous: bool) -> Iterator[Violation]:
+    arguments = options(simulator, dest, place / "key")
+    had_status = (dest / STATE / "status.json").is_file()
+    status = call(["status", f"--dest={dest}", "--output=json"])
+    if status.code not in (0, 41, 42) or (had_status and status.code):
+        yield Violation("the status can be asked for", f"{status.code}: {status.out.decode()[-300:]}")
+    wholes = {job.id: _is_whole_somewhere(job, dest) for job in simulator.jobs}
+    witness.run += 1
+    ended = call(["run", *arguments])
+    witness.look()
+    yield from witness.violations
+    yield from checks.check_output(ended)
+    yield from checks.check_leftovers(dest)
+    yield from checks.check_receipt(dest, ended, witness, 1)
+    yield from checks.check_finals(dest, ended)
+    yield from checks.check_status(dest, ended)
+    yield from checks.check_secrets([("output", ended.out + ended.err), *checks.texts_below(dest)], simulator.secrets)
+    records = {r["job_id"]: r for r in (checks.result_of(ended) or {"archives": []})["archives"]}
+    for job in simulator.jobs:
+        code = records.get(job.id, {}).get("exit_code")
+        right = {0} if generous or wholes[job.id] or not witness.earlier[job.id] else {23}
+        if code not in right | spoilt:
+            told = f"{code} ({records.get(job.id, {}).get('reason')}), right is {sorted(right)}"
+            yield Violation("every archive that can be had is had, else the code is right", f"{job.id}: {told}")
+
+
+def _is_whole_somewhere(job: Job, dest: Path) -> bool:
+    """Whether DEST holds a whole archive under any name, of which the server publishes the hash."""
+    names = [path for path in dest.glob("*") if path.is_file() and path.name.startswith(job.archive_name)]
+    return job.sha1 is not None and any(checks.sha1_of(path) == job.sha1 for path in names)
+
+
+def call(arguments: Sequence[str]) -> Ended:
+    """The command line in this process, which is quick."""
+    out, err = io.StringIO(), io.StringIO()
+    code: int | None = None
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            agent_main(list(arguments))
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+    return Ended(code, out.getvalue().encode(), err.getvalue().encode())
+
+
+# ---------------------------------------------------------------- all of them
+
+
+def enumerate_states(
+    scenario: Scenario,
+    work: Path,
+    *,
+    sample: int | None = None,
+    seed: int = 1,
+    share: tuple[int, int] = (0, 1),
+    program: Sequence[str] = PROGRAM,
+) -> Tally:
+    """Record a scenario and try its states, all or a seeded sample of them, each with and without a download left.
+
+    `share` (number, of how many) takes every so-maniest state only, so that several processes can divide the work.
+    """
+    os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
+    place = Path(tempfile.mkdtemp(prefix="power-loss-", dir=work))
+    recording, _ = record(scenario, place, program)
+    states = list(crash_states(recording.ops))
+    tally = Tally(points=len(recording.ops), states=len(states))
+    if sample is not None and sample < len(states):
+        states = sorted(random.Random(seed).sample(states, sample), key=lambda state: state.point)
+    for state in states[share[0] :: share[1]]:
+        for generous in (True, False):
+            tally.restarts += 1
+            found = try_state(recording, state, place, generous=generous)
+            where = f"{scenario.name}; after {state.point} ({recording.ops[state.point - 1]}); {state.label}"
+            left = "a download left" if generous else "no download left"
+            tally.violations += [f"{violation} [{where}; {left}]" for violation in found]
+            tally.by_label.update(violation.invariant for violation in found)
+    shutil.rmtree(place)
+    return tally
+
+
+def _part_of(number: int, share: tuple[int, int], sample: int | None, seed: int) -> Tally:
+    with tempfile.TemporaryDirectory(prefix="torture-") as work:
+        return enumerate_states(SCENARIOS[number], Path(work), sample=sample, seed=seed, share=share)
+
+
+def main(seed: int, jobs: int, sample: int | None = None) -> int:
+    """Every state of every scenario; figures on stdout, 1 when anything was violated."""
+    began, totals = time.monotonic(), Tally()
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        running = [
+            [pool.submit(_part_of, number, (part, jobs), sample, seed) for part in range(jobs)]
+            for number in range(len(SCENARIOS))
+        ]
+        for scenario, parts in zip(SCENARIOS, running, strict=True):
+            tallies = [part.result() for part in parts]
+            _tell(scenario, tallies)
+            totals.points += tallies[0].points
+            totals.states += tallies[0].states
+            totals.restarts += sum(tally.restarts for tally in tallies)
+            totals.violations += [violation for tally in tallies for violation in tally.violations]
+    print(f"operations {totals.points}, crash states {totals.states}, restarts {totals.restarts}")
+    print(f"violations {len(totals.violations)}, seconds {time.monotonic() - began:.0f}")
+    return 1 if totals.violations else 0
+
+
+def _tell(scenario: Scenario, tallies: Sequence[Tally]) -> None:
+    restarts = sum(tally.restarts for tally in tallies)
+    figures = f"{tallies[0].points} operations, {tallies[0].states} states, {restarts} restarts"
+    print(f"{scenario.name}: {figures}", flush=True)
+    kinds = sum((tally.by_label for tally in tallies), Counter[str]())
+    for kind, count in kinds.items():
+        example = next(violation for tally in tallies for violation in tally.violations if violation.startswith(kind))
+        print(f"  {count} times: {example[:900]}", flush=True)

@@ -1,0 +1,100 @@
+"""The real command line as a process of its own: started, interrupted, waited for, and never left behind."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from .draw import Interruption
+
+LONGEST_RUN = 60.0
+"""Seconds after which a run counts as hanging. The slowest behaviours drawn are over in a fifth of it."""
+_STEP = 0.003
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended. `code` is negative for a signal that killed it; None for one that had to be."""
+
+    code: int | None
+    out: bytes
+    err: bytes
+    interrupted: bool = False
+
+
+class AgentProcess:
+    """One agent in its own process group, its output in files beside DEST."""
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        home: Path,
+        stem: str,
+        *,
+        program: Sequence[str] = ("-m", "restore_agent"),
+        file_limit: int | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._out, self._err = home / f"{stem}.out", home / f"{stem}.err"
+        keep = {name: os.environ[name] for name in ("PATH", "COVERAGE_PROCESS_START") if name in os.environ}
+        env = {**keep, "HOME": str(home), "TMPDIR": str(home), "SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
+        env |= {
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "LANG": "C.UTF-8",
+        }
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self._process = subprocess.Popen(
+                [sys.executable, *program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**env, **(environment or {})},
+                cwd=home / "cwd",
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+        if file_limit is not None:  # what stands in for a full disk where none can be mounted
+            resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
+
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    def interrupt(self, step: Interruption, happened: Callable[[Interruption], bool]) -> bool:
+        """Wait for the moment of an interruption and send its signal; False when the agent had ended before."""
+        end = time.monotonic() + LONGEST_RUN
+        while not happened(step) and self.running() and time.monotonic() < end:
+            time.sleep(_STEP)
+        until = time.monotonic() + step.delay
+        while self.running() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.01))
+        if not self.running():
+            return False
+        self._process.send_signal(step.signal)
+        return True
+
+    def wait(self, *, interrupted: bool = False) -> Ended:
+        """Wait for the end. A process that hangs is killed, and its code is None."""
+        try:
+            code: int | None = self._process.wait(LONGEST_RUN)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            code = None
+        return Ended(code, self._out.read_bytes(), self._err.read_bytes(), interrupted)
+
+    def leaves_children(self) -> bool:
+        """Whether anything of its process group still runs; that is ended, too."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+            return True
+        return False
