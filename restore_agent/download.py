@@ -152,10 +152,11 @@ class JobRestore:
     async def guarded(self, phase: Callable[[], Any]) -> None:
         """Run a phase; an error of ours settles the archive, whatever the others do."""
         try:
-            await phase()
-        except AttemptFailed as failure:
-            await self._after_failure(failure)
-        except AgentError as error:
+            try:
+                await phase()
+            except AttemptFailed as failure:
+                await self._after_failure(failure)
+        except AgentError as error:  # also one of DEST while a failed attempt was written down
             await self.fail(error)
         finally:
             self.hashing = False
@@ -415,10 +416,17 @@ class JobRestore:
         """Settle with an error; what is on disk stays there."""
         await self.close()
         if error.left is None:
-            kept = self._on_disk(PART) if self.name else 0
-            error.left = f"{self.name}{PART} with {kept} bytes" if kept else "nothing of it"
+            error.left = self._left()
         error.spent = self._sent > 0
         self._settle(self._record(Verdict.FAILED, exit_code=error.exit_code, reason=reason or error.id), error)
+
+    def _left(self) -> str:
+        """What is on disk of an archive that failed, in words."""
+        try:
+            kept = self._on_disk(PART) if self.name else 0
+        except DestError as error:
+            return f"unknown ({error.message})"
+        return f"{self.name}{PART} with {kept} bytes" if kept else "nothing of it"
 
     async def _leave_unproven(self, candidate: Candidate) -> None:
         left = await set_aside(self._all.directory, candidate.name, self._named(), UNPROVEN)

@@ -1,4 +1,4 @@
-"""Power loss: record what the agent does to the disk, make every state that a power loss may leave, run it again on each.
+"""Power loss: record what the agent does to the disk, make every state that may be left, run the agent again on each.
 
 `python -m tests.torture --power-loss` tries all states of all scenarios; `tests/test_power_loss.py` a seeded sample.
 """
@@ -281,17 +281,16 @@ def _vouch_for_the_worst(dest: Path) -> None:
     names: dict[str, str] = {}
     changed = []
     for line in path.read_bytes().splitlines(keepends=True):
-        fact = next(_facts([line]), {})
+        fact = next(_facts([line]), {}) if line.endswith(b"\n") else {}
         if fact.get("fact") == "proven":
             names[fact["job_id"]] = fact["file_name"]
-        if "boot" in fact and line.endswith(b"\n"):
-            line = json.dumps(fact | {"boot": "the-one-before"}, separators=(",", ":")).encode() + b"\n"
         final = dest / names.get(fact.get("job_id", ""), "none")
-        if fact.get("fact") == "published" and line.endswith(b"\n") and final.is_file():
+        if fact.get("fact") == "published" and final.is_file():
             status = final.stat()
             fact |= {"inode": status.st_ino, "changed_ns": status.st_ctime_ns}
-            line = json.dumps(fact, separators=(",", ":")).encode() + b"\n"
-        changed.append(line)
+        if "boot" in fact:
+            fact["boot"] = "the-one-before"
+        changed.append(json.dumps(fact, separators=(",", ":")).encode() + b"\n" if fact else line)
     path.write_bytes(b"".join(changed))
 
 
