@@ -15,12 +15,12 @@ from .archive import Room
 from .batch import Batch
 from .delivery import Deliveries
 from .download import Surroundings
-from .errors import AgentError, DestError, Stopped, combined_exit_code
+from .errors import AgentError, DestError, ForeignFile, Stopped, combined_exit_code
 from .events import Notice, Reporter, RunStarted
 from .files import Directory, temporary_name
 from .journal import STATE_DIRECTORY, Journal, Lock, StatusFile
 from .names import OWN_NAMES, RECEIPT, SUMS
-from .opsmanager import OpsManager, tls_context
+from .opsmanager import OpsManager
 from .pacing import Clock, RateLimit, ServerClock
 from .receipt import Receipt, Verdict, outcome_of, parse_receipt, rfc3339
 from .redaction import Redactor
@@ -53,6 +53,7 @@ class Agent:
         self._earlier: Receipt | None = None
         self._ops_manager: str | None = None
         self._status_due = 0.0
+        self._writing: asyncio.Task[None] | None = None
 
     def stop(self, stopped: Stopped) -> None:
         """End the run cleanly: transfers are cut, what is on disk is kept. For signal handlers of the loop."""
@@ -74,6 +75,7 @@ class Agent:
             self._read_earlier()
             journal = Journal.open(state)
             stack.callback(journal.close)
+            require_own_sums(self._directory, self._earlier, journal)
             self._status = StatusFile(state, os.getpid(), self._started_at, self._target.batch_id)
             surroundings = await stack.enter_async_context(self._surroundings(journal))
             self._tell_of_start(journal)
@@ -89,7 +91,7 @@ class Agent:
         server_clock = ServerClock(self._clock)
         async with (
             OpsManager(self._connection, server_clock, self._redactor) as api,
-            Deliveries(tls_context(self._connection), self._pace.stall_timeout) as deliveries,
+            Deliveries(api.tls, self._pace.stall_timeout) as deliveries,
         ):
             self._ops_manager = api.origin
             yield Surroundings(
@@ -130,19 +132,26 @@ class Agent:
             raise
         finally:
             await batch.end()
-            self._write_status(final, code)
+            await self._finish_status(final, code)
 
     # ------------------------------------------------------------ writing
 
     def _tick(self) -> None:
         if self._batch and self._clock.monotonic() >= self._status_due:
             self._status_due = self._clock.monotonic() + _STATUS_EVERY
-            self._write_status(self._batch.state())
+            if self._writing is None or self._writing.done():  # a slow disk must not hold up the batch
+                rows = self._status_rows()
+                self._writing = asyncio.ensure_future(asyncio.to_thread(self._write_status, self._batch.state(), rows))
 
-    def _write_status(self, state: str, exit_code: int | None = None) -> None:
+    async def _finish_status(self, state: str, exit_code: int) -> None:
+        if self._writing:
+            await self._writing
+        await asyncio.to_thread(self._write_status, state, self._status_rows(), exit_code)
+
+    def _write_status(self, state: str, rows: list[dict[str, Any]], exit_code: int | None = None) -> None:
         """Replace the status file; on a full or broken disk the archives' own errors tell more than this one."""
         with suppress(DestError):
-            self._status.write(state, self._clock.wall(), self._status_rows(), exit_code)
+            self._status.write(state, self._clock.wall(), rows, exit_code)
 
     def _status_rows(self) -> list[dict[str, Any]]:
         rows = [asdict(row) for row in self._batch.rows()] if self._batch else []
@@ -190,6 +199,13 @@ def require_own_names(directory: Directory) -> None:
     """Raise InTheWay when something that is no regular file stands where the agent will write its own."""
     for name in OWN_NAMES:
         directory.find_file(name)
+
+
+def require_own_sums(directory: Directory, earlier: Receipt | None, journal: Journal) -> None:
+    """Raise ForeignFile when there is a SHA1SUMS although this agent never proved anything here."""
+    proven = any(entry.proven for entry in journal.entries().values())
+    if earlier is None and not proven and directory.find(SUMS):
+        raise ForeignFile(f"a {SUMS} stands in DEST that this agent did not write", archive=SUMS, spent=False)
 
 
 def write_receipt(directory: Directory, receipt: Receipt) -> None:

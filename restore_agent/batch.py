@@ -80,7 +80,7 @@ class Batch:
                 self._check_jobs_belong_here()
                 self._admit()
                 self._start_phases()
-                await self._keep_hash_time()
+                await self._keep_hash_time(wait)
                 await self._judge_waiting(wait)
                 self._raise_trouble(wait)
                 if self._complete(wait):
@@ -199,13 +199,14 @@ class Batch:
 
     # ------------------------------------------------------------ judging
 
-    async def _keep_hash_time(self) -> None:
+    async def _keep_hash_time(self, wait: Deadline) -> None:
         """--hash-timeout runs from the moment when no download is under way and none is to come.
 
         When it is over, Ops Manager is asked once more: only its answer, not its silence, is a word about hashes.
         """
         restores = self._restores.values()
-        if not restores or any(restore.may_still_fetch() for restore in restores):
+        awaited = len(self._watch.jobs) < (self._target.expect_jobs or 0) and not wait.passed()
+        if awaited or not restores or any(restore.may_still_fetch() for restore in restores):
             self._hash_deadline = self._last_word = None
             self._all.hash_time_over.clear()
         elif self._hash_deadline is None:

@@ -130,13 +130,13 @@ class Directory:
     def write_atomically(self, name: str, data: bytes, *, durable: bool = True) -> None:
         """Replace a file as a whole: temporary file, fsync, rename, fsync of the directory. Raises DestError.
 
-        With `durable` off the two fsyncs are left out: readers still never see half a file, but a power loss may.
+        With `durable` off the directory is not synced: after a power loss the file may be the one before, never half.
         """
         temporary = temporary_name(name)
         with errors_of_dest(f"write {name}"):
             self._remove_if_there(temporary)
             try:
-                self._write_new(temporary, data, durable=durable)
+                self._write_new(temporary, data)
                 os.replace(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
             except OSError:
                 with suppress(OSError):
@@ -145,14 +145,13 @@ class Directory:
             if durable:
                 os.fsync(self._fd)
 
-    def _write_new(self, name: str, data: bytes, *, durable: bool) -> None:
+    def _write_new(self, name: str, data: bytes) -> None:
         descriptor = self.open_file(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             rest = memoryview(data)
             while rest:
                 rest = rest[file.write(rest) or 0 :]
-            if durable:
-                os.fsync(file.fileno())
+            os.fsync(file.fileno())
 
     def sync_file(self, name: str) -> None:
         """Make a file private and durable. Raises DestError; then what the kernel still shows of it proves nothing."""

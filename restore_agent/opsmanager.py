@@ -42,6 +42,7 @@ PAGE_SIZE = 100  # what every version of Ops Manager serves; newer ones allow 50
 _ANSWER_LIMIT = 32 << 20  # bytes of one answer; 500 jobs are about 1 MiB
 _REQUEST_TIME = 60.0  # seconds for one whole exchange, however slowly it drips
 _MOST_PAGES = 100  # of 100 jobs: far above any cluster, so a list that goes on is not a batch
+_MOST_CHALLENGES = 6
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
 
 
@@ -98,19 +99,21 @@ class DigestAuth(httpx.Auth):
         self._count = 0
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send with the nonce at hand; on a new challenge, once more with the new one."""
-        tried = self._challenge
-        if tried:
-            request.headers["Authorization"] = self._answer(request, tried)
-        response = yield request
-        if response.status_code != 401:
-            return
-        challenge = _challenge(response.headers.get_list("WWW-Authenticate"))
-        if challenge is None or (tried and not challenge.stale and challenge.nonce == tried.nonce):
-            return
-        self._challenge, self._count = challenge, 0
-        request.headers["Authorization"] = self._answer(request, challenge)
-        yield request
+        """Send with the nonce at hand; on a new challenge again with that, until a fresh nonce is refused for good.
+
+        More than one new nonce can be needed: requests share it, and a server may let each live for one of them.
+        """
+        fresh = False  # whether the nonce that was tried came in answer to this very request
+        for _ in range(_MOST_CHALLENGES):
+            if self._challenge:
+                request.headers["Authorization"] = self._answer(request, self._challenge)
+            response = yield request
+            if response.status_code != 401:
+                return
+            challenge = _challenge(response.headers.get_list("WWW-Authenticate"))
+            if challenge is None or (fresh and not challenge.stale):
+                return
+            self._challenge, self._count, fresh = challenge, 0, True
 
     def _answer(self, request: httpx.Request, challenge: _Challenge) -> str:
         self._count += 1
@@ -193,7 +196,7 @@ def _escaped(value: str) -> str:
 
 
 class OpsManager:
-    """Ops Manager's restore jobs. Use as an async context manager.
+    """Ops Manager's restore jobs. Use as an async context manager. `origin` and `tls` tell how it is reached.
 
     Every method raises AccessRefused, NotFound, RedirectRefused, TlsError, or a PassingApiError.
     """
@@ -205,9 +208,10 @@ class OpsManager:
         self._base = connection.url + API_PATH
         parts = urlsplit(connection.url)
         self.origin = f"{parts.scheme}://{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+        self.tls = tls_context(connection)
         self._client = httpx.AsyncClient(
             auth=DigestAuth(connection, redactor),
-            verify=tls_context(connection),
+            verify=self.tls,
             timeout=_TIMEOUT,
             follow_redirects=False,
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT},

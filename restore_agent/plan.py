@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .agent import require_own_names
+from .agent import require_own_names, require_own_sums
 from .archive import Room, digest_of
 from .errors import (
     AgentError,
@@ -176,6 +176,7 @@ class Plan:
             self._earlier = parse_receipt(raw)
             if self._target.batch_id:
                 self._earlier.require_same_restore(self._target.batch_id)
+        require_own_sums(where, self._earlier, self._journal)
 
     def _check_space(self, rows: tuple[Planned, ...]) -> None:
         downloads = [row for row in rows if row.step == "download"]

@@ -281,7 +281,13 @@ def a_file_for_the_state(dest: Path, name: str) -> None:
     (dest / ".restore-agent").write_text("")
 
 
+def sums_of_somebody_else(dest: Path, _: str) -> None:
+    dest.mkdir()
+    (dest / "SHA1SUMS").write_text("somebody's own list\n")
+
+
 IN_DEST = [
+    sums_of_somebody_else,
     a_foreign_file,
     a_link_at_the_final_name,
     a_directory_at_the_part,

@@ -717,6 +717,24 @@ def test_42_when_a_file_appears_at_the_final_name_during_the_download(
     assert len(deliveries(sim)) == 1
 
 
+def test_42_when_a_list_of_sums_stands_in_dest_that_the_agent_did_not_write(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    dest.mkdir()
+    (dest / "SHA1SUMS").write_text("somebody's own list\n")
+    sim = simulator()
+    ended_with(restore(sim), 42, "foreign-file")
+    assert (dest / "SHA1SUMS").read_text() == "somebody's own list\n"
+    assert deliveries(sim) == []
+
+
+def test_the_hash_time_does_not_begin_while_jobs_are_expected_that_are_not_listed_yet(
+    simulator: StartSimulator, restore: Restore
+) -> None:
+    sim = simulator("appears-after=1@1", "hash=late:0.8@0", shards=1)
+    ended_with(restore(sim, "--expect-jobs=2", "--hash-timeout=0.2s", "--wait-timeout=20s"), 0)
+
+
 def test_42_when_dest_holds_the_receipt_of_another_batch(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
