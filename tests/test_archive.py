@@ -141,7 +141,7 @@ def assert_safe(name: str) -> None:
     assert os.path.basename(os.path.normpath(f"/dest/{name}")) == name
 
 
-@hypothesis_settings(deadline=None, max_examples=200)
+@hypothesis_settings(deadline=None, max_examples=100)
 @given(served_names, job_ids)
 @example(". .restore-agent", "j1")
 @example("x" * 245 + " .tar.gz", "j1")
@@ -150,7 +150,7 @@ def test_no_served_name_is_unsafe(served_as: str, job_id: str) -> None:
     assert_safe(safe_name(served_as, job_id))
 
 
-@hypothesis_settings(deadline=None, max_examples=200)
+@hypothesis_settings(deadline=None, max_examples=100)
 @given(served_names, job_ids)
 @example(". .restore-agent", "j1")
 def test_a_safe_name_stays_as_it_is_when_a_later_run_reads_it_again(served_as: str, job_id: str) -> None:
@@ -232,7 +232,7 @@ def test_an_archive_never_lands_on_another_one(groups: tuple[dict[str, str], ...
     assert_apart(names_of(*groups))
 
 
-@hypothesis_settings(deadline=None, max_examples=200)
+@hypothesis_settings(deadline=None, max_examples=100)
 @given(st.lists(st.dictionaries(job_ids, served_names, max_size=4), max_size=3))
 def test_no_archive_ever_lands_on_another_one_or_on_a_file_of_the_agent(wanted: list[dict[str, str]]) -> None:
     names = names_of(*wanted)

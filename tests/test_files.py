@@ -395,9 +395,10 @@ def test_when_a_write_fails_the_old_file_stays(call: str, dest: Directory, monke
         broken.setattr(os, call, full)
         with pytest.raises(NoSpace):
             dest.write_atomically("a", b"new")
+    assert dest.names() == ["a"]
     assert dest.read("a") == b"old"
     dest.write_atomically("a", b"new")
-    assert dest.names() == ["a"]
+    assert dest.read("a") == b"new"
 
 
 def test_when_dest_cannot_be_written_nothing_changes(dest: Directory) -> None:

@@ -550,7 +550,7 @@ documents = objects(
 )
 
 
-@hypothesis_settings(deadline=None, max_examples=100)
+@hypothesis_settings(deadline=None, max_examples=75)
 @given(anything | documents)
 def test_whatever_the_api_sends_is_a_job_or_no_job(sent: object) -> None:
     try:
@@ -562,7 +562,7 @@ def test_whatever_the_api_sends_is_a_job_or_no_job(sent: object) -> None:
     assert job.link is None or str(job.link)
 
 
-@hypothesis_settings(deadline=None, max_examples=300)
+@hypothesis_settings(deadline=None, max_examples=75)
 @given(urls)
 def test_a_link_that_is_taken_goes_to_an_http_host_without_credentials(url: str) -> None:
     link = link_of(url=url)

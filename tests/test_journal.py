@@ -450,6 +450,7 @@ def test_a_whole_line_that_does_not_read_is_an_error_and_left_as_it_is(
         {"fact": "answered", **ANSWERED, "total": "many"},
         {"fact": "whole", **WHOLE, "sha1": [SHA1]},
         {"fact": "proven", **PROVEN, "file_name": None},
+        {"fact": "whole", **WHOLE, "seconds": "long"},
         {"fact": "published", **PUBLISHED, "inode": "7"},
         {"fact": "synced", "offset": True},
         {"fact": "answered", **ANSWERED, "boot": 5},
@@ -462,6 +463,14 @@ def test_a_fact_of_the_wrong_type_is_damage_too(fact: dict[str, Any], state: Dir
         file.write(json.dumps({**fact, "job_id": "j1"}).encode() + b"\n")
     with pytest.raises(RecordUnreadable):
         Journal.peek(state)
+
+
+@pytest.mark.parametrize("first", [b"", b"no json", b"\0" * 40, b"[" * 100_000], ids=lambda first: repr(first[:20]))
+def test_a_journal_whose_first_line_does_not_read_is_damaged(first: bytes, state: Directory) -> None:
+    journal_file(state).write_bytes(first + b"\n")
+    with pytest.raises(RecordUnreadable, match="damaged at line 1"):
+        Journal.open(state)
+    assert journal_file(state).read_bytes() == first + b"\n"
 
 
 def test_a_journal_without_a_schema_is_not_ours(state: Directory) -> None:
@@ -510,7 +519,7 @@ near_journals = st.lists(near_facts | anything, max_size=4).map(
 )
 
 
-@hypothesis_settings(deadline=None, max_examples=75, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(raw=st.binary(max_size=200) | near_journals | near_journals.flatmap(lambda raw: st.just(raw[:-3])))
 def test_whatever_stands_in_the_journal_it_is_read_or_refused(state: Directory, raw: bytes) -> None:
     journal_file(state).write_bytes(raw)
@@ -683,18 +692,18 @@ def test_a_status_that_a_power_loss_left_empty_is_none(raw: bytes, state: Direct
 
 
 def test_only_the_last_status_of_a_run_must_last(state: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[int] = []
+    names: list[str] = []
     fsync = os.fsync
 
     def watched(descriptor: int) -> None:
         fsync(descriptor)
-        synced.append(descriptor)
+        names.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
 
     monkeypatch.setattr(os, "fsync", watched)
     status_file(state).write("downloading", NOW, [])
-    assert synced == []
+    assert STATE_DIRECTORY not in names
     status_file(state).write("finished", NOW, [], exit_code=0)
-    assert len(synced) == 2
+    assert names[-1] == STATE_DIRECTORY
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def test_retry_after_is_whole_seconds_or_a_date_and_at_most_an_hour(header: str 
     assert retry_after(header, NOON) == seconds
 
 
-@hypothesis_settings(deadline=None, max_examples=150)
+@hypothesis_settings(deadline=None, max_examples=100)
 @given(
     st.text()
     | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,6} [0-9:]{1,9} ([A-Z]{1,4}|[+-][0-9]{1,9})")

@@ -258,11 +258,14 @@ def test_a_receipt_without_a_field_that_is_needed_is_refused(field: str) -> None
         {"archives": [{"job_id": "j1", "verdict": "novel"}]},
         {"archives": [{"job_id": "j1", "verdict": ["verified"]}]},
         {"archives": [{"job_id": "j1", "file_name": 5}]},
+        {"archives": [{"job_id": "j1", "file_name": "../etc/passwd"}]},
+        {"archives": [{"job_id": "j1", "file_name": ".bashrc"}]},
+        {"archives": [{"job_id": "j1", "file_name": "a\nb"}]},
         {"archives": [{"job_id": "j1", "sha1": 5}]},
         {"archives": [{"job_id": "j1", "exit_code": [11]}]},
     ],
 )
-def test_a_receipt_with_a_field_of_the_wrong_type_is_refused(change: dict[str, Any]) -> None:
+def test_a_receipt_with_a_field_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(RecordUnreadable):
         parse_receipt(as_file({**receipt(VERIFIED).to_json(), **change}))
 
@@ -281,7 +284,7 @@ changes = st.fixed_dictionaries(
 )
 
 
-@hypothesis_settings(deadline=None, max_examples=100)
+@hypothesis_settings(deadline=None, max_examples=60)
 @given(st.binary(max_size=200) | changes.map(lambda change: as_file({**receipt(VERIFIED).to_json(), **change})))
 def test_whatever_stands_in_receipt_json_it_is_read_or_refused(raw: bytes) -> None:
     try:

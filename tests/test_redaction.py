@@ -105,7 +105,7 @@ def test_a_secret_from_a_variable_that_is_no_utf_8_is_hidden_too() -> None:
     assert made.clean(f"it is {secret}") == f"it is {HIDDEN}"
 
 
-@hypothesis_settings(deadline=None, max_examples=150)
+@hypothesis_settings(deadline=None, max_examples=75)
 @given(st.lists(st.text(min_size=6, max_size=12), min_size=1, max_size=4), st.text(max_size=10), st.data())
 def test_no_secret_is_left_in_any_text(secrets: list[str], between: str, data: st.DataObject) -> None:
     made = redactor(*secrets)
@@ -152,7 +152,7 @@ def test_long_text_is_cut_with_a_mark() -> None:
     assert printable("x" * 11, limit=10) == "x" * 9 + "…"
 
 
-@hypothesis_settings(deadline=None, max_examples=200)
+@hypothesis_settings(deadline=None, max_examples=75)
 @given(st.text(st.characters(exclude_categories=()), max_size=50), st.integers(1, 60))
 def test_any_text_becomes_one_short_line_that_can_be_written(text: str, limit: int) -> None:
     shown = printable(text, limit)

@@ -473,7 +473,7 @@ any_bytes = (
 )
 
 
-@hypothesis_settings(deadline=None, max_examples=200)
+@hypothesis_settings(deadline=None, max_examples=75)
 @given(any_bytes, chunk_sizes)
 def test_whatever_comes_is_judged_alike_in_whatever_chunks(whole: bytes, sizes: list[int]) -> None:
     finding = find([whole])
@@ -484,7 +484,7 @@ def test_whatever_comes_is_judged_alike_in_whatever_chunks(whole: bytes, sizes: 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0\n"), min_size=1, max_size=150)
 
 
-@hypothesis_settings(deadline=None, max_examples=100)
+@hypothesis_settings(deadline=None, max_examples=75)
 @given(
     st.lists(st.tuples(names, st.binary(max_size=1500)), min_size=1, max_size=5),
     st.sampled_from(["gnu", "pax"]),
