@@ -130,6 +130,9 @@ class Agent:
             code = error.exit_code
             final = "interrupted" if isinstance(error, Stopped) else "finished"
             raise
+        except asyncio.CancelledError:
+            final, code = "interrupted", 143
+            raise
         finally:
             await batch.end()
             await self._finish_status(final, code)

@@ -201,25 +201,26 @@ def _empty_receipt(error: AgentError) -> Receipt:
     )
 
 
-def _run_loop(work: Coroutine[Any, Any, Any], stop: Callable[[Stopped], None] | None = None) -> Any:
+def _run_loop(work: Callable[[], Coroutine[Any, Any, Any]], stop: Callable[[Stopped], None] | None = None) -> Any:
     """Run a coroutine with SIGINT and SIGTERM ending it cleanly: by `stop`, or by cancelling it. Raises Stopped."""
-
     import asyncio
 
     async def guarded() -> Any:
-        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
         stopped: list[Stopped] = []
+        task: asyncio.Task[Any] | None = None
 
         def on_signal(number: signal.Signals) -> None:
             loop.remove_signal_handler(number)  # a second one ends the process at once
             stopped.append(Stopped(f"stopped by {number.name}; what is on disk is kept", exit_code=_SIGNALS[number]))
             if stop:
                 stop(stopped[0])
-            else:
+            elif task:
                 task.cancel()
 
-        for number in _SIGNALS:
+        for number in _SIGNALS:  # before there is any work that a signal could cut in half
             loop.add_signal_handler(number, on_signal, number)
+        task = loop.create_task(work())
         try:
             return await task
         except asyncio.CancelledError:
@@ -262,7 +263,7 @@ def _run_agent(agent: Any, session: _Session) -> int:
     from .events import Finished
 
     session.summary = agent.summary
-    receipt: Receipt = _run_loop(agent.run(), agent.stop)
+    receipt: Receipt = _run_loop(agent.run, agent.stop)
     session.console.report(Finished(receipt))
     return receipt.exit_code
 
@@ -293,7 +294,7 @@ def _plan(session: _Session) -> int:
         connection(values), target(values), pace(values), dest(values), session.console, SystemClock(), session.redactor
     )
     session.summary = lambda error: planning.summary(error.exit_code)
-    receipt, rows = _run_loop(planning.make())
+    receipt, rows = _run_loop(planning.make)
     session.console.report(Finished(receipt, tuple(row.fields() for row in rows)))
     return int(receipt.exit_code)
 
@@ -325,7 +326,7 @@ def _verify(session: _Session) -> int:
     reach = connection(values) if values.get("url") else None
     interval = values.get("poll_interval")
     check = Verification(reach, given, dest(values), interval, session.console, SystemClock(), session.redactor)
-    receipt: Receipt = _run_loop(check.run())
+    receipt: Receipt = _run_loop(check.run)
     session.console.report(Finished(receipt))
     return receipt.exit_code
 

@@ -146,8 +146,9 @@ def _codes_of_a_whole_body(story: JobStory) -> frozenset[int]:
     if story.hash_kind == DIFFERS:
         return frozenset({11, *unowned})
     if story.hash_kind == MATCHES:
-        # a wrong hash from before, that no whole download ever puts right, is a mismatch when its time is over
-        never_right = faults.hash.kind == "early-wrong" and _ends_at_the_end(faults)
+        # a wrong hash that no whole download puts right, or that replaces the right one of a download before a kill,
+        # is a mismatch
+        never_right = faults.hash.kind == "early-wrong" and (_ends_at_the_end(faults) or bool(story.disturbances))
         bent = faults.damaged or faults.trailing_garbage or never_right
         return frozenset({0, *unowned, *({11} if bent or (damaged and unowned) else ())})
     return frozenset({11, unproven} if damaged else {unproven})

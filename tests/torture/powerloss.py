@@ -294,7 +294,9 @@ def _vouch_for_the_worst(dest: Path) -> None:
     path.write_bytes(b"".join(changed))
 
 
-def _restart(simulator: Simulator, witness: Witness, dest: Path, place: Path, *, generous: bool) -> Iterator[Violation]:
+def _restart(
+    simulator: Simulator, witness: Witness, dest: Path, place: Path, *, generous: bool, spoilt: frozenset[int]
+) -> Iterator[Violation]:
     arguments = options(simulator, dest, place / "key")
     had_status = (dest / STATE / "status.json").is_file()
     status = call(["status", f"--dest={dest}", "--output=json"])
@@ -370,6 +372,20 @@ def enumerate_states(
             tally.violations += [f"{violation} [{where}; {left}]" for violation in found]
             tally.by_label.update(violation.invariant for violation in found)
     shutil.rmtree(place)
+    return tally
+
+
+def judge_states(scenario: Scenario, work: Path, program: Sequence[str] = PROGRAM) -> Tally:
+    """Record a scenario and look at all of its states as they lie on the disk, without running the agent on them."""
+    place = Path(tempfile.mkdtemp(prefix="power-loss-", dir=work))
+    recording, _ = record(scenario, place, program)
+    tally = Tally(points=len(recording.ops))
+    for state in crash_states(recording.ops):
+        tally.states += 1
+        root = place / "state"
+        build(state.tree, root)
+        tally.by_label.update(found.invariant for found in _check_state(recording, state, root / "restore"))
+        shutil.rmtree(root)
     return tally
 
 

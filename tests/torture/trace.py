@@ -28,8 +28,7 @@ _CHANGES_NAMES = frozenset(
     ("creat", "link", "linkat", "symlink", "symlinkat", "rmdir", "mknod", "mknodat", "renameat2", "truncate")
 )
 _CHANGES_DATA = frozenset(
-    ("pwrite64", "pwritev", "pwritev2", "writev", "sendfile", "splice", "copy_file_range", "fallocate", "ioctl")
-    + ("dup", "dup2", "dup3")
+    ("pwrite64", "pwritev", "pwritev2", "writev", "sendfile", "splice", "copy_file_range", "fallocate", "dup", "dup2")
 )
 
 
