@@ -1,0 +1,61 @@
+"""Power loss at every point of recorded runs: a seeded sample here, all states in `scripts/torture --power-loss`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torture import crash, powerloss, trace
+from torture.crash import Tree
+from torture.powerloss import SCENARIOS, Scenario
+from torture.trace import ROOT, Op
+
+strace = pytest.mark.skipif(not trace.strace_works(), reason="recording file operations needs strace")
+
+
+def tree_on_disk(place: Path) -> Tree:
+    return {path.name: tree_on_disk(path) if path.is_dir() else path.read_bytes() for path in place.iterdir()}
+
+
+@strace
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_the_recording_sees_every_operation(scenario: Scenario, tmp_path: Path) -> None:
+    recording, root = powerloss.record(scenario, tmp_path)
+    assert crash.final_tree(recording.ops) == tree_on_disk(root)
+    assert len(recording.ops) > 40
+
+
+@strace
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_the_agent_survives_power_loss(scenario: Scenario, tmp_path: Path) -> None:
+    tally = powerloss.enumerate_states(scenario, tmp_path, sample=12, seed=1)
+    assert not tally.violations, "\n".join(tally.violations[:5])
+    assert tally.restarts == 24
+
+
+def states_after(*ops: Op) -> list[Tree]:
+    return [state.tree for state in crash.crash_states(ops) if state.point == len(ops)]
+
+
+MADE = Op("create", 1, ROOT, "a")
+WRITTEN = Op("write", 1, data=b"12345678")
+
+
+def test_what_was_not_synced_may_be_there_or_partly_there_or_zeros_or_lost() -> None:
+    states = [state.tree for state in crash.crash_states((MADE, WRITTEN))]
+    assert all(tree in states for tree in ({"a": b"12345678"}, {"a": b"1234"}, {"a": bytes(8)}, {"a": b""}))
+
+
+def test_a_synced_file_is_whole_but_its_name_may_be_lost() -> None:
+    states = states_after(MADE, WRITTEN, Op("sync", 1), Op("get", name="mark"))
+    assert sorted(states, key=len) == [{}, {"a": b"12345678"}]
+
+
+def test_a_synced_name_stays() -> None:
+    assert states_after(MADE, WRITTEN, Op("sync", 1), Op("sync", ROOT), Op("get", name="mark")) == [{"a": b"12345678"}]
+
+
+def test_a_rename_is_there_or_not_and_never_half() -> None:
+    durable = [MADE, WRITTEN, Op("sync", 1), Op("sync", ROOT), Op("get", name="mark")]
+    states = states_after(*durable, Op("rename", 1, ROOT, "a", ROOT, "b"), Op("get", name="mark"))
+    assert sorted(map(list, states)) == [["a"], ["b"]]

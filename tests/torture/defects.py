@@ -1,0 +1,141 @@
+"""Defects planted on purpose: the agent with one thing broken, to show that each invariant would catch it.
+
+`program(name)` is what to run instead of `-m restore_agent`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def program(name: str) -> tuple[str, str]:
+    """The arguments of a Python that runs the agent with this defect."""
+    return "-c", f"from {__name__} import run_with; run_with({name!r})"
+
+
+def run_with(name: str) -> None:
+    """Break the agent, then run its command line."""
+    from restore_agent.cli import main
+
+    DEFECTS[name]()
+    main()
+
+
+def _publish_before_the_hash() -> None:
+    from restore_agent.download import JobRestore
+
+    async def prove(self: Any) -> None:
+        await self._publish(self._candidate, None)
+
+    JobRestore.prove = prove  # type: ignore[method-assign]
+
+
+def _forget_the_journal_line() -> None:
+    from restore_agent import journal
+
+    write = journal._write_line
+
+    def forgetful(descriptor: int, line: Any) -> None:
+        if line.get("fact") != "attempt":
+            write(descriptor, line)
+
+    journal._write_line = forgetful
+
+
+def _log_the_url() -> None:
+    from restore_agent.delivery import Deliveries
+
+    send = Deliveries._send
+
+    async def talkative(self: Any, link: Any, *more: Any) -> Any:
+        print(f"fetching {link.url}", file=sys.stderr)
+        return await send(self, link, *more)
+
+    Deliveries._send = talkative  # type: ignore[method-assign, assignment]
+
+
+def _probe_with_head() -> None:
+    from restore_agent.delivery import Deliveries
+
+    send = Deliveries._send
+
+    async def curious(self: Any, link: Any, *more: Any) -> Any:
+        await (await self._client.send(self._client.build_request("HEAD", link.url), stream=True)).aclose()
+        return await send(self, link, *more)
+
+    Deliveries._send = curious  # type: ignore[method-assign, assignment]
+
+
+def _leave_a_temporary_file() -> None:
+    from restore_agent.files import Directory
+
+    write = Directory.write_atomically
+
+    def untidy(self: Any, name: str, data: bytes, **more: Any) -> None:
+        write(self, name, data, **more)
+        os.close(self.open_file(f".{name}.tmp", os.O_WRONLY | os.O_CREAT))
+
+    Directory.write_atomically = untidy  # type: ignore[method-assign]
+
+
+def _flatter_the_receipt() -> None:
+    from dataclasses import replace
+
+    from restore_agent.download import JobRestore
+
+    record = JobRestore._record
+
+    def flattering(self: Any, *more: Any, **named: Any) -> Any:
+        return replace(record(self, *more, **named), downloads_spent=0)
+
+    JobRestore._record = flattering  # type: ignore[method-assign]
+
+
+def _write_outside() -> None:
+    from restore_agent.agent import Agent
+
+    written = Agent._written
+
+    def stray(self: Any, receipt: Any) -> Any:
+        (self._dest.parent / "receipt-copy.json").write_text("{}")
+        return written(self, receipt)
+
+    Agent._written = stray  # type: ignore[method-assign]
+
+
+def _skip_fsync(wanted: Callable[[Any], bool]) -> None:
+    for name in ("fsync", "fdatasync"):
+        original: Callable[[Any], None] = getattr(os, name)
+        setattr(os, name, _unless(wanted, original))
+
+
+def _unless(wanted: Callable[[Any], bool], original: Callable[[Any], None]) -> Callable[[Any], None]:
+    return lambda descriptor: None if wanted(descriptor) else original(descriptor)
+
+
+def _is_directory(descriptor: Any) -> bool:
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+
+
+def _ends_with(suffix: str) -> Callable[[Any], bool]:
+    return lambda descriptor: os.readlink(f"/proc/self/fd/{descriptor}").endswith(suffix)
+
+
+DEFECTS: dict[str, Callable[[], None]] = {
+    "publish before the hash": _publish_before_the_hash,
+    "forget the journal line": _forget_the_journal_line,
+    "log the URL": _log_the_url,
+    "probe with HEAD": _probe_with_head,
+    "leave a temporary file": _leave_a_temporary_file,
+    "flatter the receipt": _flatter_the_receipt,
+    "write outside of DEST": _write_outside,
+    "forget the directory's fsync": lambda: _skip_fsync(_is_directory),
+    "forget the data's fsync": lambda: _skip_fsync(_ends_with(".part")),
+    "forget the journal's fsync": lambda: _skip_fsync(_ends_with("journal.jsonl")),
+    "forget the receipt's fsync": lambda: _skip_fsync(_ends_with(".receipt.json.tmp")),
+}
+"""What is broken, by name; the last four show only when the power is lost."""

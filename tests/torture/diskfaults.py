@@ -1,0 +1,191 @@
+"""A disk that fails at one system call: `strace` makes the kernel answer an error, whatever library asked.
+
+Each case is one real run with one fault, judged, and one run without, which must mend everything.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from restore_agent.simulator import Simulator
+
+from . import checks
+from .powerloss import PROGRAM, environment, options
+from .process import Ended
+from .witness import STATE, Violation, Witness
+
+_CODES = {"ENOSPC": 40, "EDQUOT": 40, "EIO": 41, "EROFS": 41, "EACCES": 41}
+ARCHIVE = "<archive>.part"
+
+_LONGEST = 60.0
+
+
+@dataclass(frozen=True)
+class DiskFault:
+    """`call` on `place` (below DEST) fails with `error` at its `number`th time in a thread.
+
+    `for_good`: and ever after.
+    """
+
+    call: str
+    place: str
+    error: str
+    number: int = 1
+    for_good: bool = False
+
+    def __str__(self) -> str:
+        again = " and ever after" if self.for_good else ""
+        return f"{self.call} number {self.number}{again} on {self.place or 'DEST'}: {self.error}"
+
+    @property
+    def spoils_an_fsync_of_data(self) -> bool:
+        """Whether what the kernel still shows of an archive proves nothing after this."""
+        return self.place == ARCHIVE and self.call in ("fsync", "fdatasync")
+
+
+def cases() -> tuple[DiskFault, ...]:
+    """Every kind of call on every kind of file, at its first times."""
+    files = (ARCHIVE, f"{STATE}/journal.jsonl", f"{STATE}/.status.json.tmp", ".receipt.json.tmp", ".SHA1SUMS.tmp")
+    found = [DiskFault("write", place, error) for place in files for error in ("ENOSPC", "EDQUOT", "EIO")]
+    found += [DiskFault("write", f"{STATE}/journal.jsonl", "ENOSPC", number) for number in range(2, 7)]
+    found += [DiskFault("write", ARCHIVE, "ENOSPC", number) for number in (2, 3)]
+    found += [DiskFault("fsync", place, error) for place in (*files, "", STATE) for error in ("EIO", "ENOSPC")]
+    found += [DiskFault("fsync", f"{STATE}/journal.jsonl", "EIO", number) for number in range(2, 7)]
+    found += [DiskFault("fsync", "", "EIO", number) for number in range(2, 6)]
+    found += [DiskFault("rename,renameat,renameat2", place, "EIO", n) for place in ("", STATE) for n in (1, 2, 3)]
+    found += [DiskFault("rename,renameat,renameat2", place, "ENOSPC") for place in ("", STATE)]
+    found += [
+        DiskFault("openat", place, error, n) for place in ("", STATE) for error in ("EIO", "EROFS") for n in range(1, 7)
+    ]
+    found += [DiskFault("mkdirat", "", error) for error in ("ENOSPC", "EACCES", "EROFS")]
+    found += [
+        DiskFault("ftruncate", ARCHIVE, "EIO"),
+        DiskFault("unlinkat,unlink", "", "EIO"),
+        DiskFault("fchmod", ARCHIVE, "EIO"),
+    ]
+    return tuple(found + list(read_only_cases()))
+
+
+def read_only_cases() -> Iterator[DiskFault]:
+    """A file system that goes read-only under a run: from some call on nothing can be changed any more."""
+    changing = "mkdirat,renameat,rename,unlinkat,fsync,ftruncate,write"
+    for place in (ARCHIVE, f"{STATE}/journal.jsonl", "", STATE):
+        for number in (1, 2, 3):
+            yield DiskFault(changing, place, "EROFS", number, for_good=True)
+
+
+@dataclass
+class Tally:
+    """How many faults were met (a run may end before one's turn comes), and what was violated."""
+
+    met: int = 0
+    violations: list[str] = field(default_factory=list)
+
+
+def try_fault(fault: DiskFault, work: Path) -> tuple[bool, list[Violation]]:
+    """One run with the fault and one without; whether the fault was met, and what does not hold."""
+    home = Path(tempfile.mkdtemp(prefix="disk-fault-", dir=work))
+    try:
+        with Simulator(shards=0, archive_size=24 << 10, faults=("max-downloads=10", "drip=60k")) as simulator:
+            dest = home / "restore"
+            witness = Witness(simulator, dest)
+            with witness.watching():
+                ended, met = _run(fault, simulator, witness, dest, home)
+                found = [*_with_fault(fault, ended, met, witness, dest)]
+                found += [] if found else _without(fault, met, simulator, witness, dest, home)
+            return met, witness.violations + found
+    finally:
+        shutil.rmtree(home)
+
+
+def _with_fault(fault: DiskFault, ended: Ended, met: bool, witness: Witness, dest: Path) -> Iterator[Violation]:
+    yield from _check(ended, witness, dest, fault)
+    if ended.code not in (0, _CODES[fault.error]):
+        yield Violation("the exit code is the right one", f"{ended.code}, not {_CODES[fault.error]}")
+    if ended.code == 0 and met and not _may_pass(fault):
+        yield Violation("no fault of the disk is passed over", f"exit code 0 after: {fault}")
+
+
+def _may_pass(fault: DiskFault) -> bool:
+    """The status file only shows; SHA1SUMS is written again at the end; a leftover that stays is no harm."""
+    shown = fault.place in (STATE, f"{STATE}/.status.json.tmp", ".SHA1SUMS.tmp")
+    return shown or fault.call.startswith(("unlink", "openat", "rename", "fsync"))
+
+
+def _without(
+    fault: DiskFault, met: bool, simulator: Simulator, witness: Witness, dest: Path, home: Path
+) -> Iterator[Violation]:
+    before = len(witness.gets)
+    ended, _ = _run(None, simulator, witness, dest, home)
+    yield from _check(ended, witness, dest, None)
+    if ended.code != 0:
+        yield Violation("a run on a mended disk succeeds", f"exit code {ended.code}: {ended.out.decode()[-600:]}")
+    after = [get.record for get in witness.gets[before:]]
+    if met and fault.spoils_an_fsync_of_data and not (after and after[0].range is None):
+        yield Violation("after a failed fsync the data is not trusted", f"{len(after)} GETs, or the first a resume")
+
+
+def _check(ended: Ended, witness: Witness, dest: Path, fault: DiskFault | None) -> Iterator[Violation]:
+    yield from checks.check_output(ended)
+    if not dest.exists():
+        return
+    if fault is None or not (fault.for_good or fault.call.startswith("unlink")):
+        yield from checks.check_leftovers(dest)
+    if fault is None:
+        yield from checks.check_receipt(dest, ended, witness, 1)
+        yield from checks.check_finals(dest, ended)
+        yield from checks.check_status(dest, ended)
+
+
+def _run(fault: DiskFault | None, simulator: Simulator, witness: Witness, dest: Path, home: Path) -> tuple[Ended, bool]:
+    """One run, under strace when there is a fault; whether the fault was met."""
+    witness.run += 1
+    log = home / "strace.log"
+    command = [sys.executable, *PROGRAM, "run", *options(simulator, dest, home / "key")]
+    if fault:
+        place = dest / fault.place.replace("<archive>", simulator.job(0).archive_name)
+        when = f"{fault.number}{'+' if fault.for_good else ''}"
+        inject = f"inject={fault.call}:error={fault.error}:when={when}"
+        command = [
+            "strace",
+            "-f",
+            "-qq",
+            "-o",
+            str(log),
+            "-P",
+            str(place),
+            "-e",
+            f"trace={fault.call}",
+            "-e",
+            inject,
+            *command,
+        ]
+    with (home / "out").open("wb") as out, (home / "err").open("wb") as err:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=environment(home), cwd="/"
+        )
+        try:
+            code: int | None = process.wait(_LONGEST)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            code = None
+    met = log.exists() and "(INJECTED)" in log.read_text(errors="replace")
+    return Ended(code, (home / "out").read_bytes(), (home / "err").read_bytes()), met
+
+
+def try_all(faults: tuple[DiskFault, ...], work: Path, jobs: int = 4) -> Tally:
+    """Try these, some at once."""
+    tally = Tally()
+    with ThreadPoolExecutor(jobs) as pool:
+        for fault, (met, found) in zip(faults, pool.map(lambda each: try_fault(each, work), faults), strict=True):
+            tally.met += met
+            tally.violations += [f"{fault}: {violation}" for violation in found]
+    return tally
