@@ -27,6 +27,14 @@ def test_the_recording_sees_every_operation(scenario: Scenario, tmp_path: Path) 
 
 @strace
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_every_crash_state_is_sound_as_it_lies_on_the_disk(scenario: Scenario, tmp_path: Path) -> None:
+    tally = powerloss.judge_states(scenario, tmp_path)
+    assert not tally.by_label, tally
+    assert tally.states > 100
+
+
+@strace
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_the_agent_survives_power_loss(scenario: Scenario, tmp_path: Path) -> None:
     tally = powerloss.enumerate_states(scenario, tmp_path, sample=12, seed=1)
     assert not tally.violations, "\n".join(tally.violations[:5])

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import signal
 import stat
 import sys
 from collections.abc import Callable
@@ -15,6 +17,26 @@ from typing import Any
 def program(name: str) -> tuple[str, str]:
     """The arguments of a Python that runs the agent with this defect."""
     return "-c", f"from {__name__} import run_with; run_with({name!r})"
+
+
+def killed_at(number: int) -> tuple[str, str]:
+    """The arguments of a Python that runs the agent and meets `kill -9` instead of the so-maniest fsync."""
+    return "-c", f"from {__name__} import run_until; run_until({number})"
+
+
+def run_until(number: int) -> None:
+    """Run the agent's command line until so many fsyncs were asked for."""
+    from restore_agent.cli import main
+
+    asked = itertools.count(1)
+
+    def counted(_: Any) -> bool:
+        if next(asked) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+
+    _skip_fsync(counted)
+    main()
 
 
 def run_with(name: str) -> None:

@@ -26,6 +26,7 @@ from restore_agent.simulator import Job, Simulator
 
 from . import checks
 from .crash import State, Tree, crash_states
+from .defects import killed_at
 from .process import Ended
 from .trace import Op, Recorder
 from .witness import STATE, Violation, Witness, attempts_in, final_names, journal_lines
@@ -36,13 +37,17 @@ QUICK = ("--poll-interval=0.05s", "--wait-timeout=5s", "--hash-timeout=0.3s", "-
 
 @dataclass(frozen=True)
 class Scenario:
-    """Runs that are recorded one after the other: each with its server's faults, and the exit code it must have."""
+    """Runs that are recorded one after the other: each with its server's faults, and the exit code it must have.
+
+    `kill_at`: the first run meets `kill -9` instead of its so-maniest fsync.
+    """
 
     name: str
     runs: tuple[tuple[str, int], ...]
     shards: int = 0
     archive_size: int = 24 << 10
     commands: tuple[str, ...] = ()
+    kill_at: int | None = None
 
 
 SCENARIOS = (
@@ -59,6 +64,10 @@ SCENARIOS = (
     ),
     Scenario("cut without a resume", (("cut=50% max-downloads=3 drip=60k", 0),)),
     Scenario("run again after success", (("", 0), ("", 0))),
+    Scenario("killed before DEST's name is durable, then run again", (("", -9), ("", 0)), kill_at=1),
+    Scenario("killed before the state directory's name is durable, then run again", (("", -9), ("", 0)), kill_at=2),
+    Scenario("killed before the journal's line is durable, then run again", (("", -9), ("", 0)), kill_at=3),
+    Scenario("killed before the journal's name is durable, then run again", (("", -9), ("", 0)), kill_at=4),
 )
 """What is recorded. Every one ends in success, so that the end of each is the whole way."""
 
@@ -156,7 +165,8 @@ def record(scenario: Scenario, work: Path, program: Sequence[str] = PROGRAM) -> 
             arguments = options(simulator, root / "restore", work / "key")
             command = scenario.commands[number] if scenario.commands else "run"
             given = [command, *(arguments if command == "run" else verify_options(arguments))]
-            ended = recorder.run(given, environment(work), program)
+            killed = killed_at(scenario.kill_at) if scenario.kill_at and not number else program
+            ended = recorder.run(given, environment(work), killed)
             assert ended == code, f"{scenario.name}: run {number} ended with {ended}, not {code}: {simulator.dump()}"
             for job in simulator.jobs:
                 archives.setdefault(job.id, set()).update(job.archive(n).sha1 for n in range(max(1, job.attempts)))
