@@ -54,12 +54,7 @@ class Directory:
         """Open `path`, made with mode 0700 when `create`, its parents too. Raises DestError."""
         with errors_of_dest(f"open DEST {printable(str(path))}"):
             if create:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    path.mkdir(mode=0o700)
-                    _sync_directory(path.parent)
-                except FileExistsError:
-                    pass  # whatever it is, opening it as a directory tells
+                _make_durably(path)
             return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def __enter__(self) -> Directory:
@@ -77,14 +72,14 @@ class Directory:
     def subdirectory(self, name: str, *, create: bool) -> Directory | None:
         """A directory inside, mode 0700; None when it is not there and not to be made. Raises DestError."""
         with errors_of_dest(f"open {name} in DEST"):
+            if create:
+                with suppress(FileExistsError):
+                    os.mkdir(name, 0o700, dir_fd=self._fd)
+                os.fsync(self._fd)  # also when it was there: the run that made it may have been killed before this
             try:
                 return self._open_subdirectory(name)
             except FileNotFoundError:
-                if not create:
-                    return None
-            os.mkdir(name, 0o700, dir_fd=self._fd)
-            os.fsync(self._fd)
-            return self._open_subdirectory(name)
+                return None
 
     def _open_subdirectory(self, name: str) -> Directory:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -202,6 +197,22 @@ class Directory:
 def temporary_name(name: str) -> str:
     """What `write_atomically` calls a file that is not whole yet."""
     return f".{name}.tmp"
+
+
+def _make_durably(path: Path) -> None:
+    """Make a directory (mode 0700) and its missing parents, the name of each synced. Raises OSError.
+
+    The parent of one that is there already is synced, too, where that is allowed: the run that made it may have been
+    killed before it could.
+    """
+    missing = [parent for parent in (path, *path.parents) if not os.path.lexists(parent)]
+    for directory in reversed(missing):
+        with suppress(FileExistsError):  # whatever it is, opening it as a directory tells
+            os.mkdir(directory, 0o700 if directory == path else 0o777)
+        _sync_directory(directory.parent)
+    if not missing:
+        with suppress(OSError):
+            _sync_directory(path.parent)
 
 
 def _sync_directory(path: Path) -> None:
