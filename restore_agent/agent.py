@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -15,20 +14,19 @@ from .archive import Room
 from .batch import Batch
 from .delivery import Deliveries
 from .download import Surroundings
-from .errors import AgentError, DestError, ForeignFile, Stopped, combined_exit_code
+from .errors import AgentError, DestError, Stopped, combined_exit_code
 from .events import Notice, Reporter, RunStarted
 from .files import Directory, temporary_name
 from .journal import STATE_DIRECTORY, Journal, Lock, StatusFile
-from .names import OWN_NAMES, RECEIPT, SUMS
+from .names import OWN_NAMES, RECEIPT
 from .opsmanager import OpsManager
 from .pacing import Clock, RateLimit, ServerClock
-from .receipt import Receipt, Verdict, outcome_of, parse_receipt, rfc3339
+from .receipt import Receipt, outcome_of, parse_receipt, rfc3339
+from .records import RECEIPT_CODES, require_own_names, require_own_sums, write_receipt, write_sums
 from .redaction import Redactor
 from .settings import Connection, Pace, Target
 from .watch import Watch
 
-RECEIPT_CODES = frozenset({0, 10, 11, 12, 20, 21, 22, 23, 24, 25, 40, 41, 42})
-"""Ends of the archives after which the receipt is written."""
 _STATUS_EVERY = 2.0  # seconds; the contract allows five
 
 
@@ -74,7 +72,7 @@ class Agent:
                 self._directory.remove(temporary_name(name))
             self._read_earlier()
             journal = Journal.open(state)
-            stack.callback(journal.close)
+            stack.push_async_callback(journal.finish)
             require_own_sums(self._directory, self._earlier, journal)
             self._status = StatusFile(state, os.getpid(), self._started_at, self._target.batch_id)
             surroundings = await stack.enter_async_context(self._surroundings(journal))
@@ -196,31 +194,3 @@ class Agent:
         if receipt.exit_code in RECEIPT_CODES:
             write_receipt(self._directory, receipt)
         return receipt
-
-
-def require_own_names(directory: Directory) -> None:
-    """Raise InTheWay when something that is no regular file stands where the agent will write its own."""
-    for name in OWN_NAMES:
-        directory.find_file(name)
-
-
-def require_own_sums(directory: Directory, earlier: Receipt | None, journal: Journal) -> None:
-    """Raise ForeignFile when there is a SHA1SUMS although this agent never proved anything here."""
-    proven = any(entry.proven for entry in journal.entries().values())
-    if earlier is None and not proven and directory.find(SUMS):
-        raise ForeignFile(f"a {SUMS} stands in DEST that this agent did not write", archive=SUMS, spent=False)
-
-
-def write_receipt(directory: Directory, receipt: Receipt) -> None:
-    """Replace receipt.json. Raises DestError."""
-    directory.write_atomically(RECEIPT, json.dumps(receipt.to_json(), indent=2).encode() + b"\n")
-
-
-def write_sums(directory: Directory, receipt: Receipt) -> None:
-    """Bring SHA1SUMS up to date with a receipt; nothing is written while nothing is proven. Raises DestError."""
-    proven = [record for record in receipt.archives if record.verdict is Verdict.VERIFIED]
-    text = "".join(f"{record.sha1}  {record.file_name}\n" for record in sorted(proven, key=lambda r: r.file_name or ""))
-    data = text.encode()
-    there = directory.read(SUMS)
-    if there != data and (data or there is not None):
-        directory.write_atomically(SUMS, data)

@@ -122,7 +122,7 @@ def _fields(event: Event) -> dict[str, Any]:
 def _cleaned(value: Any, redactor: Redactor) -> Any:
     """The value with every string redacted and made printable."""
     if isinstance(value, str):
-        return redactor.clean(printable(value, 4000))
+        return printable(redactor.clean(value), 4000)  # hidden before it is cut, or half a secret would stay
     if isinstance(value, Mapping):
         return {name: _cleaned(item, redactor) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -161,7 +161,7 @@ class TextConsole:
             self._progress.close()
 
     def _clean(self, text: str) -> str:
-        return self._redactor.clean(printable(text, 2000))
+        return printable(self._redactor.clean(text), 2000)
 
     def _log(self, told: list[str]) -> None:
         """Log lines; a line break inside of one, which only a server can have put there, does not make two of it."""

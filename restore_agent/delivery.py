@@ -16,11 +16,12 @@ from http import HTTPStatus
 
 import httpx
 
+from . import USER_AGENT
 from .errors import AgentError, AttemptFailed, ConnectFailed, DeliveryRefused, ResumeRefused, TlsError, TransferCut
 from .jobs import Link
-from .opsmanager import USER_AGENT, tls_problem
 from .pacing import retry_after
 from .redaction import printable
+from .tls import tls_problem
 from .wire import BLOCKS, BlockStream, BlockTransport
 
 _MOST_REDIRECTS = 5

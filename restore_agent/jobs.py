@@ -239,7 +239,9 @@ def _link(delivery: _Reader) -> tuple[Link | None, str | None]:
     newer, header = delivery.text("urlV2"), _authorization(delivery)
     older = delivery.text("url")
     if newer and (header or not older):
-        return _checked(newer, header)
+        link, defect = _checked(newer, header)
+        if link or not older:
+            return link, defect
     return _checked(older, None) if older else (None, None)
 
 

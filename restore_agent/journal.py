@@ -190,6 +190,11 @@ class Journal:
                 await asyncio.to_thread(_write_line, self._fd, line)
             self._apply(line)
 
+    async def finish(self) -> None:
+        """Close the file, once a line that is on its way is on disk."""
+        async with self._writing:
+            self.close()
+
     def close(self) -> None:
         """Close the file; a second call does nothing."""
         if self._fd is not None:

@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import secrets
-import ssl
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from . import __version__
+from . import USER_AGENT
 from .errors import (
     AccessRefused,
     AgentError,
@@ -29,57 +28,20 @@ from .errors import (
     RedirectRefused,
     TlsError,
     Unreachable,
-    UsageError,
 )
 from .jobs import Job, parse_job
 from .pacing import ServerClock, retry_after
 from .redaction import Redactor, printable
 from .settings import Connection, Target
+from .tls import tls_context, tls_problem
 from .values import API_PATH
 
-USER_AGENT = f"restore-agent/{__version__}"
 PAGE_SIZE = 100  # what every version of Ops Manager serves; newer ones allow 500
 _ANSWER_LIMIT = 32 << 20  # bytes of one answer; 500 jobs are about 1 MiB
 _REQUEST_TIME = 60.0  # seconds for one whole exchange, however slowly it drips
 _MOST_PAGES = 100  # of 100 jobs: far above any cluster, so a list that goes on is not a batch
 _MOST_CHALLENGES = 6
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
-
-
-# ---------------------------------------------------------------- TLS
-
-
-def tls_context(connection: Connection) -> ssl.SSLContext:
-    """TLS as the operator wants it: the system's trust store, or --ca-file; a client certificate if given.
-
-    Raises UsageError when a file cannot be loaded.
-    """
-    try:
-        context = ssl.create_default_context(cafile=str(connection.ca_file) if connection.ca_file else None)
-    except (ssl.SSLError, OSError) as error:
-        raise UsageError(f"--ca-file {connection.ca_file} holds no usable certificates ({error})") from None
-    if connection.client_cert:
-        try:
-            context.load_cert_chain(connection.client_cert, connection.client_key, password=_no_password)
-        except (ssl.SSLError, OSError) as error:
-            raise UsageError(f"--client-cert and --client-key cannot be used ({error})") from None
-    return context
-
-
-def _no_password() -> str:
-    raise UsageError("--client-key is encrypted; give a key without a pass phrase, guarded by its file mode")
-
-
-def tls_problem(error: BaseException) -> str | None:
-    """What TLS had against the peer, if that is what is behind an exception; None for mere cuts."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ssl.SSLCertVerificationError):
-            return seen.verify_message or "certificate verify failed"
-        if isinstance(seen, ssl.SSLError) and not isinstance(seen, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-            return (seen.reason or "TLS failure").replace("_", " ").lower()
-        seen = seen.__cause__ or seen.__context__
-    return None
 
 
 # ---------------------------------------------------------------- digest

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .agent import require_own_names, require_own_sums
 from .archive import Room, digest_of
 from .errors import (
     AgentError,
@@ -18,7 +16,6 @@ from .errors import (
     InTheWay,
     NoSpace,
     NothingDelivered,
-    NothingListed,
     NothingSelected,
     Unwritable,
     combined_exit_code,
@@ -29,15 +26,14 @@ from .jobs import Job, Step, decide
 from .journal import STATE_DIRECTORY, Identity, Journal, Lock
 from .names import MISMATCH, PART, RECEIPT, UNPROVEN
 from .opsmanager import OpsManager
-from .pacing import Clock, Deadline, ServerClock
+from .pacing import Clock, ServerClock
 from .receipt import ArchiveRecord, Receipt, Verdict, parse_receipt, rfc3339
+from .records import require_own_names, require_own_sums
 from .redaction import Redactor, printable
 from .roster import Roster
 from .settings import Connection, Pace, Target
-from .watch import Watch
+from .watch import first_reading
 
-PATIENCE = 60.0
-"""Seconds for which passing faults of the API are retried, by the contract's 5.7."""
 _FAILING = {
     "job-broken": 21,
     "job-killed": 21,
@@ -251,29 +247,6 @@ class Plan:
         if self._target.expect_jobs and len(jobs) < self._target.expect_jobs:
             text = f"the batch lists {len(jobs)} jobs so far, --expect-jobs asks for {self._target.expect_jobs}"
             self._reporter.report(Notice("warning", text))
-
-
-async def first_reading(
-    api: OpsManager, target: Target, clock: Clock, interval: float, *, empty_will_do: bool = False
-) -> Watch:
-    """A watch that has read the jobs once. Raises what ended polling, or the passing fault after a minute."""
-    watch = Watch(api, target, clock, min(interval, PATIENCE / 8))
-    deadline = Deadline(clock, PATIENCE)
-    polling = asyncio.ensure_future(watch.run())
-    try:
-        while not watch.jobs and not (empty_will_do and watch.readings):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(polling), 0.02)
-            if watch.fatal:
-                raise watch.fatal
-            if polling.done():
-                polling.result()
-            if deadline.passed():
-                raise watch.trouble or NothingListed(f"batch {target.batch_id} listed no restore job in a minute")
-        return watch
-    finally:
-        polling.cancel()
-        await asyncio.gather(polling, return_exceptions=True)
 
 
 def _require_creatable(path: Path) -> None:

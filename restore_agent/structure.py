@@ -220,11 +220,11 @@ def _number(digits: bytes) -> int:
 
 def _pax_size(data: bytes) -> int | None:
     """The `size` among a pax header's records (`length key=value`), which counts for files over 8 GiB."""
-    at = 0
+    at, size = 0, None
     while found := _PAX_RECORD.match(data, at):
         end = at + max(int(found[1]), 1)
         key, _, value = data[found.end() : end].partition(b"=")
         if key == b"size" and re.fullmatch(rb"\d{1,19}\n", value):
-            return int(value)
+            size = int(value)  # the last one counts
         at = end
-    return None
+    return size

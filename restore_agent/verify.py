@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from .agent import write_receipt, write_sums
 from .archive import Digest, digest_of, set_aside, structure_of
 from .errors import (
     AgentError,
@@ -27,12 +26,13 @@ from .journal import STATE_DIRECTORY, Journal, Lock
 from .names import MISMATCH, PART, RECEIPT, UNPROVEN
 from .opsmanager import OpsManager
 from .pacing import Clock, ServerClock
-from .plan import first_reading
 from .proof import Candidate, Publisher
 from .receipt import ArchiveRecord, Receipt, Verdict, outcome_of, parse_receipt, rfc3339
+from .records import write_receipt, write_sums
 from .redaction import Redactor, printable
 from .settings import Connection, Target
 from .structure import Finding
+from .watch import first_reading
 
 
 class Verification:

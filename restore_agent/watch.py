@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 
 from .errors import AgentError, AnswerUnusable, NothingListed, PassingApiError
 from .jobs import Job
 from .opsmanager import OpsManager
-from .pacing import Backoff, Clock
+from .pacing import Backoff, Clock, Deadline
 from .settings import Target
 
 _EMPTY_POLLS = 3  # by the contract's 5.1
 _UNUSABLE_ANSWERS = 5  # in a row; a page that is no API answer does not become one by waiting six hours
+
+
+PATIENCE = 60.0
+"""Seconds for which passing faults of the API are retried, by the contract's 5.7."""
 
 
 class Watch:
@@ -119,3 +124,26 @@ class Watch:
                 waker.cancel()
         if self._urgent.is_set():
             self._backoff.reset()
+
+
+async def first_reading(
+    api: OpsManager, target: Target, clock: Clock, interval: float, *, empty_will_do: bool = False
+) -> Watch:
+    """A watch that has read the jobs once. Raises what ended polling, or the passing fault after a minute."""
+    watch = Watch(api, target, clock, min(interval, PATIENCE / 8))
+    deadline = Deadline(clock, PATIENCE)
+    polling = asyncio.ensure_future(watch.run())
+    try:
+        while not watch.jobs and not (empty_will_do and watch.readings):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(polling), 0.02)
+            if watch.fatal:
+                raise watch.fatal
+            if polling.done():
+                polling.result()
+            if deadline.passed():
+                raise watch.trouble or NothingListed(f"batch {target.batch_id} listed no restore job in a minute")
+        return watch
+    finally:
+        polling.cancel()
+        await asyncio.gather(polling, return_exceptions=True)

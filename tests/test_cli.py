@@ -25,7 +25,7 @@ from conftest import (
 )
 
 import restore_agent
-import restore_agent.plan
+import restore_agent.watch
 from restore_agent.settings import CONNECTION, OPTIONS, PACE, SHOWN, TARGET
 
 COMMANDS = ["run", "plan", "verify", "status", "rehearse", "simulator"]
@@ -261,7 +261,7 @@ def test_a_defect_is_1_says_where_and_asks_for_a_report(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A constant of the wrong type stands in for a mistake in the program."""
-    monkeypatch.setattr(restore_agent.plan, "PATIENCE", "a minute")
+    monkeypatch.setattr(restore_agent.watch, "PATIENCE", "a minute")
     ended = run_agent(["plan", *connection_args(simulator()), f"--dest={dest}", "-o", "json"])
     assert ended.code == 1
     assert ended.result["exit_code"] == 1

@@ -28,7 +28,8 @@ from restore_agent.errors import (
     Unreachable,
 )
 from restore_agent.jobs import Link
-from restore_agent.opsmanager import api_error, tls_problem
+from restore_agent.opsmanager import api_error
+from restore_agent.tls import tls_problem
 from restore_agent.redaction import Secret
 from restore_agent.wire import BLOCKS, BlockTransport
 

@@ -28,11 +28,13 @@ FLOORS: dict[str, float] = {
     "wire": 1,
     "settings": 1.5,  # parses its options with `values`
     "events": 1.5,  # tells of records and receipts, which `receipt` shapes
+    "tls": 1.75,  # loads the certificates that `settings` names
     # the borders: the API, delivery URLs, DEST
     "opsmanager": 2,
     "archive": 2,
     "journal": 2,
-    "delivery": 2.5,  # meets TLS as `opsmanager` does, and calls itself by the same name
+    "delivery": 2,
+    "records": 2.5,  # tells by the `journal` whether a SHA1SUMS is ours
     # what several readings, or several files, have in common
     "watch": 3,
     "roster": 3,
@@ -42,8 +44,8 @@ FLOORS: dict[str, float] = {
     "batch": 4.5,  # makes one `download` per job
     # one command each
     "agent": 5,
-    "plan": 5.25,  # looks for the files that `agent` writes
-    "verify": 5.5,  # writes what `agent` writes, after a first reading as in `plan`
+    "plan": 5,
+    "verify": 5,
     # the way out, and the door
     "console": 6,
     "cli": 7,

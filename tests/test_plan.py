@@ -27,7 +27,7 @@ from conftest import (
     wait_until,
 )
 
-import restore_agent.plan
+import restore_agent.watch
 from restore_agent.simulator import Simulator
 
 Plan = Callable[..., Result]
@@ -207,7 +207,7 @@ def test_an_untrusted_certificate_is_31(simulator: StartSimulator, run_agent: Ru
 def test_an_api_that_stays_away_for_its_minute_is_32(
     simulator: StartSimulator, plan: Plan, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setattr(restore_agent.plan, "PATIENCE", 0.3)
+    monkeypatch.setattr(restore_agent.watch, "PATIENCE", 0.3)
     assert plan(simulator(fault)).code == 32
 
 
@@ -219,7 +219,7 @@ def test_passing_trouble_of_the_api_is_waited_out(simulator: StartSimulator, pla
 def test_nobody_listening_is_32(
     run_agent: RunAgent, simulator: StartSimulator, dest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restore_agent.plan, "PATIENCE", 0.3)
+    monkeypatch.setattr(restore_agent.watch, "PATIENCE", 0.3)
     sim = simulator()
     args = connection_args(sim)
     key = dest.parent / "key"

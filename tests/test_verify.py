@@ -27,7 +27,7 @@ from conftest import (
     wait_until,
 )
 
-import restore_agent.plan
+import restore_agent.watch
 from restore_agent.simulator import Simulator
 
 Verify = Callable[..., Result]
@@ -436,7 +436,7 @@ def test_a_damaged_journal_is_42(verify: Verify, restored: Simulator, dest: Path
 def test_an_api_that_stays_away_for_its_minute_is_32(
     verify: Verify, restored: Simulator, dest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(restore_agent.plan, "PATIENCE", 0.3)
+    monkeypatch.setattr(restore_agent.watch, "PATIENCE", 0.3)
     restored.set_faults("api-503=always")
     before = snapshot_of(dest)
     assert verify(restored).code == 32

@@ -1,0 +1,42 @@
+"""What a restore leaves in DEST for others to read: the receipt and SHA1SUMS."""
+
+from __future__ import annotations
+
+import json
+
+from .errors import ForeignFile
+from .files import Directory
+from .journal import Journal
+from .names import OWN_NAMES, RECEIPT, SUMS
+from .receipt import Receipt, Verdict
+
+RECEIPT_CODES = frozenset({0, 10, 11, 12, 20, 21, 22, 23, 24, 25, 40, 41, 42})
+"""Ends of the archives after which the receipt is written."""
+
+
+def require_own_names(directory: Directory) -> None:
+    """Raise InTheWay when something that is no regular file stands where the agent will write its own."""
+    for name in OWN_NAMES:
+        directory.find_file(name)
+
+
+def require_own_sums(directory: Directory, earlier: Receipt | None, journal: Journal) -> None:
+    """Raise ForeignFile when there is a SHA1SUMS although this agent never proved anything here."""
+    proven = any(entry.proven for entry in journal.entries().values())
+    if earlier is None and not proven and directory.find(SUMS):
+        raise ForeignFile(f"a {SUMS} stands in DEST that this agent did not write", archive=SUMS, spent=False)
+
+
+def write_receipt(directory: Directory, receipt: Receipt) -> None:
+    """Replace receipt.json. Raises DestError."""
+    directory.write_atomically(RECEIPT, json.dumps(receipt.to_json(), indent=2).encode() + b"\n")
+
+
+def write_sums(directory: Directory, receipt: Receipt) -> None:
+    """Bring SHA1SUMS up to date with a receipt; nothing is written while nothing is proven. Raises DestError."""
+    proven = [record for record in receipt.archives if record.verdict is Verdict.VERIFIED]
+    text = "".join(f"{record.sha1}  {record.file_name}\n" for record in sorted(proven, key=lambda r: r.file_name or ""))
+    data = text.encode()
+    there = directory.read(SUMS)
+    if there != data and (data or there is not None):
+        directory.write_atomically(SUMS, data)
