@@ -153,12 +153,15 @@ class TextConsole:
             self.close()
             self._finish(event)
         else:
+            if isinstance(event, Failed):
+                self.close()  # what follows are the last words
             self._log(_lines(event))
 
     def close(self) -> None:
         """Take the bars away."""
         if self._progress:
             self._progress.close()
+        self._progress = None
 
     def _clean(self, text: str) -> str:
         return printable(self._redactor.clean(text), 2000)
@@ -329,9 +332,11 @@ class _Bars:
     def __init__(self, err: TextIO) -> None:
         self._err = err
         self._bars: dict[str, tqdm[Any]] = {}
+        self._shown_any = False
         self._waiting: tqdm[Any] | None = None
 
     def show(self, archives: tuple[ArchiveProgress, ...]) -> None:
+        self._shown_any = True
         moving = {row.job_id: row for row in archives if row.state in ("downloading", "hashing")}
         for job_id in [job_id for job_id in self._bars if job_id not in moving]:
             self._bars.pop(job_id).close()
@@ -387,10 +392,15 @@ class _Bars:
                 tqdm.write("\n".join(folded), file=self._err)
 
     def close(self) -> None:
+        if not self._shown_any:
+            return
         for bar in self._bars.values():
             bar.close()
         self._bars.clear()
         self._show_waiting(None)
+        with suppress(BrokenPipeError):
+            self._err.write("\r" + " " * self._columns() + "\r")  # tqdm leaves the cursor where the last bar ended
+            self._err.flush()
 
 
 def console_for(output: str, progress: str, out: TextIO, err: TextIO, redactor: Redactor, command: str) -> Console:
