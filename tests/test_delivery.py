@@ -29,8 +29,8 @@ from restore_agent.errors import (
 )
 from restore_agent.jobs import Link
 from restore_agent.opsmanager import api_error
-from restore_agent.tls import tls_problem
 from restore_agent.redaction import Secret
+from restore_agent.tls import tls_problem
 from restore_agent.wire import BLOCKS, BlockTransport
 
 # httpx reads proxies only when it brings its own transport; for this host they are then left out again
