@@ -80,7 +80,11 @@ class Agent:
             batch = self._batch = Batch(surroundings, self._target, self._earlier, self._tick, self._on_settled)
             if self._stopped:
                 batch.stop(self._stopped)
-            await self._supervise(batch)
+            try:
+                await self._supervise(batch)
+            except AgentError as error:
+                await self._end_early(batch, error)
+                raise
             return await asyncio.to_thread(self._written, self.summary())
 
     @asynccontextmanager
@@ -134,6 +138,14 @@ class Agent:
         finally:
             await batch.end()
             await self._finish_status(final, code)
+
+    async def _end_early(self, batch: Batch, error: AgentError) -> None:
+        """Say of an error what it leaves behind and, when jobs were settled before it, write that down."""
+        if error.left is None:
+            error.left, error.spent = batch.left(), batch.spent()
+        if batch.records():
+            with suppress(DestError):
+                await asyncio.to_thread(self._written, self.summary(error))
 
     # ------------------------------------------------------------ writing
 

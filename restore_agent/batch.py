@@ -12,14 +12,16 @@ from contextlib import suppress
 from typing import Any
 
 from .download import JobRestore, Phase, Surroundings
-from .errors import AgentError, FewerJobs, NothingDelivered, NothingSelected, NotReady, Stopped
+from .errors import AgentError, FewerJobs, NotFound, NothingDelivered, NothingSelected, NotReady, Stopped
 from .events import ArchiveProgress, Failed, JobSeen, Notice, Progress
 from .jobs import Job, Step, decide
 from .pacing import Deadline
 from .receipt import ArchiveRecord, Receipt, Verdict, rfc3339
 from .roster import Roster
 from .settings import Target
+from .watch import PATIENCE
 
+_READINGS_TO_SELECT = 3
 _BUSY_TICK, _IDLE_TICK = 0.25, 1.0  # seconds between two looks while bytes flow, and while nothing does
 
 
@@ -230,6 +232,8 @@ class Batch:
             decision = decide(restore.job)
             if decision.step in (Step.FAIL, Step.SKIP):
                 await restore.refuse(decision)
+            elif self._watch.gone(restore.job_id):
+                await restore.fail(NotFound("Ops Manager does not list the restore job any more"))
             elif decision.step is Step.WAIT and wait.passed() and not self._watch.trouble:
                 said = f"job {restore.job.status or 'unknown'}, delivery {restore.job.delivery_status or 'none'}"
                 odd = f"; its document is odd: {restore.job.oddities[0]}" if restore.job.oddities else ""
@@ -250,6 +254,8 @@ class Batch:
             if not wait.passed():
                 return False
             self.extra = FewerJobs(f"the batch lists {listed} jobs, --expect-jobs asks for {expected}")
+        elif not self._restores and self._watch.readings < _READINGS_TO_SELECT:
+            return False  # the batch may still be growing
         elif not self._restores:
             self.extra = NothingSelected(f"none of the {listed} jobs matches --select")
         elif all(r.record and r.record.verdict is Verdict.SKIPPED for r in self._restores.values()):
@@ -267,10 +273,24 @@ class Batch:
         if self._watch.fatal:
             raise self._watch.fatal
         over = self._hash_deadline or wait
-        if self._watch.trouble and over.passed():
+        if self._watch.trouble and over.passed() and not self._patient():
             raise self._watch.trouble
 
+    def _patient(self) -> bool:
+        """Whether a link between two attempts is worth a minute, although the time to wait for READY is over."""
+        retrying = any(restore.retrying for restore in self._restores.values())
+        return retrying and self._watch.troubled_for() < PATIENCE
+
     # ------------------------------------------------------------ what there is to tell
+
+    def left(self) -> str:
+        """What is on disk of the archives that are not settled, in words."""
+        parts = [restore.left() for restore in self._restores.values() if not restore.record and restore.name]
+        return ", ".join(parts) if parts else "no archive under way"
+
+    def spent(self) -> bool:
+        """Whether this run spent a download on any archive."""
+        return any(restore.sent for restore in self._restores.values())
 
     def records(self) -> tuple[ArchiveRecord, ...]:
         """The records of the archives that are settled, by file name."""

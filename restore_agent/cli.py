@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands that need them, so that `--help` 
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -483,6 +484,9 @@ def _serve(given: Mapping[str, Any]) -> int:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: parse, run, exit with the contract's code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no dots must not end a run
     try:
         code = cli.main(args=arguments, prog_name=_PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -74,10 +74,10 @@ def shortened(text: str, width: int) -> str:
 
 
 def say(text: str, file: TextIO) -> None:
-    """Print a line. A reader that went away is no reason to end a run that may hold somebody's only download."""
+    """Print a line. A reader that went away, or a full disk behind stdout, must not end a run or its exit code."""
     try:
         print(text, file=file, flush=True)
-    except BrokenPipeError:
+    except (OSError, ValueError):
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
@@ -388,7 +388,7 @@ class _Bars:
         """Log lines above the bars, folded to the terminal with an indent."""
         for line in lines:
             folded = textwrap.wrap(line, self._columns(), subsequent_indent=" " * 9, break_on_hyphens=False)
-            with suppress(BrokenPipeError):
+            with suppress(OSError, ValueError):
                 tqdm.write("\n".join(folded), file=self._err)
 
     def close(self) -> None:
@@ -398,7 +398,7 @@ class _Bars:
             bar.close()
         self._bars.clear()
         self._show_waiting(None)
-        with suppress(BrokenPipeError):
+        with suppress(OSError, ValueError):
             self._err.write("\r" + " " * self._columns() + "\r")  # tqdm leaves the cursor where the last bar ended
             self._err.flush()
 

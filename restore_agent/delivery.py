@@ -22,7 +22,7 @@ from .jobs import Link
 from .pacing import retry_after
 from .redaction import printable
 from .tls import tls_problem
-from .wire import BLOCKS, BlockStream, BlockTransport
+from .wire import BLOCKS, BlockStream, BlockTransport, client
 
 _MOST_REDIRECTS = 5
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
@@ -96,7 +96,7 @@ class Deliveries:
         proxied = any(scheme in urllib.request.getproxies() for scheme in ("http", "https", "all"))
         transport = None if proxied else BlockTransport(context, stall_timeout)
         timeout = httpx.Timeout(stall_timeout, connect=min(15.0, stall_timeout))
-        self._client = httpx.AsyncClient(verify=context, transport=transport, timeout=timeout, follow_redirects=False)
+        self._client = client(verify=context, transport=transport, timeout=timeout)
         self._client.headers = httpx.Headers({"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT})
 
     async def __aenter__(self) -> Deliveries:
@@ -124,8 +124,12 @@ class Deliveries:
         except httpx.InvalidURL:
             raise DeliveryRefused("the delivery URL does not parse", spent=False) from None
         first = request.url
-        for _ in range(_MOST_REDIRECTS + 1):
-            response = await self._exchange(request)
+        for hop in range(_MOST_REDIRECTS + 1):
+            try:
+                response = await self._exchange(request)
+            except AgentError as error:
+                error.spent = error.spent or hop > 0  # the first host has seen a GET already
+                raise
             if not response.has_redirect_location:
                 return response
             target = _redirected(response)

@@ -36,7 +36,7 @@ from .errors import (
     ResumeRefused,
     TransferCut,
 )
-from .events import ArchiveSettled, AttemptEnded, Downloaded, DownloadStarted, Reporter
+from .events import ArchiveSettled, AttemptEnded, Downloaded, DownloadStarted, Notice, Reporter
 from .files import Directory
 from .jobs import Decision, Job, Step, decide
 from .journal import Entry, Identity, Journal, boot_id
@@ -50,6 +50,8 @@ from .settings import Pace
 from .structure import SNIFF, Finding, looks_like_archive
 from .watch import Watch
 
+_READ_AT_ONCE = 4  # files that are hashed or checked at the same time, each with a block of its own
+_MOST_IN_BLOCKS, _LEAST_BLOCK = 32 << 20, 128 << 10  # bytes
 _KEEP_EVERY = 256 << 20  # bytes between two syncs in the background, so that the last one is short
 
 
@@ -80,6 +82,12 @@ class Surroundings:
     server_clock: ServerClock
     reporter: Reporter
     hash_time_over: asyncio.Event = field(default_factory=asyncio.Event)
+    reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AT_ONCE))
+
+    @property
+    def block_size(self) -> int:
+        """Bytes of a block, so that all transfers together hold no more than `_MOST_IN_BLOCKS`."""
+        return max(_LEAST_BLOCK, min(BLOCK, _MOST_IN_BLOCKS // (2 * self.pace.parallel)))
 
 
 class JobRestore:
@@ -99,7 +107,7 @@ class JobRestore:
         self._part: Part | None = None
         self._candidate: Candidate | None = None
         self._tries = 0  # attempts of this run, and how many of them were sent
-        self._sent = 0
+        self.sent = 0
         self._last_failure: AttemptFailed | None = None
         self._backoff = Backoff(min(1.0, surroundings.pace.poll_interval))
         self._not_before = 0.0
@@ -141,7 +149,12 @@ class JobRestore:
         if self._reading_wanted is None:
             self._reading_wanted = self._all.watch.mark()
             self._all.watch.hurry()
-        return self._all.watch.newer_than(self._reading_wanted)
+        return self._all.watch.newer_than(self._reading_wanted, self.job_id)
+
+    @property
+    def retrying(self) -> bool:
+        """Whether an attempt has failed and another is to come."""
+        return self.phase is Phase.WAITING and self._tries > 0
 
     def may_still_fetch(self) -> bool:
         """Whether a download may still come."""
@@ -176,7 +189,7 @@ class JobRestore:
 
     async def _look_at_final(self, name: str, identity: Identity) -> None:
         entry, expected = self.entry, self._expected()
-        if entry.proven and entry.published == identity:
+        if entry.proven and entry.published == identity and expected in (None, entry.proven):
             self._verified(Digest(entry.proven, identity.size, identity.inode), expected)
             return
         digest = await self._hash_again(name)
@@ -220,7 +233,7 @@ class JobRestore:
             return
         self._tries += 1
         await self._journal("attempt", file_name=name, served_as=self._served_as, hash_before=self._expected())
-        self._sent += 1
+        self.sent += 1
         attempt, offset = self.entry.attempts, resume.offset if resume else 0
         self._all.reporter.report(DownloadStarted(self.job_id, name, attempt, offset, str(job.link)))
         began = self._all.clock.monotonic()
@@ -229,7 +242,7 @@ class JobRestore:
                 received = await self._receive(body, part)
         except AgentError as error:
             if error.spent is False and not isinstance(error, DestError):  # the request never left
-                self._sent -= 1
+                self.sent -= 1
                 await self._journal("unsent")
             raise
         digest = await self._synced(part)
@@ -268,7 +281,7 @@ class JobRestore:
 
     async def _receive(self, body: Body, part: Part) -> int:
         """Stream a checked answer into the part file; the number of bytes it brought."""
-        blocks = itertools.cycle([memoryview(bytearray(BLOCK)) for _ in range(2)])
+        blocks = itertools.cycle([memoryview(bytearray(self._all.block_size)) for _ in range(2)])
         first = next(blocks)
         got = await _fill(body, first, SNIFF)
         if not got:
@@ -337,8 +350,8 @@ class JobRestore:
                 if check and check.done() and check.result() is Finding.TRUNCATED:
                     break
                 await self._all.watch.news()
-                check = check or asyncio.ensure_future(structure_of(self._all.directory, candidate.name))
-            check = check or asyncio.ensure_future(structure_of(self._all.directory, candidate.name))
+                check = check or asyncio.ensure_future(self._structure(candidate.name))
+            check = check or asyncio.ensure_future(self._structure(candidate.name))
             finding = await check
             if self._expected() == candidate.digest.sha1:  # published while the structure was read
                 await self._publish(candidate, candidate.digest.sha1)
@@ -348,6 +361,10 @@ class JobRestore:
             if check and not check.done():
                 check.cancel()
                 await _finished(check)
+
+    async def _structure(self, name: str) -> Finding:
+        async with self._all.reading:
+            return await structure_of(self._all.directory, name)
 
     async def _judge(self, candidate: Candidate, finding: Finding) -> None:
         """The verdict on a file that no published hash matches."""
@@ -384,7 +401,8 @@ class JobRestore:
         elif self.entry.whole:
             await self._journal("cut")
         if not self._another_try():
-            failure.message = f"{failure.message}; {self._tries} attempts were made"
+            made = "1 attempt" if self._tries == 1 else f"{self._tries} attempts"
+            failure.message = f"{failure.message}; given up after {made}"
             await self.fail(failure)
             return
         wait = self._backoff.next(failure.retry_after)
@@ -420,11 +438,11 @@ class JobRestore:
         """Settle with an error; what is on disk stays there."""
         await self.close()
         if error.left is None:
-            error.left = self._left()
-        error.spent = self._sent > 0
+            error.left = self.left()
+        error.spent = self.sent > 0
         self._settle(self._record(Verdict.FAILED, exit_code=error.exit_code, reason=reason or error.id), error)
 
-    def _left(self) -> str:
+    def left(self) -> str:
         """What is on disk of an archive that failed, in words."""
         try:
             kept = self._on_disk(PART) if self.name else 0
@@ -441,7 +459,7 @@ class JobRestore:
 
     def _settle_aside(self, verdict: Verdict, digest: Digest, left: str, error: ArchiveError) -> None:
         """Settle with a file under another name than the final one."""
-        error.left, error.spent = f"kept as {left}", self._sent > 0
+        error.left, error.spent = f"kept as {left}", self.sent > 0
         self._settle(
             self._record(verdict, digest, self._expected(), error.exit_code, error.id, self._path(left)), error
         )
@@ -453,7 +471,10 @@ class JobRestore:
 
     def _verified(self, digest: Digest, expected: str | None) -> None:
         self.meter.start(digest.size, digest.size)
-        self._settle(self._record(Verdict.VERIFIED, digest, expected or digest.sha1, path=self._path(self._named())))
+        if expected and expected != digest.sha1:
+            text = f"Ops Manager now publishes {expected}; {self._named()} was proven by the hash before that"
+            self._all.reporter.report(Notice("warning", text, self.job_id))
+        self._settle(self._record(Verdict.VERIFIED, digest, digest.sha1, path=self._path(self._named())))
 
     def _settle(self, record: ArchiveRecord, error: AgentError | None = None) -> None:
         self.record, self.phase = record, Phase.SETTLED
@@ -488,9 +509,10 @@ class JobRestore:
         self.meter.bytes = size
 
     async def _hash_again(self, name: str) -> Digest:
-        self.hashing = True
-        self.meter.start(0, getattr(self._all.directory.find(name), "st_size", None))
-        digest = await digest_of(self._all.directory, name, self._count)
+        async with self._all.reading:
+            self.hashing = True
+            self.meter.start(0, getattr(self._all.directory.find(name), "st_size", None))
+            digest = await digest_of(self._all.directory, name, self._count)
         self.hashing = False
         return digest
 

@@ -83,7 +83,11 @@ class Directory:
 
     def _open_subdirectory(self, name: str) -> Directory:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        return Directory(self.path / name, os.open(name, flags, dir_fd=self._fd))
+        inside = Directory(self.path / name, os.open(name, flags, dir_fd=self._fd))
+        if os.fstat(inside._fd).st_mode & 0o022:
+            inside.close()
+            raise InTheWay(f"{name} in DEST can be written by others: what it says cannot be trusted")
+        return inside
 
     def find(self, name: str) -> os.stat_result | None:
         """The lstat of a name, or None when nothing is there. Raises DestError."""
@@ -104,9 +108,13 @@ class Directory:
     def open_file(self, name: str, flags: int, mode: int = 0o600) -> int:
         """A descriptor of a regular file inside; links are refused. Raises OSError: the caller is the border."""
         descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, mode, dir_fd=self._fd)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             os.close(descriptor)
             raise OSError(errno.EEXIST, "it is no regular file")
+        if flags & (os.O_WRONLY | os.O_RDWR) and status.st_nlink != 1:
+            os.close(descriptor)
+            raise OSError(errno.EEXIST, "it has another name elsewhere (a hard link), which would be written, too")
         return descriptor
 
     def read(self, name: str) -> bytes | None:

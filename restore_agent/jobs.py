@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from .redaction import Secret, printable
 
-UNLIMITED_DOWNLOADS = 2147483647  # seen in answers for "no limit"
+_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # what can still be shown as a date
 _SHA1 = re.compile(r"[0-9a-fA-F]{40}")
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 _HTTP_DELIVERIES = ("HTTP", "CLIENT_PIT_HTTP")
@@ -160,10 +160,13 @@ class _Reader:
             return None
         try:
             parsed = datetime.fromisoformat(text)
-            return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+            moment = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
         except (ValueError, OverflowError):
-            self._odd(name, text, "a time")
-            return None
+            moment = -1.0
+        if 0 <= moment < _END_OF_TIME:
+            return moment
+        self._odd(name, text, "a time")
+        return None
 
     def object(self, name: str) -> _Reader:
         value = self._document.get(name)

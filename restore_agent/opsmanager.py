@@ -35,6 +35,7 @@ from .redaction import Redactor, printable
 from .settings import Connection, Target
 from .tls import tls_context, tls_problem
 from .values import API_PATH
+from .wire import client
 
 PAGE_SIZE = 100  # what every version of Ops Manager serves; newer ones allow 500
 _ANSWER_LIMIT = 32 << 20  # bytes of one answer; 500 jobs are about 1 MiB
@@ -88,7 +89,7 @@ class DigestAuth(httpx.Auth):
         second = digest(f"{request.method}:{target}")
         middle = f"{challenge.nonce}:{count}:{client}:auth" if challenge.qop else challenge.nonce
         response = digest(f"{first}:{middle}:{second}")
-        self._redactor.learn(response)
+        self._redactor.learn_passing(response)
         fields = {
             "username": user,
             "realm": challenge.realm,
@@ -169,13 +170,13 @@ class OpsManager:
         self._redactor = redactor
         self._base = connection.url + API_PATH
         parts = urlsplit(connection.url)
-        self.origin = f"{parts.scheme}://{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        self.origin = f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
         self.tls = tls_context(connection)
-        self._client = httpx.AsyncClient(
+        self._client = client(
             auth=DigestAuth(connection, redactor),
             verify=self.tls,
             timeout=_TIMEOUT,
-            follow_redirects=False,
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT},
         )
 
@@ -196,13 +197,6 @@ class OpsManager:
         document = await self._get(f"{_place(target)}/restoreJobs/{quote(job_id)}", {})
         return self._learnt(_job(document))
 
-    async def cluster_name(self, target: Target) -> str | None:
-        """The cluster's name, to show; also proves that the key may read the project."""
-        if target.cluster_id is None:
-            return None
-        name = (await self._get(_place(target), {})).get("clusterName")
-        return name if isinstance(name, str) else None
-
     async def largest_size(self, target: Target, snapshot_id: str, cluster_id: str | None) -> int | None:
         """An upper bound of an archive's size in bytes: the snapshot part's `fileSizeBytes` (uncompressed)."""
         if target.cluster_id is None:
@@ -211,10 +205,7 @@ class OpsManager:
         parts = document.get("parts")
         for part in parts if isinstance(parts, list) else ():
             if isinstance(part, dict) and cluster_id in (None, part.get("clusterId")):
-                size = part.get("fileSizeBytes")
-                return (
-                    int(size) if isinstance(size, (int, float)) or (isinstance(size, str) and size.isdigit()) else None
-                )
+                return _count(part.get("fileSizeBytes"))
         return None
 
     async def _batch(self, target: Target) -> list[Job]:
@@ -225,6 +216,7 @@ class OpsManager:
             query = {"batchId": target.batch_id or "", "pageNum": str(page), "itemsPerPage": str(PAGE_SIZE)}
             document = await self._get(f"{_place(target)}/restoreJobs", query)
             jobs = [self._learnt(_job(entry)) for entry in _results(document)]
+            jobs = [job for job in jobs if job.batch_id in (None, target.batch_id)]  # a server may ignore the filter
             new = [job for job in jobs if job.id not in found]
             found.update((job.id, job) for job in new)
             if not new or not _goes_on(document, len(found)):
@@ -305,12 +297,19 @@ def _job(entry: Any) -> Job:
         raise AnswerUnusable(f"the API's answer is unusable: {error}") from None
 
 
+def _count(value: Any) -> int | None:
+    """A whole number that a server may have sent as a string or a float; None for anything else."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 62:
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
 def _goes_on(document: dict[str, Any], so_far: int) -> bool:
     """Whether another page is worth asking for: `totalCount` or a `next` link says so."""
     total = document.get("totalCount")
-    if isinstance(total, str) and total.isdigit():
-        total = int(total)
-    if isinstance(total, int) and total > so_far:
+    if (_count(total) or 0) > so_far:
         return True
     links = document.get("links")
     return isinstance(links, list) and any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
@@ -347,7 +346,7 @@ def _refusal(response: httpx.Response, body: bytes, clock: ServerClock) -> OpsMa
         return RedirectRefused(f"Ops Manager's API redirects ({status}), which is not followed")
     if status == 404:
         return NotFound(f"Ops Manager does not know it: {said}")
-    if status == 429 or status >= 500:
+    if status in (408, 421, 425, 429) or status >= 500:
         passing = Unreachable(f"Ops Manager is not serving: {said}")
         passing.retry_after = retry_after(response.headers.get("Retry-After"), clock.now())
         return passing

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import base64
 import re
+from collections import deque
 from urllib.parse import quote, quote_plus
 
 HIDDEN = "[hidden]"
+_MOST_PASSING = 64
 _SHORTEST = 6  # shorter strings would hide half of every sentence and are no secrets worth the name
 # C0 and C1 controls, line and paragraph separators, and the bidirectional overrides that reorder a terminal line
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -43,6 +45,7 @@ class Redactor:
 
     def __init__(self) -> None:
         self._known: set[str] = set()
+        self._passing: deque[str] = deque(maxlen=_MOST_PASSING)
         self._pattern: re.Pattern[str] | None = None
 
     def learn(self, secret: Secret | str | None) -> None:
@@ -53,11 +56,19 @@ class Redactor:
         raw = value.encode("utf-8", "surrogateescape")  # what a variable that is no UTF-8 was before Python read it
         encoded = base64.b64encode(raw).decode()
         self._known |= {value, quote(raw, safe=""), quote(raw), quote_plus(raw), encoded, encoded.rstrip("=")}
-        longest_first = sorted(self._known, key=len, reverse=True)
-        self._pattern = re.compile("|".join(re.escape(form) for form in longest_first))
+        self._pattern = None  # made anew when it is needed
+
+    def learn_passing(self, secret: str) -> None:
+        """Add a secret that is good for one request; only the latest of them are remembered."""
+        self._passing.append(secret)
 
     def clean(self, text: str) -> str:
         """`text` without any known secret."""
+        for secret in self._passing:
+            text = text.replace(secret, HIDDEN)
+        if self._pattern is None and self._known:
+            longest_first = sorted(self._known, key=len, reverse=True)
+            self._pattern = re.compile("|".join(re.escape(form) for form in longest_first))
         return self._pattern.sub(HIDDEN, text) if self._pattern else text
 
 

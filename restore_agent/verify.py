@@ -178,7 +178,7 @@ class Verification:
             record.verdict is Verdict.VERIFIED and digest.sha1 == record.sha1
         ):
             await self._publisher.vouch(record.job_id, name, digest)
-            return self._verified(record, name, digest, expected or digest.sha1)
+            return self._verified(record, name, digest, digest.sha1)
         if record.verdict is not Verdict.VERIFIED and not entry.proven:
             raise InTheWay(f"a file stands at {printable(name)} that this agent did not put there")
         wanted = record.sha1 or entry.proven

@@ -40,12 +40,14 @@ class Watch:
         self._urgent = asyncio.Event()
         self._news = asyncio.Condition()
         self._jobs: dict[str, Job] = {}
+        self._listed: dict[str, tuple[int, int]] = {}  # by which poll, and which reading, a job was last listed
         self._empty = 0
         self._unusable = 0
         self._begun = 0
         self.readings = 0
         self.read_begun = 0
         self.trouble: PassingApiError | None = None
+        self._troubled_since: float | None = None
         self.fatal: AgentError | None = None
 
     @property
@@ -53,13 +55,21 @@ class Watch:
         """The latest reading of every job that was ever listed, by id."""
         return self._jobs
 
+    def troubled_for(self) -> float:
+        """Seconds since the API began to fail in passing; 0 while it answers."""
+        return 0.0 if self._troubled_since is None else self._clock.monotonic() - self._troubled_since
+
     def mark(self) -> int:
         """A mark for `newer_than`: any poll that begins from now on is newer."""
         return self._begun
 
-    def newer_than(self, mark: int) -> bool:
-        """Whether the latest reading began after the mark was taken."""
-        return self.read_begun > mark
+    def newer_than(self, mark: int, job_id: str | None = None) -> bool:
+        """Whether the latest reading, or the latest that listed a job, began after the mark was taken."""
+        return (self.read_begun if job_id is None else self._listed[job_id][0]) > mark
+
+    def gone(self, job_id: str) -> bool:
+        """Whether a job that was listed is missing from the last three readings."""
+        return self.readings - self._listed[job_id][1] >= _EMPTY_POLLS
 
     def hurry(self) -> None:
         """Ask for the next poll now, and start the backoff over. Never sooner than a Retry-After allows."""
@@ -90,6 +100,7 @@ class Watch:
             jobs = await self._api.jobs(self._target)
         except PassingApiError as error:
             self.trouble = error
+            self._troubled_since = self._clock.monotonic() if self._troubled_since is None else self._troubled_since
             self._unusable = self._unusable + 1 if isinstance(error, AnswerUnusable) else 0
             if self._unusable >= _UNUSABLE_ANSWERS:
                 self.fatal = error
@@ -99,13 +110,14 @@ class Watch:
             self._take(jobs, number)
 
     def _take(self, jobs: list[Job], number: int) -> None:
-        self.trouble, self._unusable = None, 0
+        self.trouble, self._troubled_since, self._unusable = None, None, 0
         self.readings += 1
         self.read_begun = number
         latest = {job.id: job for job in jobs}
         if any(self._jobs.get(job_id) != job for job_id, job in latest.items()):
             self._backoff.reset()
         self._jobs.update(latest)
+        self._listed.update(dict.fromkeys(latest, (number, self.readings)))
         self._empty = 0 if self._jobs else self._empty + 1
         if self._empty >= _EMPTY_POLLS:
             self.fatal = NothingListed(f"batch {self._target.batch_id} listed no restore job in {_EMPTY_POLLS} polls")

@@ -25,6 +25,9 @@ from typing import Any, TypeVar
 
 import httpx
 
+from .errors import UsageError
+from .redaction import printable
+
 BLOCKS = "blocks"
 """Name of the response extension that holds the `BlockStream`."""
 _TICK = 0.25  # seconds after which a block is handed on although it is not full, so that progress shows
@@ -34,6 +37,15 @@ _LONGEST_LINE = 16 << 10  # bytes of a chunk head or trailer line
 _MOST_TRAILERS = 100
 _CONNECT_TIMEOUT = 15.0  # seconds
 _T = TypeVar("_T")
+
+
+def client(**options: Any) -> httpx.AsyncClient:
+    """An httpx client. Raises UsageError when a proxy variable names what cannot be used as a proxy."""
+    try:
+        return httpx.AsyncClient(follow_redirects=False, **options)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        detail = printable(str(error), 120)
+        raise UsageError(f"the proxy variables (https_proxy, all_proxy, …) cannot be used: {detail}") from None
 
 
 class BlockTransport(httpx.AsyncBaseTransport):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from restore_agent.jobs import UNLIMITED_DOWNLOADS, Decision, Job, Link, Step, decide, parse_job
+from restore_agent.jobs import Decision, Job, Link, Step, decide, parse_job
 from restore_agent.redaction import Secret
 
 # The example response of the reference page "Get All Restore Jobs for One Cluster", placeholders and all.
@@ -279,7 +279,7 @@ def test_a_time_of_expiry_is_read_with_and_without_a_zone(text: str, epoch: floa
 @pytest.mark.parametrize("said", [2147483647, "2147483647", " 2147483647 "])
 def test_the_number_of_downloads_may_be_a_string(said: object) -> None:
     job = parse_job(document({"maxDownloads": said}))
-    assert job.max_downloads == UNLIMITED_DOWNLOADS
+    assert job.max_downloads == 2147483647
     assert job.oddities == ()
 
 

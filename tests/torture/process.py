@@ -44,7 +44,7 @@ class AgentProcess:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._out, self._err = home / f"{stem}.out", home / f"{stem}.err"
-        keep = {name: os.environ[name] for name in ("PATH", "COVERAGE_PROCESS_START") if name in os.environ}
+        keep = {"PATH": os.environ["PATH"]}  # not coverage's: other tests see these lines, and rounds want to be quick
         env = {**keep, "HOME": str(home), "TMPDIR": str(home), "SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
         env |= {
             "PYTHONDONTWRITEBYTECODE": "1",
