@@ -205,10 +205,13 @@ class Job:
             return None
         done_for = None if self.completed_at is None else self.manager.clock.now() - self.completed_at
         digest = self.sha1 if self.sha1 and done_for is not None else None
-        if rule.kind in ("early", "early-wrong") and digest is None:
-            digest = self.archive().sha1 if rule.kind == "early" else _other(self.archive().sha1)
-        elif rule.kind in ("late", "early-wrong") and done_for is not None and done_for < rule.seconds:
-            digest = None if rule.kind == "late" else _other(digest or "")
+        awaited = rule.seconds > (done_for or 0.0) if digest else True
+        if rule.kind == "early" and digest is None:
+            digest = self.archive().sha1
+        elif rule.kind == "early-wrong" and awaited:
+            digest = _other(self.archive().sha1)  # one and the same until it is replaced, whatever each GET sends
+        elif rule.kind == "late" and awaited:
+            digest = None
         return None if digest is None else [self._hash_entry(rule.kind, digest)]
 
     def _hash_entry(self, kind: str, digest: str) -> dict[str, str | None]:
