@@ -227,18 +227,18 @@ class JobRestore:
         part = self._part = self._part or await Part.open(where, name)
         self.changed = True
         resume = await self._resume(part)
-        job = self.job  # hashing what is there may have taken a while: the URL may be another one by now
-        if job.link is None or decide(job).step is not Step.DOWNLOAD:
+        if (link := self.job.link) is None or decide(self.job).step is not Step.DOWNLOAD:  # hashing takes a while
             self.phase = Phase.WAITING
             return
         self._tries += 1
         await self._journal("attempt", file_name=name, served_as=self._served_as, hash_before=self._expected())
         self.sent += 1
+        link = self.job.link or link  # the latest: syncing the journal may have taken a while, too
         attempt, offset = self.entry.attempts, resume.offset if resume else 0
-        self._all.reporter.report(DownloadStarted(self.job_id, name, attempt, offset, str(job.link)))
+        self._all.reporter.report(DownloadStarted(self.job_id, name, attempt, offset, str(link)))
         began = self._all.clock.monotonic()
         try:
-            async with self._all.deliveries.open(job.link, resume, self._all.server_clock.now()) as body:
+            async with self._all.deliveries.open(link, resume, self._all.server_clock.now()) as body:
                 received = await self._receive(body, part)
         except AgentError as error:
             if error.spent is False and not isinstance(error, DestError):  # the request never left

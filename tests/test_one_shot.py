@@ -267,9 +267,10 @@ def test_a_page_does_not_spoil_a_part_that_can_be_resumed(
 def test_a_url_that_is_renewed_is_taken_from_the_latest_reading(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
-    sim = simulator("renew-url=0.4", "drip=64K", "cut=20%x2", "max-downloads=9")
+    sim = simulator("renew-url=1", "drip=64K", "cut=60%x2", "max-downloads=9")
     assert restore(sim, "--retries=20").code == 0
     assert is_published(sim, dest)
+    assert len({request.path for request in deliveries(sim)}) > 1
 
 
 # ---------------------------------------------------------------- resume
