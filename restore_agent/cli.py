@@ -303,6 +303,7 @@ def _plan(session: _Session) -> int:
 # ---------------------------------------------------------------- verify
 
 
+_PROVEN = tuple(name for name in TARGET if name != "expect_jobs")
 _VERIFY_EXAMPLES = """
 restore-agent verify --dest /backup/restore                      # offline, by the receipt
 restore-agent verify --config restore.toml --dest /backup/restore   # with hashes published since
@@ -310,7 +311,7 @@ restore-agent verify --config restore.toml --dest /backup/restore   # with hashe
 
 
 @cli.command(cls=_Examples, epilog=_VERIFY_EXAMPLES)
-@_options(*CONNECTION, "group_id", "cluster_id", "host_id", "batch_id", "dest", "poll_interval", *SHOWN)
+@_options(*CONNECTION, *_PROVEN, "poll_interval", *SHOWN)
 @_common
 def verify(**flags: Any) -> int:
     """Prove archives in DEST again, and promote those whose hash was published late."""
@@ -326,7 +327,17 @@ def _verify(session: _Session) -> int:
     given = {name: values.get(name) for name in ("group_id", "cluster_id", "host_id", "batch_id")}
     reach = connection(values) if values.get("url") else None
     interval = values.get("poll_interval")
-    check = Verification(reach, given, dest(values), interval, session.console, SystemClock(), session.redactor)
+    check = Verification(
+        reach,
+        given,
+        dest(values),
+        interval,
+        session.console,
+        SystemClock(),
+        session.redactor,
+        values.get("job_id") if values.either("batch_id", "job_id") == "job_id" else (),
+        values.get("select"),
+    )
     receipt: Receipt = _run_loop(check.run)
     session.console.report(Finished(receipt))
     return receipt.exit_code

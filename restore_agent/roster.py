@@ -28,7 +28,7 @@ class Roster:
         """Name the archives of the jobs whose URLs are known now."""
         jobs = list(jobs)
         ids = [text for job in jobs for text in _ids(job)]
-        self._globs_for_names = tuple(glob for glob in self._globs_for_names if not _matches([glob], ids))
+        self._globs_for_names = tuple(glob for glob in self._globs_for_names if not matches([glob], ids))
         wanted = {}
         for job in jobs:
             if self._names.of(job.id) is None and (earlier := self._journal.entry(job.id).file_name):
@@ -50,7 +50,7 @@ class Roster:
         if not self._target.select:
             return True
         name = self.name(job)
-        if _matches(self._target.select, [*_ids(job), name, job.link.file_name if job.link else None]):
+        if matches(self._target.select, [*_ids(job), name, job.link.file_name if job.link else None]):
             return True
         return None if name is None and self._globs_for_names and decide(job).step is Step.WAIT else False
 
@@ -59,6 +59,7 @@ def _ids(job: Job) -> list[str | None]:
     return [job.id, job.cluster_id, job.host_id]
 
 
-def _matches(globs: Iterable[str], texts: Iterable[str | None]) -> bool:
+def matches(globs: Iterable[str], texts: Iterable[str | None]) -> bool:
+    """Whether --select admits what is known by these texts: any glob matches any of them, in the case they have."""
     texts = list(texts)
     return any(fnmatchcase(text, glob) for glob in globs for text in texts if text)

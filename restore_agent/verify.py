@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from .errors import (
     HashUnpublished,
     InTheWay,
     NotFound,
+    NothingSelected,
     OtherBatch,
     UsageError,
 )
@@ -30,6 +31,7 @@ from .proof import Candidate, Publisher
 from .receipt import ArchiveRecord, Receipt, Verdict, outcome_of, parse_receipt, rfc3339
 from .records import write_receipt, write_sums
 from .redaction import Redactor, printable
+from .roster import matches
 from .settings import Connection, Target
 from .structure import Finding
 from .watch import first_reading
@@ -38,7 +40,8 @@ from .watch import first_reading
 class Verification:
     """One verification of a DEST. `connection` None means offline: the receipt's hashes are all there is.
 
-    `given` holds the ids that the operator named; the receipt knows the rest.
+    `given` holds the ids that the operator named; the receipt knows the rest. With `job_ids` or `select` only the
+    archives that they name are proven, and decide the exit code; the others stay in the receipt as they are.
     """
 
     def __init__(
@@ -50,8 +53,11 @@ class Verification:
         reporter: Reporter,
         clock: Clock,
         redactor: Redactor,
+        job_ids: Sequence[str] = (),
+        select: Sequence[str] = (),
     ) -> None:
         self._connection, self._given, self._dest, self._poll_interval = connection, given, dest, poll_interval
+        self._job_ids, self._select = job_ids, select
         self._reporter, self._clock, self._redactor = reporter, clock, redactor
         self._started_at = rfc3339(clock.wall())
         self._jobs: Mapping[str, Job] = {}
@@ -75,8 +81,10 @@ class Verification:
             known = self._known()
             self._reporter.report(RunStarted(known.ops_manager, str(self._dest)))
             await self._ask(known)
-            records = tuple([await self._prove(record) for record in known.archives])
-            return self._written(known, records)
+            wanted = [record for record in known.archives if self._wanted(record)]
+            if not wanted:
+                raise NothingSelected(f"none of the {len(known.archives)} archives in DEST is asked for")
+            return self._written(known, tuple([await self._prove(record) for record in wanted]))
 
     # ------------------------------------------------------------ what should be here
 
@@ -136,10 +144,16 @@ class Verification:
         if not group or not any(place.values()):
             raise UsageError("no receipt says which cluster this is: give --group-id and --cluster-id")
         batch = known.batch_id or self._given.get("batch_id")
-        ids = () if batch else tuple(record.job_id for record in known.archives)
+        ids = () if batch else tuple(record.job_id for record in known.archives if self._wanted(record))
         return Target(group, place["cluster_id"], None if place["cluster_id"] else place["host_id"], batch, ids)
 
     # ------------------------------------------------------------ one archive
+
+    def _wanted(self, record: ArchiveRecord) -> bool:
+        if self._job_ids and record.job_id not in self._job_ids:
+            return False
+        texts = [record.job_id, record.cluster_id, record.host_id, record.file_name]
+        return not self._select or matches(self._select, texts)
 
     async def _prove(self, record: ArchiveRecord) -> ArchiveRecord:
         """The record of one archive after its bytes were read again."""
@@ -255,12 +269,13 @@ class Verification:
 
     def _written(self, known: Receipt, records: tuple[ArchiveRecord, ...]) -> Receipt:
         outcome, code = outcome_of(records)
+        mine = {record.job_id: record for record in records}
         receipt = replace(
             known,
             outcome=outcome,
             exit_code=code,
             changed=self._changed,
-            archives=records,
+            archives=tuple(mine.get(record.job_id, record) for record in known.archives),
             started_at=self._started_at,
             finished_at=rfc3339(self._clock.wall()),
         )

@@ -81,6 +81,26 @@ def kill_during_the_hash_wait(start_agent: StartAgent, sim: Simulator, dest: Pat
 # Proving again
 
 
+def test_only_the_archives_that_are_asked_for_are_proven(restored: Simulator, dest: Path, verify: Verify) -> None:
+    flip_a_byte(final(dest, restored, 0))
+    mine, other = restored.job(1).id, restored.job(0).id
+    assert verify(None, f"--job-id={mine}").code == 0
+    assert verify(None, f"--select={restored.job(1).file_name}").code == 0
+    assert {record["job_id"] for record in receipt_in(dest)["archives"]} == {mine, other}
+    assert verify(None, "--job-id=none-of-these").code == 24
+    assert verify(None, f"--job-id={other}").code == 11
+
+
+def test_the_options_of_a_run_for_one_job_serve_verify_too(
+    simulator: StartSimulator, restore: Restore, dest: Path, verify: Verify
+) -> None:
+    sim = simulator("hash=late:3600")
+    assert restore(sim, "--hash-timeout=0s").code == 10
+    sim.clock.advance(7200)
+    ended = verify(None, *connection_args(sim))
+    assert (ended.code, ended.verdicts) == (0, ["verified"])
+
+
 def test_after_a_success_everything_is_still_verified(verify: Verify, restored: Simulator, dest: Path) -> None:
     ended = verify(restored)
     assert ended.code == 0
