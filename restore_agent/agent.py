@@ -10,11 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .archive import Room
 from .batch import Batch
 from .delivery import Deliveries
 from .download import Surroundings
-from .errors import AgentError, DestError, Stopped, combined_exit_code
+from .errors import AgentError, DestError, OtherBatch, Stopped, combined_exit_code
 from .events import Notice, Reporter, RunStarted
 from .files import Directory, temporary_name
 from .journal import STATE_DIRECTORY, Journal, Lock, StatusFile
@@ -24,6 +23,7 @@ from .pacing import Clock, RateLimit, ServerClock
 from .receipt import Receipt, outcome_of, parse_receipt, rfc3339
 from .records import RECEIPT_CODES, require_own_names, require_own_sums, write_receipt, write_sums
 from .redaction import Redactor
+from .room import Room
 from .settings import Connection, Pace, Target
 from .watch import Watch
 
@@ -51,6 +51,7 @@ class Agent:
         self._earlier: Receipt | None = None
         self._ops_manager: str | None = None
         self._status_due = 0.0
+        self._status_told: tuple[str, ...] = ()
         self._writing: asyncio.Task[None] | None = None
 
     def stop(self, stopped: Stopped) -> None:
@@ -118,9 +119,10 @@ class Agent:
     def _read_earlier(self) -> None:
         """The receipt of an earlier run here. Raises OtherBatch when it is of another batch, RecordUnreadable."""
         raw = self._directory.read(RECEIPT)
-        self._earlier = parse_receipt(raw) if raw is not None else None
-        if self._earlier and self._target.batch_id:
-            self._earlier.require_same_restore(self._target.batch_id)
+        earlier = parse_receipt(raw) if raw is not None else None
+        if earlier and self._target.batch_id:
+            earlier.require_same_restore(self._target.batch_id)
+        self._earlier = earlier
 
     async def _supervise(self, batch: Batch) -> None:
         """The batch, with a truthful status file whatever its end."""
@@ -141,6 +143,8 @@ class Agent:
 
     async def _end_early(self, batch: Batch, error: AgentError) -> None:
         """Say of an error what it leaves behind and, when jobs were settled before it, write that down."""
+        if isinstance(error, OtherBatch):
+            self._earlier = None  # another restore's archives are none of this one's
         if error.left is None:
             error.left, error.spent = batch.left(), batch.spent()
         if batch.records():
@@ -150,11 +154,14 @@ class Agent:
     # ------------------------------------------------------------ writing
 
     def _tick(self) -> None:
-        if self._batch and self._clock.monotonic() >= self._status_due:
-            self._status_due = self._clock.monotonic() + _STATUS_EVERY
-            if self._writing is None or self._writing.done():  # a slow disk must not hold up the batch
-                rows = self._status_rows()
-                self._writing = asyncio.ensure_future(asyncio.to_thread(self._write_status, self._batch.state(), rows))
+        """Write the status file every two seconds, and at once when a state in it changes."""
+        if self._batch is None or (self._writing and not self._writing.done()):
+            return  # a slow disk must not hold up the batch
+        states = self._batch.states()
+        if states != self._status_told or self._clock.monotonic() >= self._status_due:
+            self._status_told, self._status_due = states, self._clock.monotonic() + _STATUS_EVERY
+            write = asyncio.to_thread(self._write_status, self._batch.state(), self._status_rows())
+            self._writing = asyncio.ensure_future(write)
 
     async def _finish_status(self, state: str, exit_code: int) -> None:
         if self._writing:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from aiofiles.threadpool import wrap
 
-from .errors import ForeignFile, InTheWay, NoSpace
+from .errors import ForeignFile, InTheWay
 from .files import Directory, errors_of_dest
 from .names import PART
 from .redaction import printable
@@ -200,28 +200,3 @@ def _move(directory: Directory, name: str, archive: str, digest: Digest) -> None
     if status is None or (status.st_ino, status.st_size) != (digest.inode, digest.size):
         raise InTheWay(f"{printable(name)} was replaced by somebody else after it was hashed", archive=archive)
     directory.rename(name, archive)
-
-
-class Room:
-    """The free space of DEST, as the archives that come at the same time share it."""
-
-    LEAST = 1 << 20
-    """Bytes that must be free while an archive of unknown size comes."""
-
-    def __init__(self, directory: Directory) -> None:
-        self._directory = directory
-        self._booked: dict[str, int] = {}
-
-    def book(self, archive: str, to_come: int | None) -> None:
-        """Keep in view what an archive still needs (None: unknown). Raises NoSpace as soon as not all will fit."""
-        self._booked[archive] = self.LEAST if to_come is None else to_come
-        wanted, free = sum(self._booked.values()), self._directory.free_bytes()
-        if free < wanted:
-            self.release(archive)
-            others = f" with {len(self._booked)} other archives" if self._booked else ""
-            missing = f"{wanted - free} bytes are missing"
-            raise NoSpace(f"{wanted} bytes are needed{others}, {free} are free: {missing}", archive=archive)
-
-    def release(self, archive: str) -> None:
-        """The archive needs no more space."""
-        self._booked.pop(archive, None)

@@ -22,6 +22,8 @@ from .settings import Target
 from .watch import PATIENCE
 
 _READINGS_TO_SELECT = 3
+_TIME_FOR_A_HINT = 10.0  # seconds
+_SILENCE = 5.0  # seconds without an answer to a poll that count as trouble once the time of the phase is over
 _BUSY_TICK, _IDLE_TICK = 0.25, 1.0  # seconds between two looks while bytes flow, and while nothing does
 
 
@@ -234,6 +236,8 @@ class Batch:
                 await restore.refuse(decision)
             elif self._watch.gone(restore.job_id):
                 await restore.fail(NotFound("Ops Manager does not list the restore job any more"))
+            elif restore.given_up:
+                await restore.give_up()
             elif decision.step is Step.WAIT and wait.passed() and not self._watch.trouble:
                 said = f"job {restore.job.status or 'unknown'}, delivery {restore.job.delivery_status or 'none'}"
                 odd = f"; its document is odd: {restore.job.oddities[0]}" if restore.job.oddities else ""
@@ -260,6 +264,8 @@ class Batch:
             self.extra = NothingSelected(f"none of the {listed} jobs matches --select")
         elif all(r.record and r.record.verdict is Verdict.SKIPPED for r in self._restores.values()):
             self.extra = NothingDelivered("every selected job is an automated restore, left to its own agents")
+        elif self._all.api.unknown:
+            self.extra = self._all.api.unknown[0]
         if self.extra:
             self._all.reporter.report(Failed(self.extra.fields()))
         return True
@@ -273,8 +279,8 @@ class Batch:
         if self._watch.fatal:
             raise self._watch.fatal
         over = self._hash_deadline or wait
-        if self._watch.trouble and over.passed() and not self._patient():
-            raise self._watch.trouble
+        if over.passed() and (trouble := self._watch.trouble or self._watch.silence(_SILENCE)) and not self._patient():
+            raise trouble
 
     def _patient(self) -> bool:
         """Whether a link between two attempts is worth a minute, although the time to wait for READY is over."""
@@ -302,7 +308,11 @@ class Batch:
         phases = {restore.phase for restore in self._restores.values()}
         if Phase.FETCHING in phases:
             return "downloading"
-        return "verifying" if phases & {Phase.PROVING, Phase.LOOKING} else "waiting"
+        return "verifying" if any(r.shown_state == "hashing" for r in self._restores.values()) else "waiting"
+
+    def states(self) -> tuple[str, ...]:
+        """The batch's state and that of each archive; differs as soon as one of them does."""
+        return (self.state(), *(restore.shown_state for restore in self._restores.values()))
 
     def rows(self) -> tuple[ArchiveProgress, ...]:
         """Where every archive stands."""
@@ -339,8 +349,9 @@ class Batch:
         while not self._restores:
             await self._watch.news()
             await asyncio.sleep(0)
-        with suppress(AgentError):  # only a hint hangs on it
-            sizes = [await self._bound(restore.job) for restore in list(self._restores.values())[:100]]
+        with suppress(AgentError, TimeoutError):  # only a hint hangs on it, and the polls wait for their turn
+            async with asyncio.timeout(_TIME_FOR_A_HINT):
+                sizes = [await self._bound(restore.job) for restore in list(self._restores.values())[:100]]
             needed, free = sum(filter(None, sizes)), self._all.directory.free_bytes()
             if needed > free:
                 text = f"the snapshots are up to {needed} bytes uncompressed, {free} are free: archives may not fit"

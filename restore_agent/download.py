@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from .archive import BLOCK, Digest, Part, Room, digest_of, set_aside, structure_of
+from .archive import BLOCK, Digest, Part, digest_of, set_aside, structure_of
 from .delivery import Body, Deliveries, Resume
 from .errors import (
     AgentError,
@@ -42,13 +42,14 @@ from .jobs import Decision, Job, Step, decide
 from .journal import Entry, Identity, Journal, boot_id
 from .names import MISMATCH, PART, UNPROVEN
 from .opsmanager import OpsManager
-from .pacing import Backoff, Clock, Meter, RateLimit, ServerClock
+from .pacing import Backoff, Clock, Deadline, Meter, RateLimit, ServerClock
 from .proof import Candidate, Publisher
 from .receipt import ArchiveRecord, Verdict
 from .redaction import printable
+from .room import Room
 from .settings import Pace
 from .structure import SNIFF, Finding, looks_like_archive
-from .watch import Watch
+from .watch import PATIENCE, Watch
 
 _READ_AT_ONCE = 4  # files that are hashed or checked at the same time, each with a block of its own
 _MOST_IN_BLOCKS, _LEAST_BLOCK = 32 << 20, 128 << 10  # bytes
@@ -112,6 +113,8 @@ class JobRestore:
         self._backoff = Backoff(min(1.0, surroundings.pace.poll_interval))
         self._not_before = 0.0
         self._reading_wanted: int | None = -1  # none: to be asked for when the backoff is over
+        self._last_word: Deadline | None = None  # set once all attempts are made: until when to wait for that reading
+        self._quarantined: Digest | None = None  # of an earlier run
 
     @property
     def job(self) -> Job:
@@ -142,7 +145,7 @@ class JobRestore:
 
         A URL that was renewed during the backoff is so the one that is used.
         """
-        if self.phase is not Phase.WAITING or decide(self.job).step is not Step.DOWNLOAD:
+        if self.phase is not Phase.WAITING or self._last_word or decide(self.job).step is not Step.DOWNLOAD:
             return False
         if self._all.clock.monotonic() < self._not_before:
             return False
@@ -155,6 +158,21 @@ class JobRestore:
     def retrying(self) -> bool:
         """Whether an attempt has failed and another is to come."""
         return self.phase is Phase.WAITING and self._tries > 0
+
+    @property
+    def given_up(self) -> bool:
+        """Whether all attempts are made, and Ops Manager, asked again or silent, has no reason to tell for it."""
+        if self.phase is not Phase.WAITING or self._last_word is None or self._reading_wanted is None:
+            return False
+        return self._all.watch.newer_than(self._reading_wanted, self.job_id) or self._last_word.passed()
+
+    async def give_up(self) -> None:
+        """Settle with the last attempt's failure."""
+        failure = self._last_failure
+        assert failure is not None  # noqa: S101  # there is no giving up without one
+        made = "1 attempt" if self._tries == 1 else f"{self._tries} attempts"
+        failure.message = f"{failure.message}; given up after {made}"
+        await self.fail(failure)
 
     def may_still_fetch(self) -> bool:
         """Whether a download may still come."""
@@ -202,7 +220,7 @@ class JobRestore:
             raise ForeignFile(
                 f"a file stands at {printable(name)} that this agent cannot vouch for: {why}", spent=False
             )
-        await self._publisher.vouch(self.job_id, name, digest)
+        await self._publisher.adopt(self.job_id, name, digest)
         self._verified(digest, expected)
 
     async def _look_at(self, name: str, suffix: str) -> bool:
@@ -214,6 +232,8 @@ class JobRestore:
         if digest.sha1 == expected:
             await self._publish(Candidate(name, digest), expected)
             return True
+        if suffix == MISMATCH:
+            self._quarantined = digest
         if suffix == UNPROVEN or (suffix == PART and digest.sha1 == entry.whole):
             self._candidate, self.phase = Candidate(name, digest), Phase.PROVING
             return True
@@ -307,7 +327,7 @@ class JobRestore:
         keep_at = part.size + _KEEP_EVERY
         try:
             while ready:
-                room.book(name, None if body.total is None else body.total - part.size)
+                room.book(name, None if body.total is None else body.total - part.size, len(ready))
                 if part.size >= keep_at:
                     await _succeeded(keeping)
                     keeping, keep_at = asyncio.ensure_future(self._keep(part)), part.size + _KEEP_EVERY
@@ -376,16 +396,19 @@ class JobRestore:
         if expected is None and finding is Finding.WHOLE:
             await self._leave_unproven(candidate)
             return
-        if self.entry.resumed and self._another_try():
+        if self.entry.resumed:
             await self._journal("discarded")
             raise TransferCut("the resumed archive is not what the server has; starting over", spent=True)
         left = await set_aside(self._all.directory, candidate.name, self._named(), MISMATCH)
         await self._journal("discarded")
         self.changed = True
+        self._settle_mismatch(candidate.digest, left)
+
+    def _settle_mismatch(self, digest: Digest, left: str) -> None:
         error: ArchiveError = Damaged("no hash was published, and the archive is damaged by its own structure")
-        if expected:
-            error = HashMismatch(f"SHA1 on disk is {candidate.digest.sha1}, Ops Manager published {expected}")
-        self._settle_aside(Verdict.MISMATCH, candidate.digest, left, error)
+        if expected := self._expected():
+            error = HashMismatch(f"SHA1 on disk is {digest.sha1}, Ops Manager published {expected}")
+        self._settle_aside(Verdict.MISMATCH, digest, left, error)
 
     # ------------------------------------------------------------ what follows
 
@@ -400,23 +423,19 @@ class JobRestore:
             await self._journal("discarded")
         elif self.entry.whole:
             await self._journal("cut")
-        if not self._another_try():
-            made = "1 attempt" if self._tries == 1 else f"{self._tries} attempts"
-            failure.message = f"{failure.message}; given up after {made}"
-            await self.fail(failure)
+        self.phase = Phase.WAITING
+        if self._tries > self._all.pace.retries:  # only Ops Manager's word on why is awaited
+            self._reading_wanted, self._last_word = self._all.watch.mark(), Deadline(self._all.clock, PATIENCE)
+            self._all.watch.hurry()
             return
         wait = self._backoff.next(failure.retry_after)
         self._not_before = self._all.clock.monotonic() + wait
         self._reading_wanted = None
-        self.phase = Phase.WAITING
         spent, received = bool(failure.spent), self._part.size if self._part else self._on_disk(PART)
         self._all.reporter.report(
             AttemptEnded(self.job_id, self._named(), self._tries, failure.id, failure.message, received, spent, wait)
         )
         self._all.watch.hurry()
-
-    def _another_try(self) -> bool:
-        return self._tries <= self._all.pace.retries
 
     async def refuse(self, decision: Decision) -> None:
         """Settle by what Ops Manager says of the job: skipped, or failed for its reason."""
@@ -426,6 +445,10 @@ class JobRestore:
         job, after = self.job, f" after: {self._last_failure.message}" if self._last_failure else ""
         said = f"Ops Manager calls the job {job.status or 'nothing'}, its delivery {job.delivery_status or 'nothing'}"
         error: ArchiveError = JobBroken(said)
+        over = decision.reason in ("delivery-expired", "downloads-used-up")
+        if over and not self._tries and (digest := self._quarantined):  # an earlier run's verdict tells more
+            self._settle_mismatch(digest, self._named() + MISMATCH)
+            return
         if decision.reason == "delivery-expired":
             error = Expired("the delivery expired before the archive was whole" + after)
         elif decision.reason == "downloads-used-up":

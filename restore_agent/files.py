@@ -19,7 +19,7 @@ from .redaction import printable
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _IN_THE_WAY = (errno.ELOOP, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
-RECORD_LIMIT = 64 << 20
+RECORD_LIMIT = 16 << 20
 """Bytes that a receipt, journal or status file may have."""
 
 
@@ -45,9 +45,11 @@ def dest_error(error: OSError, doing: str) -> DestError:
 class Directory:
     """A directory by descriptor. Use as a context manager, or `close()` it."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, trusted: frozenset[int] | None = None) -> None:
         self.path = path
         self._fd = descriptor
+        # whose records are believed: ours, root's, and those of DEST's owner, who could replace them anyway
+        self._trusted = trusted or frozenset({os.geteuid(), 0, os.fstat(descriptor).st_uid})
 
     @classmethod
     def open(cls, path: Path, *, create: bool) -> Directory:
@@ -55,6 +57,8 @@ class Directory:
         with errors_of_dest(f"open DEST {printable(str(path))}"):
             if create:
                 _make_durably(path)
+            if os.path.islink(path) and not os.path.exists(path):
+                raise FileExistsError(errno.EEXIST, "it is a link to nowhere")
             return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
     def __enter__(self) -> Directory:
@@ -83,10 +87,12 @@ class Directory:
 
     def _open_subdirectory(self, name: str) -> Directory:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        inside = Directory(self.path / name, os.open(name, flags, dir_fd=self._fd))
-        if os.fstat(inside._fd).st_mode & 0o022:
+        inside = Directory(self.path / name, os.open(name, flags, dir_fd=self._fd), self._trusted)
+        try:
+            self._require_trusted(name, os.fstat(inside._fd))
+        except InTheWay:
             inside.close()
-            raise InTheWay(f"{name} in DEST can be written by others: what it says cannot be trusted")
+            raise
         return inside
 
     def find(self, name: str) -> os.stat_result | None:
@@ -125,10 +131,15 @@ class Directory:
             except FileNotFoundError:
                 return None
             with os.fdopen(descriptor, "rb") as file:
+                self._require_trusted(name, os.fstat(descriptor))
                 raw = file.read(RECORD_LIMIT + 1)
         if len(raw) > RECORD_LIMIT:
             raise InTheWay(f"{printable(name)} is larger than the agent would write it")
         return raw
+
+    def _require_trusted(self, name: str, status: os.stat_result) -> None:
+        if status.st_mode & 0o022 or status.st_uid not in self._trusted:
+            raise InTheWay(f"{printable(name)} in DEST can be written by others: what it says cannot be trusted")
 
     def write_atomically(self, name: str, data: bytes, *, durable: bool = True) -> None:
         """Replace a file as a whole: temporary file, fsync, rename, fsync of the directory. Raises DestError.
@@ -161,7 +172,8 @@ class Directory:
         with errors_of_dest(f"sync {printable(name)}"):
             descriptor = self.open_file(name, os.O_RDONLY)
             try:
-                os.fchmod(descriptor, 0o600)
+                with suppress(PermissionError):  # another user's file, which is proven all the same
+                    os.fchmod(descriptor, 0o600)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)

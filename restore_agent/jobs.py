@@ -63,8 +63,15 @@ class Job:
     oddities: tuple[str, ...] = ()
 
     def published_hash(self, file_name: str) -> str | None:
-        """The SHA1 that Ops Manager published for this file, 40 lower-case hex digits, or None."""
-        return next((digest for name, digest in self.hashes if name == file_name), None)
+        """The SHA1 that Ops Manager published for this file, 40 lower-case hex digits, or None.
+
+        A name that the URL percent-encodes may stand beside its hash either way.
+        """
+        for spell in (str, unquote):
+            for name, digest in self.hashes:
+                if _last_segment(spell(name)) == file_name:
+                    return digest
+        return None
 
 
 class Step(Enum):

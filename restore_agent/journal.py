@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .documents import parse_document
 from .errors import Held, RecordUnreadable
 from .files import Directory, errors_of_dest
 from .receipt import rfc3339
@@ -309,9 +310,9 @@ def _parse(raw: bytes) -> tuple[list[dict[str, Any]], int]:
     lines = []
     for number, text in enumerate(texts, 1):
         try:
-            line = json.loads(text)
+            line = parse_document(text)
             _check(line)
-        except (ValueError, KeyError, TypeError, RecursionError):
+        except (ValueError, KeyError, TypeError):
             raise RecordUnreadable(f"the journal in DEST is damaged at line {number}") from None
         lines.append(line)
     return lines, whole
@@ -320,8 +321,8 @@ def _parse(raw: bytes) -> tuple[list[dict[str, Any]], int]:
 def _check_schema(first: bytes) -> None:
     """Raise RecordUnreadable unless the first line is that of a journal of this version."""
     try:
-        line = json.loads(first)
-    except (ValueError, RecursionError):
+        line = parse_document(first)
+    except ValueError:
         raise RecordUnreadable("the journal in DEST is damaged at line 1") from None
     seen = line.get("schema", "none") if isinstance(line, dict) else "none"
     if seen != SCHEMA:
@@ -394,10 +395,10 @@ def read_status(state: Directory) -> dict[str, Any] | None:
     if not raw.strip(b"\x00"):
         return None  # what a power loss may leave of a file that is replaced, but not synced, every two seconds
     try:
-        document = json.loads(raw)
+        document = parse_document(raw)
         if document["schema"] == STATUS_SCHEMA:
             _check_status(document)
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         raise RecordUnreadable("status.json in DEST is damaged or not the agent's") from None
     if document["schema"] != STATUS_SCHEMA:
         seen = str(document["schema"])[:60]

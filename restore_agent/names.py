@@ -10,6 +10,7 @@ from collections import Counter
 PART, UNPROVEN, MISMATCH = ".part", ".unproven", ".mismatch"
 RECEIPT, SUMS = "receipt.json", "SHA1SUMS"
 OWN_NAMES = (RECEIPT, SUMS)
+_STDIN = "-"  # what sha1sum would read instead of a file of this name
 _NAME_LIMIT = 255 - len(MISMATCH)  # bytes, so that the longest companion still fits the usual 255
 _EXTENSIONS = (".tar.gz", ".tgz", ".tar")
 _UNWANTED = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # Unicode categories: control, format, unassigned, line breaks
@@ -50,7 +51,7 @@ class Names:
 
     def __init__(self) -> None:
         self._given: dict[str, str] = {}
-        self._occupied: set[str] = set().union(*map(_files, OWN_NAMES))
+        self._occupied: set[str] = set().union(*map(_files, OWN_NAMES), [_STDIN])
 
     def of(self, job_id: str) -> str | None:
         """The name given to a job, if any."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import re
 import secrets
 from collections.abc import Generator
@@ -19,6 +18,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from . import USER_AGENT
+from .documents import parse_document
 from .errors import (
     AccessRefused,
     AgentError,
@@ -38,7 +38,7 @@ from .values import API_PATH
 from .wire import client
 
 PAGE_SIZE = 100  # what every version of Ops Manager serves; newer ones allow 500
-_ANSWER_LIMIT = 32 << 20  # bytes of one answer; 500 jobs are about 1 MiB
+_ANSWER_LIMIT = 4 << 20  # bytes of one answer; 500 jobs are about 1 MiB
 _REQUEST_TIME = 60.0  # seconds for one whole exchange, however slowly it drips
 _MOST_PAGES = 100  # of 100 jobs: far above any cluster, so a list that goes on is not a batch
 _MOST_CHALLENGES = 6
@@ -161,6 +161,7 @@ def _escaped(value: str) -> str:
 class OpsManager:
     """Ops Manager's restore jobs. Use as an async context manager. `origin` and `tls` tell how it is reached.
 
+    `unknown` holds an error for each job id of the last reading that Ops Manager does not know, while it knows others.
     Every method raises AccessRefused, NotFound, RedirectRefused, TlsError, or a PassingApiError.
     """
 
@@ -173,6 +174,10 @@ class OpsManager:
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         self.origin = f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
         self.tls = tls_context(connection)
+        self.unknown: tuple[NotFound, ...] = ()
+        self._sizes: dict[str, dict[Any, int | None]] = {}
+        # one exchange after the other: each new challenge may spoil the nonce of another one that is under way
+        self._turn = asyncio.Lock()
         self._client = client(
             auth=DigestAuth(connection, redactor),
             verify=self.tls,
@@ -187,10 +192,23 @@ class OpsManager:
         await self._client.aclose()
 
     async def jobs(self, target: Target) -> list[Job]:
-        """Every job of the target's batch in one list call per page, or each of its job ids."""
+        """Every job of the target's batch in one list call per page, or each of its job ids that is known.
+
+        Raises NotFound when there is no such batch, or none of the jobs.
+        """
         if target.batch_id:
             return await self._batch(target)
-        return list(await asyncio.gather(*(self.job(target, job_id) for job_id in target.job_ids)))
+        found, unknown = [], []
+        for job_id in target.job_ids:
+            try:
+                found.append(await self.job(target, job_id))
+            except NotFound as error:
+                error.archive = job_id
+                unknown.append(error)
+        self.unknown = tuple(unknown)
+        if unknown and not found:
+            raise unknown[0]
+        return found
 
     async def job(self, target: Target, job_id: str) -> Job:
         """One restore job by its id."""
@@ -201,29 +219,33 @@ class OpsManager:
         """An upper bound of an archive's size in bytes: the snapshot part's `fileSizeBytes` (uncompressed)."""
         if target.cluster_id is None:
             return None
-        document = await self._get(f"{_place(target)}/snapshots/{quote(snapshot_id)}", {})
-        parts = document.get("parts")
-        for part in parts if isinstance(parts, list) else ():
-            if isinstance(part, dict) and cluster_id in (None, part.get("clusterId")):
-                return _count(part.get("fileSizeBytes"))
-        return None
+        if snapshot_id not in self._sizes:  # a batch shares its snapshot
+            document = await self._get(f"{_place(target)}/snapshots/{quote(snapshot_id)}", {})
+            self._sizes[snapshot_id] = _part_sizes(document.get("parts"))
+        sizes = self._sizes[snapshot_id]
+        return next(iter(sizes.values()), None) if cluster_id is None else sizes.get(cluster_id)
 
     async def _batch(self, target: Target) -> list[Job]:
         """All pages. Links are not followed: whether `next` keeps `batchId` is unknown, and it may lead elsewhere."""
         found: dict[str, Job] = {}
-        page = 1
-        while True:
-            query = {"batchId": target.batch_id or "", "pageNum": str(page), "itemsPerPage": str(PAGE_SIZE)}
-            document = await self._get(f"{_place(target)}/restoreJobs", query)
-            jobs = [self._learnt(_job(entry)) for entry in _results(document)]
-            jobs = [job for job in jobs if job.batch_id in (None, target.batch_id)]  # a server may ignore the filter
-            new = [job for job in jobs if job.id not in found]
-            found.update((job.id, job) for job in new)
+        for page in range(1, _MOST_PAGES + 1):
+            document = await self._page(target, page)
+            new = {job.id: job for entry in _results(document) if (job := _job(entry)).id not in found}
+            found |= new
             if not new or not _goes_on(document, len(found)):
-                return list(found.values())
-            if page == _MOST_PAGES:
-                raise AnswerUnusable(f"the list of jobs does not end after {_MOST_PAGES} pages")
-            page += 1
+                mine = (None, target.batch_id)  # a server may ignore the filter
+                return [self._learnt(job) for job in found.values() if job.batch_id in mine]
+        raise AnswerUnusable(f"the list of jobs does not end after {_MOST_PAGES} pages")
+
+    async def _page(self, target: Target, page: int) -> dict[str, Any]:
+        """One page of the list. Behind the last one, which not every server marks, some know nothing."""
+        query = {"batchId": target.batch_id or "", "pageNum": str(page), "itemsPerPage": str(PAGE_SIZE)}
+        try:
+            return await self._get(f"{_place(target)}/restoreJobs", query)
+        except NotFound:
+            if page == 1:
+                raise
+            return {"results": []}
 
     def _learnt(self, job: Job) -> Job:
         """The job, after its secrets are known to whoever hides them."""
@@ -240,10 +262,13 @@ class OpsManager:
 
     async def _get(self, path: str, query: dict[str, str]) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(_REQUEST_TIME):
-                async with self._client.stream("GET", self._base + path, params=query or None) as response:
-                    self.clock.observe(response.headers.get("Date"))
-                    body = await _body(response)
+            async with (
+                self._turn,
+                asyncio.timeout(_REQUEST_TIME),
+                self._client.stream("GET", self._base + path, params=query or None) as response,
+            ):
+                self.clock.observe(response.headers.get("Date"))
+                body = await _body(response)
         except TimeoutError:
             raise Unreachable(f"Ops Manager did not finish its answer within {_REQUEST_TIME:.0f} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
@@ -272,8 +297,8 @@ async def _body(response: httpx.Response) -> bytes:
 def _document(body: bytes) -> dict[str, Any]:
     """The JSON object in a body, out of its envelope. Raises AnswerUnusable."""
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        document = parse_document(body)
+    except ValueError:
         start = printable(body[:60].decode("utf-8", "replace"))
         raise AnswerUnusable(f"the API's answer is not JSON; it begins with {start!r}") from None
     if not isinstance(document, dict):
@@ -306,13 +331,18 @@ def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _part_sizes(parts: Any) -> dict[Any, int | None]:
+    """Cluster id to `fileSizeBytes` of a snapshot's parts."""
+    known = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return {str(part.get("clusterId")): _count(part.get("fileSizeBytes")) for part in known}
+
+
 def _goes_on(document: dict[str, Any], so_far: int) -> bool:
-    """Whether another page is worth asking for: `totalCount` or a `next` link says so."""
-    total = document.get("totalCount")
-    if (_count(total) or 0) > so_far:
+    """Whether another page is worth asking for: `totalCount` or a `next` link says so, or neither tells the end."""
+    total, links = _count(document.get("totalCount")), document.get("links")
+    if isinstance(links, list) and any(isinstance(link, dict) and link.get("rel") == "next" for link in links):
         return True
-    links = document.get("links")
-    return isinstance(links, list) and any(isinstance(link, dict) and link.get("rel") == "next" for link in links)
+    return total is None or total > so_far
 
 
 # ---------------------------------------------------------------- errors
@@ -361,10 +391,10 @@ def _error_text(status: int, body: bytes) -> str:
     """`HTTP 403 IP_ADDRESS_NOT_ON_ACCESS_LIST: detail`, as far as the error document goes."""
     code = detail = ""
     try:
-        document = json.loads(body[:65536])
+        document = parse_document(body[:65536])
         code, detail = (str(document.get(name) or "") for name in ("errorCode", "detail"))
         detail = detail or str(document.get("reason") or "")
-    except (ValueError, RecursionError, AttributeError):
+    except (ValueError, AttributeError):
         pass
     text = f"HTTP {status} {printable(code, 80)}".rstrip()
     return f"{text}: {printable(detail, 300)}" if detail else text

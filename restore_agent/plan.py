@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .archive import Room, digest_of
+from .archive import digest_of
 from .errors import (
     AgentError,
     ForeignFile,
@@ -30,6 +30,7 @@ from .pacing import Clock, ServerClock
 from .receipt import ArchiveRecord, Receipt, Verdict, parse_receipt, rfc3339
 from .records import require_own_names, require_own_sums
 from .redaction import Redactor, printable
+from .room import Room
 from .roster import Roster
 from .settings import Connection, Pace, Target
 from .watch import first_reading
@@ -110,6 +111,8 @@ class Plan:
                 self._earlier.require_same_restore(batch_id, self._target.job_ids)
             rows = tuple(sorted([row async for row in self._judge(api, jobs)], key=lambda row: row.job.id))
             self._check_batch(jobs, rows)
+            if api.unknown:
+                raise api.unknown[0]
             self._check_space(rows)
         return self.summary(combined_exit_code(row.exit_code for row in rows), rows), rows
 
@@ -180,7 +183,7 @@ class Plan:
         free = probe.free_bytes()
         if probe is not self._directory:
             probe.close()
-        if downloads and free < Room.LEAST:
+        if downloads and free < Room.LEAST + Room.RECORDS:
             raise NoSpace(f"{free} bytes are free in DEST's file system", spent=False)
         bound = sum(row.largest_bytes or 0 for row in downloads)
         if bound > free:
@@ -231,8 +234,10 @@ class Plan:
                 return "verified", "same-as-published"
             raise ForeignFile(f"a file stands at {printable(name)} that is not this archive", spent=False)
         for suffix in (UNPROVEN, PART, MISMATCH):
-            if not where.find_file(name + suffix):
+            if not (found := where.find_file(name + suffix)):
                 continue
+            if suffix == PART and found.st_nlink != 1:
+                raise InTheWay(f"{printable(name + suffix)} has another name elsewhere (a hard link)", spent=False)
             if expected and (await digest_of(where, name + suffix)).sha1 == expected:
                 return "prove", "same-as-published"
             if suffix == UNPROVEN or (suffix == PART and entry.whole):

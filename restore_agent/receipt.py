@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from . import __version__
+from .documents import parse_document
 from .errors import EXIT_CODES, OtherBatch, RecordUnreadable, combined_exit_code
 from .names import safe_name
 
@@ -115,9 +115,9 @@ def outcome_of(records: Iterable[ArchiveRecord]) -> tuple[str, int]:
 def parse_receipt(raw: bytes) -> Receipt:
     """The receipt in `raw`. Raises RecordUnreadable when it is damaged, not ours, or of a future version."""
     try:
-        document = json.loads(raw)
+        document = parse_document(raw)
         schema = document["schema"]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         raise RecordUnreadable("receipt.json is damaged or not the agent's") from None
     if schema != SCHEMA:
         hint = "Use the version of restore-agent that wrote it or a newer one, or move receipt.json away."

@@ -191,7 +191,7 @@ class Verification:
         if digest.sha1 in (entry.proven, expected) or (
             record.verdict is Verdict.VERIFIED and digest.sha1 == record.sha1
         ):
-            await self._publisher.vouch(record.job_id, name, digest)
+            await self._publisher.adopt(record.job_id, name, digest)
             return self._verified(record, name, digest, digest.sha1)
         if record.verdict is not Verdict.VERIFIED and not entry.proven:
             raise InTheWay(f"a file stands at {printable(name)} that this agent did not put there")

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 
-from .errors import AgentError, AnswerUnusable, NothingListed, PassingApiError
+from .errors import AgentError, AnswerUnusable, NothingListed, PassingApiError, Unreachable
 from .jobs import Job
 from .opsmanager import OpsManager
 from .pacing import Backoff, Clock, Deadline
@@ -48,6 +48,7 @@ class Watch:
         self.read_begun = 0
         self.trouble: PassingApiError | None = None
         self._troubled_since: float | None = None
+        self._asked_at: float | None = None  # when the poll that is under way began
         self.fatal: AgentError | None = None
 
     @property
@@ -58,6 +59,12 @@ class Watch:
     def troubled_for(self) -> float:
         """Seconds since the API began to fail in passing; 0 while it answers."""
         return 0.0 if self._troubled_since is None else self._clock.monotonic() - self._troubled_since
+
+    def silence(self, seconds: float) -> Unreachable | None:
+        """The error that a poll stands for which has been without any answer for so long, else None."""
+        if self._asked_at is None or (waited := self._clock.monotonic() - self._asked_at) < seconds:
+            return None
+        return Unreachable(f"Ops Manager has not answered for {waited:.0f} s")
 
     def mark(self) -> int:
         """A mark for `newer_than`: any poll that begins from now on is newer."""
@@ -90,7 +97,9 @@ class Watch:
         while self.fatal is None:
             self._urgent.clear()
             self._begun += 1
+            self._asked_at = self._clock.monotonic()
             await self._poll(self._begun)
+            self._asked_at = None
             await self.ring()
             if self.fatal is None:
                 await self._pause(self.trouble.retry_after if self.trouble else None)

@@ -13,9 +13,23 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import PATIENCE, Json, Restore, Script, StartSimulator, deliveries, meanwhile, says, serving, wait_until
+from conftest import (
+    PATIENCE,
+    QUICK,
+    Json,
+    Restore,
+    RunAgent,
+    Script,
+    StartSimulator,
+    connection_args,
+    deliveries,
+    meanwhile,
+    says,
+    serving,
+    wait_until,
+)
 
-from restore_agent import opsmanager
+from restore_agent import batch, opsmanager
 from restore_agent.errors import (
     AccessRefused,
     AgentError,
@@ -64,6 +78,15 @@ def test_stale_nonces_are_renewed_without_an_error(simulator: StartSimulator, re
     sim = simulator("stale-nonce=1", "hash=late:0.2", shards=1)
     assert restore(sim).code == 0
     assert {request.auth for request in sim.requests if request.kind == "api"} == {"none", "digest", "digest-stale"}
+
+
+def test_a_server_that_knows_one_nonce_at_a_time_is_never_asked_twice_at_once(
+    simulator: StartSimulator, run_agent: RunAgent, dest: Path
+) -> None:
+    sim = simulator("one-nonce", "hash=late:0.2", shards=2)
+    jobs = [f"--job-id={job_id}" for job_id in sim.hello["job_ids"]]
+    options = [*connection_args(sim, jobs=False), *jobs, *QUICK, f"--dest={dest}", "--output=json"]
+    assert run_agent(["run", *options]).code == 0
 
 
 def test_a_wrong_key_is_refused_after_one_answer_to_the_challenge(simulator: StartSimulator, restore: Restore) -> None:
@@ -176,6 +199,7 @@ def test_what_is_no_digest_challenge_is_never_answered(challenges: list[str]) ->
         ["envelope-always"],
         ["envelope-always", "page-size=1"],
         ["no-total-count", "no-next-link"],
+        ["page-size=2", "no-total-count", "no-next-link"],
     ],
     ids="+".join,
 )
@@ -282,6 +306,16 @@ def test_an_api_that_does_not_answer_is_asked_again(
 ) -> None:
     monkeypatch.setattr(opsmanager, "_REQUEST_TIME", 0.2)
     assert restore(simulator("api-stall=1")).code == 0
+
+
+def test_32_when_the_api_accepts_but_stays_silent_past_the_time_of_the_phase(
+    simulator: StartSimulator, restore: Restore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "_SILENCE", 0.5)
+    began = time.monotonic()
+    ended = restore(simulator("api-stall=9"), "--wait-timeout=0.2s")
+    assert (ended.code, ended.events("error")[0]["id"]) == (32, "ops-manager-unreachable")
+    assert time.monotonic() - began < opsmanager._TIMEOUT.read / 2
 
 
 def test_a_run_outlives_an_outage_while_it_waits_for_a_hash(simulator: StartSimulator, restore: Restore) -> None:

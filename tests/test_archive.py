@@ -23,7 +23,6 @@ from restore_agent.archive import (
     BLOCK,
     Digest,
     Part,
-    Room,
     digest_of,
     publish,
     set_aside,
@@ -182,7 +181,7 @@ def test_names_that_become_the_same_are_shared_too() -> None:
     assert names_of({"j1": "x/a.tar.gz", "j2": ".a.tar.gz"}) == {"j1": "j1-a.tar.gz", "j2": "j2-a.tar.gz"}
 
 
-@pytest.mark.parametrize("name", [*OWN_NAMES, "receipt.json.part", "SHA1SUMS.mismatch"])
+@pytest.mark.parametrize("name", [*OWN_NAMES, "receipt.json.part", "SHA1SUMS.mismatch", "-"])
 def test_a_name_that_the_agent_uses_itself_gets_the_job_id_in_front(name: str) -> None:
     assert names_of({"j1": name})["j1"].startswith("j1-")
 
@@ -239,48 +238,6 @@ def test_no_archive_ever_lands_on_another_one_or_on_a_file_of_the_agent(wanted: 
     for name in names.values():
         assert_safe(name)
     assert_apart(names)
-
-
-# ---------------------------------------------------------------- room
-
-
-def test_what_fits_is_booked(dest: Directory) -> None:
-    room = Room(dest)
-    room.book("a", 1000)
-    room.book("b", None)
-    room.book("a", 0)
-    assert dest.names() == []
-
-
-def test_an_archive_that_will_not_fit_is_refused_with_numbers(dest: Directory) -> None:
-    with pytest.raises(NoSpace) as caught:
-        Room(dest).book("a", 1 << 60)
-    assert caught.value.archive == "a"
-    assert caught.value.message.startswith(f"{1 << 60} bytes are ")
-    assert caught.value.message.endswith(" bytes are missing")
-
-
-def test_archives_that_come_together_must_fit_together(dest: Directory) -> None:
-    room, most = Room(dest), dest.free_bytes() * 2 // 3
-    room.book("a", most)
-    with pytest.raises(NoSpace, match="with 1 other") as caught:
-        room.book("b", most)
-    assert caught.value.archive == "b"
-    room.book("a", most)
-    room.release("a")
-    room.book("b", most)
-    assert caught.value.exit_code == 40
-
-
-def test_an_archive_of_unknown_size_wants_some_room(dest: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = Room(dest)
-    monkeypatch.setattr(dest, "free_bytes", lambda: Room.LEAST)
-    room.book("a", None)
-    with pytest.raises(NoSpace):
-        room.book("b", None)
-    room.release("a")
-    room.release("a")
-    room.book("b", None)
 
 
 # ---------------------------------------------------------------- a part

@@ -568,3 +568,11 @@ def test_a_link_that_is_taken_goes_to_an_http_host_without_credentials(url: str)
     link = link_of(url=url)
     assert link is None or re.match(r"https?://[^/@\s]", link.url, re.IGNORECASE)
     assert link is None or link.url.isprintable()
+
+
+@pytest.mark.parametrize("spelt", ["a%20b+c-%C3%BC.tar.gz", "a b+c-ü.tar.gz", "somewhere/a%20b+c-%C3%BC.tar.gz"])
+def test_a_hash_is_found_by_the_name_as_the_url_spells_it_or_decoded(spelt: str) -> None:
+    url = "https://om.example.net/backup/restore/v2/pull/1/TOKEN/a%20b+c-%C3%BC.tar.gz"
+    job = parse_job({"id": "1", "delivery": {"url": url}, "hashes": [{"fileName": spelt, "hash": "a" * 40}]})
+    assert job.link is not None
+    assert job.published_hash(job.link.file_name) == "a" * 40

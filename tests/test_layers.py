@@ -17,6 +17,7 @@ FLOORS: dict[str, float] = {
     # what everything may lean on
     "errors": 0,
     "redaction": 0,
+    "documents": 0,
     "names": 0,  # also the receipt, which refuses a name that would lead out of DEST
     # rules and values without the network
     "values": 1,
@@ -33,6 +34,7 @@ FLOORS: dict[str, float] = {
     "opsmanager": 2,
     "archive": 2,
     "journal": 2,
+    "room": 2,
     "delivery": 2,
     "records": 2.5,  # tells by the `journal` whether a SHA1SUMS is ours
     # what several readings, or several files, have in common

@@ -221,6 +221,33 @@ def test_25_when_the_retries_are_used_up_while_the_api_says_ready(
     assert ".part with" in problem["on_disk"]
 
 
+@pytest.mark.parametrize(
+    ("faults", "retries", "code"),
+    [
+        (("max-downloads=1",), 0, 23),
+        (("max-downloads=2",), 1, 23),
+        (("max-downloads=9", "expires-in=0.3", "drip=64K", "stall=50%"), 0, 22),
+    ],
+)
+def test_after_the_last_attempt_ops_managers_own_word_decides(
+    faults: tuple[str, ...], retries: int, code: int, simulator: StartSimulator, restore: Restore
+) -> None:
+    sim = simulator("cut=60%xalways", *faults)
+    ended = restore(sim, f"--retries={retries}", "--stall-timeout=0.5s")
+    assert ended.code == code
+    assert len(deliveries(sim)) == retries + 1
+
+
+def test_a_resume_that_led_to_other_bytes_is_no_mismatch_even_after_the_last_attempt(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("cut=60%", "range=wrong-bytes", "max-downloads=9")
+    ended = restore(sim, "--retries=1")
+    assert (ended.code, ended.archive["reason"]) == (25, "transfer-cut")
+    assert restore(sim).code == 0
+    assert is_published(sim, dest)
+
+
 def test_nothing_is_spent_when_the_delivery_host_cannot_be_reached(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -276,8 +277,8 @@ def test_the_status_file_tells_of_a_run_while_it_goes_on(
         path = dest / ".restore-agent" / "status.json"
         wait_until(path.exists)
         seen.append(status_in(dest))
-        moving = wait_until(lambda: (s := status_in(dest))["state"] == "downloading" and s)
-        seen.append(moving)
+        wait_until(lambda: (s := status_in(dest))["archives"] and s["archives"][0]["bytes"])
+        seen.append(status_in(dest))
         sim.set_faults()
 
     with meanwhile(look):
@@ -350,6 +351,16 @@ def test_11_when_the_published_hash_differs(simulator: StartSimulator, restore: 
     assert ended.archive["sha1"] != ended.archive["expected_sha1"]
     assert not (dest / name_of(sim)).exists()
     assert receipt_in(dest)["outcome"] == "failed"
+
+
+def test_11_stays_the_word_when_the_downloads_are_used_up_since(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("hash=wrong", "max-downloads=1")
+    ended_with(restore(sim), 11, "hash-mismatch")
+    again = ended_with(restore(sim), 11, "hash-mismatch")
+    assert again.archive["path"] == str(dest / f"{name_of(sim)}.mismatch")
+    assert len(deliveries(sim)) == 1
 
 
 def test_12_when_archives_fail_for_different_reasons_and_the_others_are_had(
@@ -445,6 +456,36 @@ def test_24_when_an_id_is_unknown_and_the_message_says_which(
     (error,) = ended.events("error")
     assert error_code in error["message"]
     assert option.partition("=")[2] in error["message"]  # the detail of the error document names it
+
+
+def test_24_for_an_unknown_job_does_not_stop_the_known_one(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator()
+    ended = ended_with(restore(sim, "--job-id=000000000000000000000000"), 24, "not-found")
+    assert ended.verdicts == ["verified"]
+    assert published(sim, dest)
+    assert receipt_in(dest)["exit_code"] == 24
+
+
+def test_24_for_a_job_that_vanishes_leaves_the_other_one_to_its_proof(
+    simulator: StartSimulator, run_agent: RunAgent, dest: Path
+) -> None:
+    sim = simulator("hash=late:3600", "never-ready@0", shards=1)
+    options = [f"--job-id={job_id}" for job_id in sim.hello["job_ids"]]
+
+    def forget() -> None:
+        wait_until(lambda: any(request.completed for request in deliveries(sim)))
+        sim.manager.jobs.pop(0)
+        sim.clock.advance(7200)
+
+    with meanwhile(forget):
+        ended = run_agent(["run", *connection_args(sim, jobs=False), *options, *QUICK, f"--dest={dest}", "-ojson"])
+    assert sorted((record["verdict"], record["exit_code"]) for record in receipt_in(dest)["archives"]) == [
+        ("failed", 24),
+        ("verified", 0),
+    ]
+    assert ended.code == 24
 
 
 def test_24_when_fewer_jobs_are_listed_than_expected(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
@@ -642,7 +683,7 @@ def test_40_for_one_archive_leaves_the_other_one_proven(
     ended = ended_with(restore(sim, "--parallel=1", to=place), 40, "no-space")
     assert sorted(ended.verdicts) == ["failed", "verified"]
     assert sum(published(sim, place, index) for index in range(2)) == 1
-    assert len(deliveries(sim)) == 2
+    assert len(deliveries(sim)) == 1  # that the other one will not fit shows before its download is spent
 
 
 def test_41_when_dest_is_read_only(
@@ -1240,3 +1281,48 @@ def test_a_journal_cut_by_a_crash_is_taken_up_with_a_warning(
     assert any("crash" in line["message"] for line in ended.events("notice"))
     assert ended.result["changed"] is False
     assert len(deliveries(sim)) == 2
+
+
+# ---------------------------------------------------------------- what others put into DEST
+
+
+def test_42_when_the_agents_records_belong_to_another_user(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files to another user")
+    sim = simulator()
+    ended_with(restore(sim), 0)
+    for forged in (dest / "receipt.json", dest / ".restore-agent"):
+        os.chown(forged, 65534, 65534)
+        ended_with(restore(sim), 42, "in-the-way")
+        os.chown(forged, 0, 0)
+    os.chown(dest, 65534, 65534)  # DEST's own owner is trusted
+    os.chown(dest / "receipt.json", 65534, 65534)
+    ended_with(restore(sim), 0)
+
+
+def test_an_equal_file_that_somebody_else_put_there_becomes_private(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("hash=early")
+    dest.mkdir(mode=0o700)
+    shutil.copyfile(sim.job(0).archive().path, dest / name_of(sim))
+    (dest / name_of(sim)).chmod(0o644)
+    ended_with(restore(sim), 0)
+    assert deliveries(sim) == []
+    assert stat.S_IMODE((dest / name_of(sim)).stat().st_mode) == 0o600
+
+
+def test_the_result_shows_no_archive_of_another_restore(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    ended_with(restore(simulator(shards=1)), 0)
+    for other in (simulator(shards=1, seed="other"), simulator(seed="single")):
+        assert ended_with(restore(other), 42, "other-batch").result["archives"] == []
+
+
+def test_42_when_dest_is_a_link_to_nowhere(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
+    dest.symlink_to(dest.with_name("nowhere"))
+    ended_with(restore(simulator()), 42, "in-the-way")
+    assert not dest.with_name("nowhere").exists()

@@ -84,7 +84,8 @@ class Api:
 
     def _challenge(self, verdict: Verdict, now: float) -> Answer:
         faults = self._manager.faults
-        header = self._guard.challenge(now, stale=verdict == "digest-stale", qop=faults.qop)
+        stale = verdict == "digest-stale" and not faults.one_nonce
+        header = self._guard.challenge(now, stale=stale, qop=faults.qop, alone=faults.one_nonce)
         headers: Headers = (("WWW-Authenticate", header),)
         if faults.unauthorized == "empty":
             return Answer(401, (*VERSION, *headers), auth=verdict)

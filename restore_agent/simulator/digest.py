@@ -36,8 +36,13 @@ class DigestGuard:
         self._ha1 = _md5(f"{public_key}:{REALM}:{private_key}")
         self._nonces: dict[str, _Nonce] = {}
 
-    def challenge(self, now: float, *, stale: bool, qop: str) -> str:
-        """A new `WWW-Authenticate` value; `qop` is `auth`, `none`, or `op` for the reference page's misprint."""
+    def challenge(self, now: float, *, stale: bool, qop: str, alone: bool) -> str:
+        """A new `WWW-Authenticate` value; `qop` is `auth`, `none`, or `op` for the reference page's misprint.
+
+        `alone` ends the life of every nonce before it.
+        """
+        if alone:
+            self._nonces.clear()
         nonce = secrets.token_urlsafe(24)
         self._nonces[nonce] = _Nonce(now)
         flag = "true" if stale else "false"

@@ -151,6 +151,7 @@ class Faults:
         "auth", choice("auth", "none", "op"), 'qop of the digest challenge; op: the page\'s op="auth"', server=True
     )
     stale_nonce: int | None = _fault(None, COUNT, "a nonce is good for so many requests", server=True)
+    one_nonce: bool = _flag("only the nonce handed out last is good; others are refused, not called stale", server=True)
     unauthorized: str | None = _fault(
         None, choice("json", "empty").optional("json"), "401 to every key, with or without a document", server=True
     )
