@@ -28,6 +28,7 @@ from .settings import Connection, Pace, Target
 from .watch import Watch
 
 _STATUS_EVERY = 2.0  # seconds; the contract allows five
+_SUMS_EVERY = 1.0  # seconds
 
 
 class Agent:
@@ -50,7 +51,7 @@ class Agent:
         self._batch: Batch | None = None
         self._earlier: Receipt | None = None
         self._ops_manager: str | None = None
-        self._status_due = 0.0
+        self._status_due = self._sums_due = 0.0
         self._status_told: tuple[str, ...] = ()
         self._writing: asyncio.Task[None] | None = None
 
@@ -180,8 +181,11 @@ class Agent:
         return rows
 
     async def _on_settled(self) -> None:
+        if self._clock.monotonic() < self._sums_due:
+            return  # of hundreds of small archives each would write the list of all
         with suppress(DestError):  # the end of the run writes it again, and then it counts
             await asyncio.to_thread(write_sums, self._directory, self.summary())
+        self._sums_due = self._clock.monotonic() + _SUMS_EVERY
 
     def summary(self, error: AgentError | None = None) -> Receipt:
         """The receipt as things stand; `error` is what ended the run when that was not the archives."""

@@ -48,6 +48,8 @@ class Batch:
         self._on_tick, self._on_settled = on_tick, on_settled
         self._roster = Roster(target, surroundings.journal)
         self._restores: dict[str, JobRestore] = {}
+        self._admitted = 0  # how many readings were taken up
+        self._show_due = 0.0
         self._warned: set[str] = set()
         self._seen: dict[str, JobSeen] = {}
         self._tasks: dict[asyncio.Task[None], JobRestore] = {}
@@ -89,7 +91,7 @@ class Batch:
                 self._raise_trouble(wait)
                 if self._complete(wait):
                     return
-                self._show(self.rows())
+                self._show()
                 self._on_tick()
                 await self._pause()
                 await self._reap()
@@ -126,6 +128,9 @@ class Batch:
 
     def _admit(self) -> None:
         """Take up jobs as they are listed, and name their archives as soon as their URLs are known."""
+        if self._admitted == self._watch.readings:
+            return
+        self._admitted = self._watch.readings
         jobs = self._watch.jobs
         self._roster.update(jobs.values())
         for job in jobs.values():
@@ -336,8 +341,11 @@ class Batch:
             )
         return tuple(rows)
 
-    def _show(self, rows: tuple[ArchiveProgress, ...]) -> None:
-        if rows:
+    def _show(self) -> None:
+        if self._all.clock.monotonic() < self._show_due:  # a batch of hundreds is woken more often than anybody looks
+            return
+        if rows := self.rows():
+            self._show_due = self._all.clock.monotonic() + _BUSY_TICK
             self._all.reporter.report(Progress(rows))
         for row in rows:
             if row.job_id not in self._warned and (text := _too_slow(row)):

@@ -69,19 +69,22 @@ class DigestAuth(httpx.Auth):
         fresh = False  # whether the nonce that was tried came in answer to this very request
         for _ in range(_MOST_CHALLENGES):
             if self._challenge:
-                request.headers["Authorization"] = self._answer(request, self._challenge)
+                kept = [field for field in request.headers.raw if field[0].lower() != b"authorization"]
+                request.headers = httpx.Headers([*kept, (b"Authorization", self._answer(request, self._challenge))])
             response = yield request
             if response.status_code != 401:
                 return
-            challenge = _challenge(response.headers.get_list("WWW-Authenticate"))
+            asked = [value for name, value in response.headers.raw if name.lower() == b"www-authenticate"]
+            challenge = _challenge([_octets(value) for value in asked])
             if challenge is None or (fresh and not challenge.stale):
                 return
             self._challenge, self._count, fresh = challenge, 0, True
 
-    def _answer(self, request: httpx.Request, challenge: _Challenge) -> str:
+    def _answer(self, request: httpx.Request, challenge: _Challenge) -> bytes:
         self._count += 1
-        target, user = request.url.raw_path.decode("ascii"), self._connection.public_key
-        secret, client, count = self._connection.private_key.reveal(), secrets.token_hex(8), f"{self._count:08x}"
+        target, user = request.url.raw_path.decode("ascii"), _octets(self._connection.public_key.encode())
+        secret = _octets(self._connection.private_key.reveal().encode())
+        client, count = secrets.token_hex(8), f"{self._count:08x}"
         digest = challenge.hash
         first = digest(f"{user}:{challenge.realm}:{secret}")
         if challenge.session:
@@ -103,7 +106,7 @@ class DigestAuth(httpx.Auth):
         bare = [f"algorithm={challenge.algorithm}"]
         if challenge.qop:
             bare += ["qop=auth", f"nc={count}", f'cnonce="{client}"']
-        return "Digest " + ", ".join(quoted + bare)
+        return b"Digest " + ", ".join(quoted + bare).encode("latin-1")
 
 
 _ALGORITHMS = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
@@ -125,7 +128,7 @@ class _Challenge:
 
     def hash(self, text: str) -> str:
         name = _ALGORITHMS[self.algorithm.upper().removesuffix("-SESS")]
-        return hashlib.new(name, text.encode(), usedforsecurity=False).hexdigest()
+        return hashlib.new(name, text.encode("latin-1"), usedforsecurity=False).hexdigest()
 
 
 def _challenge(headers: list[str]) -> _Challenge | None:
@@ -149,6 +152,11 @@ def _challenge(headers: list[str]) -> _Challenge | None:
             fields.get("realm", ""), fields["nonce"], fields.get("opaque", ""), algorithm, bool(offered), stale
         )
     return None
+
+
+def _octets(raw: bytes) -> str:
+    """Bytes as text of one character each: what a server sent is given back to it byte for byte."""
+    return raw.decode("latin-1")
 
 
 def _escaped(value: str) -> str:

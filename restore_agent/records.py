@@ -34,9 +34,10 @@ def write_receipt(directory: Directory, receipt: Receipt) -> None:
 
 def write_sums(directory: Directory, receipt: Receipt) -> None:
     """Bring SHA1SUMS up to date with a receipt; nothing is written while nothing is proven. Raises DestError."""
-    proven = [record for record in receipt.archives if record.verdict is Verdict.VERIFIED]
-    text = "".join(f"{record.sha1}  {record.file_name}\n" for record in sorted(proven, key=lambda r: r.file_name or ""))
+    proven = {r.file_name: r.sha1 for r in receipt.archives if r.file_name and r.verdict is Verdict.VERIFIED}
+    there = [name for name in sorted(proven) if directory.find(name)]  # an earlier run's may have been moved on
+    text = "".join(f"{proven[name]}  {name}\n" for name in there)
     data = text.encode()
-    there = directory.read(SUMS)
-    if there != data and (data or there is not None):
+    before = directory.read(SUMS)
+    if before != data and (data or before is not None):
         directory.write_atomically(SUMS, data)

@@ -25,6 +25,16 @@ def tls_context(connection: Connection) -> ssl.SSLContext:
     return context
 
 
+# a cut, a closed session, and "not yet": a timeout while waiting for the peer has the last one in its context
+_NO_COMPLAINT = (
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+    ssl.SSLWantReadError,
+    ssl.SSLWantWriteError,
+    ssl.SSLSyscallError,
+)
+
+
 def _no_password() -> str:
     raise UsageError("--client-key is encrypted; give a key without a pass phrase, guarded by its file mode")
 
@@ -35,7 +45,7 @@ def tls_problem(error: BaseException) -> str | None:
     while seen is not None:
         if isinstance(seen, ssl.SSLCertVerificationError):
             return seen.verify_message or "certificate verify failed"
-        if isinstance(seen, ssl.SSLError) and not isinstance(seen, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        if isinstance(seen, ssl.SSLError) and not isinstance(seen, _NO_COMPLAINT):
             return (seen.reason or "TLS failure").replace("_", " ").lower()
         seen = seen.__cause__ or seen.__context__
     return None

@@ -168,6 +168,19 @@ def test_the_response_is_that_of_the_rfc(name: str, algorithm: str, session: boo
     assert given["response"] == hashed(algorithm, first, "n=1", *middle, hashed(algorithm, "GET", "/a?b=c"))
 
 
+def test_a_name_or_a_challenge_beyond_ascii_is_answered_octet_by_octet() -> None:
+    flow = DigestAuth(Connection("http://h", "jörg", Secret("schlüssel")), Redactor()).auth_flow(
+        request := httpx.Request("GET", "http://h/a")
+    )
+    next(flow)
+    flow.send(httpx.Response(401, headers=[(b"WWW-Authenticate", b'Digest realm="Publ\xefc", nonce="\xe9"')]))
+    (sent,) = [value for name, value in request.headers.raw if name == b"Authorization"]
+    assert b'username="j\xc3\xb6rg", realm="Publ\xefc", nonce="\xe9"' in sent
+    first = hashlib.md5(b"j\xc3\xb6rg:Publ\xefc:schl\xc3\xbcssel").hexdigest()
+    second = hashlib.md5(b"GET:/a").hexdigest()
+    assert hashlib.md5(f"{first}:\xe9:{second}".encode("latin-1")).hexdigest().encode() in sent
+
+
 def test_the_first_challenge_that_can_be_answered_is_taken() -> None:
     given = answer_to(
         'Basic realm="x"',
@@ -308,6 +321,13 @@ def test_an_api_that_does_not_answer_is_asked_again(
     assert restore(simulator("api-stall=1")).code == 0
 
 
+def test_over_tls_an_answer_that_comes_too_late_is_no_complaint_of_tls(
+    simulator: StartSimulator, restore: Restore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opsmanager, "_TIMEOUT", httpx.Timeout(0.3))
+    assert restore(simulator("api-stall=1", tls=True)).code == 0
+
+
 def test_32_when_the_api_accepts_but_stays_silent_past_the_time_of_the_phase(
     simulator: StartSimulator, restore: Restore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,7 +335,7 @@ def test_32_when_the_api_accepts_but_stays_silent_past_the_time_of_the_phase(
     began = time.monotonic()
     ended = restore(simulator("api-stall=9"), "--wait-timeout=0.2s")
     assert (ended.code, ended.events("error")[0]["id"]) == (32, "ops-manager-unreachable")
-    assert time.monotonic() - began < opsmanager._TIMEOUT.read / 2
+    assert time.monotonic() - began < 10
 
 
 def test_a_run_outlives_an_outage_while_it_waits_for_a_hash(simulator: StartSimulator, restore: Restore) -> None:

@@ -679,6 +679,7 @@ def test_a_tls_problem_behind_an_exception_is_found_and_a_mere_cut_is_none() -> 
     assert tls_problem(raised_from(httpx.ConnectError("x"), untrusted)) == "self-signed certificate"
     assert tls_problem(raised_from(httpx.ReadError("x"), ssl.SSLEOFError(8, "EOF occurred"))) is None
     assert tls_problem(raised_from(httpx.ReadError("x"), ssl.SSLZeroReturnError(6, "closed"))) is None
+    assert tls_problem(raised_from(httpx.ReadTimeout("x"), ssl.SSLWantReadError(2, "not done"))) is None
     assert tls_problem(raised_from(httpx.ReadError("x"), ConnectionResetError("reset"))) is None
     meant = delivery_error(raised_from(httpx.ConnectError("x"), untrusted))
     assert isinstance(meant, TlsError)

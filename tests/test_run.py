@@ -1326,3 +1326,14 @@ def test_42_when_dest_is_a_link_to_nowhere(simulator: StartSimulator, restore: R
     dest.symlink_to(dest.with_name("nowhere"))
     ended_with(restore(simulator()), 42, "in-the-way")
     assert not dest.with_name("nowhere").exists()
+
+
+def test_sha1sums_lists_only_what_is_there_when_an_earlier_archive_was_moved_on(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator(shards=1)
+    ended_with(restore(sim, f"--select={name_of(sim, 0)}"), 0)
+    (dest / name_of(sim, 0)).unlink()
+    ended_with(restore(sim, f"--select={name_of(sim, 1)}"), 0)
+    subprocess.run(["sha1sum", "--strict", "--quiet", "-c", "SHA1SUMS"], cwd=dest, check=True)
+    assert name_of(sim, 1) in (dest / "SHA1SUMS").read_text()
