@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from .room import Room
 from .settings import Connection, Pace, Target
 from .watch import Watch
 
-_STATUS_EVERY = 2.0  # seconds; the contract allows five
+_STATUS_EVERY, _STATUS_SOONEST = 2.0, 0.2  # seconds; the contract allows five
 _SUMS_EVERY = 1.0  # seconds
 
 
@@ -51,7 +50,7 @@ class Agent:
         self._batch: Batch | None = None
         self._earlier: Receipt | None = None
         self._ops_manager: str | None = None
-        self._status_due = self._sums_due = 0.0
+        self._status_written, self._sums_due = -_STATUS_EVERY, 0.0
         self._status_told: tuple[str, ...] = ()
         self._writing: asyncio.Task[None] | None = None
 
@@ -155,12 +154,12 @@ class Agent:
     # ------------------------------------------------------------ writing
 
     def _tick(self) -> None:
-        """Write the status file every two seconds, and at once when a state in it changes."""
+        """Write the status file every two seconds, and sooner when a state in it changes."""
         if self._batch is None or (self._writing and not self._writing.done()):
             return  # a slow disk must not hold up the batch
-        states = self._batch.states()
-        if states != self._status_told or self._clock.monotonic() >= self._status_due:
-            self._status_told, self._status_due = states, self._clock.monotonic() + _STATUS_EVERY
+        states, since = self._batch.states(), self._clock.monotonic() - self._status_written
+        if since >= _STATUS_EVERY or (since >= _STATUS_SOONEST and states != self._status_told):
+            self._status_told, self._status_written = states, self._clock.monotonic()
             write = asyncio.to_thread(self._write_status, self._batch.state(), self._status_rows())
             self._writing = asyncio.ensure_future(write)
 
@@ -175,7 +174,7 @@ class Agent:
             self._status.write(state, self._clock.wall(), rows, exit_code)
 
     def _status_rows(self) -> list[dict[str, Any]]:
-        rows = [asdict(row) for row in self._batch.rows()] if self._batch else []
+        rows = [dict(vars(row)) for row in self._batch.rows()] if self._batch else []
         for row in rows:
             del row["delivery_status"], row["expires_in"]
         return rows
