@@ -39,6 +39,7 @@ from .wire import client
 
 PAGE_SIZE = 100  # what every version of Ops Manager serves; newer ones allow 500
 _ANSWER_LIMIT = 4 << 20  # bytes of one answer; 500 jobs are about 1 MiB
+_READING_LIMIT = 16 << 20  # bytes of all pages of a list
 _REQUEST_TIME = 60.0  # seconds for one whole exchange, however slowly it drips
 _MOST_PAGES = 100  # of 100 jobs: far above any cluster, so a list that goes on is not a batch
 _MOST_CHALLENGES = 6
@@ -184,6 +185,7 @@ class OpsManager:
         self.tls = tls_context(connection)
         self.unknown: tuple[NotFound, ...] = ()
         self._sizes: dict[str, dict[Any, int | None]] = {}
+        self._bytes_read = 0
         # one exchange after the other: each new challenge may spoil the nonce of another one that is under way
         self._turn = asyncio.Lock()
         self._client = client(
@@ -236,8 +238,11 @@ class OpsManager:
     async def _batch(self, target: Target) -> list[Job]:
         """All pages. Links are not followed: whether `next` keeps `batchId` is unknown, and it may lead elsewhere."""
         found: dict[str, Job] = {}
+        before = self._bytes_read
         for page in range(1, _MOST_PAGES + 1):
             document = await self._page(target, page)
+            if self._bytes_read - before > _READING_LIMIT:
+                raise AnswerUnusable(f"the list of jobs is larger than {_READING_LIMIT >> 20} MiB")
             new = {job.id: job for entry in _results(document) if (job := _job(entry)).id not in found}
             found |= new
             if not new or not _goes_on(document, len(found)):
@@ -277,6 +282,7 @@ class OpsManager:
             ):
                 self.clock.observe(response.headers.get("Date"))
                 body = await _body(response)
+                self._bytes_read += len(body)
         except TimeoutError:
             raise Unreachable(f"Ops Manager did not finish its answer within {_REQUEST_TIME:.0f} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:

@@ -46,6 +46,7 @@ def measured(sim: Simulator, dest: Path, *options: str) -> tuple[int, int, float
         (("deep-json=100000",), 32, 60),
         (("endless-header",), 32, 60),
         (("endless-pages",), 32, 60),
+        (("endless-pages", "huge-answer=3000000"), 32, 60),
         (("hostile-text",), 0, 30),
         (("endless-delivery-header",), 23, 60),
         (("redirect-loop",), 25, 60),

@@ -13,15 +13,11 @@ from torture.trace import ROOT, Op
 strace = pytest.mark.skipif(not trace.strace_works(), reason="recording file operations needs strace")
 
 
-def tree_on_disk(place: Path) -> Tree:
-    return {path.name: tree_on_disk(path) if path.is_dir() else path.read_bytes() for path in place.iterdir()}
-
-
 @strace
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_the_recording_sees_every_operation(scenario: Scenario, tmp_path: Path) -> None:
     recording, root = powerloss.record(scenario, tmp_path)
-    assert crash.final_tree(recording.ops) == tree_on_disk(root)
+    assert crash.final_tree(recording.ops) == powerloss.tree_on_disk(root)
     assert len(recording.ops) > 40
 
 

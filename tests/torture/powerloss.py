@@ -25,7 +25,7 @@ from restore_agent.cli import main as agent_main
 from restore_agent.simulator import Job, Simulator
 
 from . import checks
-from .crash import State, Tree, crash_states
+from .crash import State, Tree, crash_states, final_tree
 from .defects import killed_at
 from .process import Ended
 from .trace import Op, Recorder
@@ -171,7 +171,14 @@ def record(scenario: Scenario, work: Path, program: Sequence[str] = PROGRAM) -> 
             for job in simulator.jobs:
                 archives.setdefault(job.id, set()).update(job.archive(n).sha1 for n in range(max(1, job.attempts)))
             before = simulator.jobs
+    if final_tree(recorder.ops) != tree_on_disk(root):
+        raise RuntimeError(f"{scenario.name}: the recording does not lead to what is on the disk")
     return Recording(scenario, recorder.ops, recorder.ends, [faults for faults, _ in scenario.runs], archives), root
+
+
+def tree_on_disk(place: Path) -> Tree:
+    """What lies below a directory."""
+    return {path.name: tree_on_disk(path) if path.is_dir() else path.read_bytes() for path in place.iterdir()}
 
 
 def _carry_over(before: Sequence[Job], simulator: Simulator) -> None:

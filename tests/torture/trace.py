@@ -20,7 +20,10 @@ Kind = Literal["create", "mkdir", "write", "truncate", "sync", "rename", "unlink
 ROOT = 0
 """The object that stands for the directory in which DEST is made; it counts as durable."""
 
-_LINE = re.compile(r"(?P<time>\d+\.\d+) (?P<call>\w+)\((?P<arguments>.*)\)\s+= (?P<result>-?\d+)(?: .*)?$", re.DOTALL)
+_LINE = re.compile(
+    r"(?P<time>\d+\.\d+) (?P<call>\w+)\((?P<arguments>.*)\)\s+= (?P<result>-?\d+)(?: .*)? <(?P<took>\d+\.\d+)>$",
+    re.DOTALL,
+)
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _GET = re.compile(rb"GET /backup/restore/v\d/pull/(?P<job>[0-9a-f]+)/")
 _LONGEST = 4 << 20
@@ -77,7 +80,7 @@ class Recorder:
         """One run of the agent; its exit code. RuntimeError for a change that cannot be modelled."""
         place = self.work / f"trace-{len(self.ends)}"
         place.mkdir()
-        command = ["strace", "-ff", "-ttt", "-xx", "-s", str(_LONGEST), "--seccomp-bpf", "-f"]
+        command = ["strace", "-ff", "-ttt", "-T", "-xx", "-s", str(_LONGEST), "--seccomp-bpf", "-f"]
         command += ["-e", "trace=%file,%desc,sendto,sendmsg", "-e", "signal=none", "-o", str(place / "t")]
         with (place / "out").open("wb") as out, (place / "err").open("wb") as err:
             done = subprocess.run(
@@ -250,7 +253,10 @@ def _lines(place: Path) -> Iterator[tuple[float, re.Match[str]]]:
     for path in sorted(place.glob("t.*")):
         for line in path.read_text("ascii").splitlines():
             if (matched := _LINE.match(line)) is not None:
-                yield float(matched["time"]), matched
+                # a call counts from its end; a close from its begin, since another thread's open may get its number
+                # before it has ended
+                took = 0.0 if matched["call"] == "close" else float(matched["took"])
+                yield float(matched["time"]) + took, matched
 
 
 def _at(arguments: str) -> tuple[str, str, str]:
