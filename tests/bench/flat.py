@@ -15,6 +15,14 @@ _TRANSPORT = "https length"
 _EVERY = 0.05  # seconds
 
 
+def _meminfo() -> dict[str, int]:
+    found = {}
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        name, value, *_ = line.replace(":", "").split()
+        found[name] = int(value) * 1024
+    return {"Dirty": found["Dirty"] + found["Writeback"], "Cached": found["Cached"]}
+
+
 @dataclass
 class Memory:
     """The host's dirty and cached memory, in bytes: before, and at most since."""
@@ -30,14 +38,6 @@ class Memory:
         """What grew, in MiB."""
         grown = {name: (self.peak[name] - self.before[name]) >> 20 for name in self.peak}
         return f"dirty and under write-back at most +{grown['Dirty']} MiB, page cache at most +{grown['Cached']} MiB"
-
-
-def _meminfo() -> dict[str, int]:
-    found = {}
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        name, value, *_ = line.replace(":", "").split()
-        found[name] = int(value) * 1024
-    return {"Dirty": found["Dirty"] + found["Writeback"], "Cached": found["Cached"]}
 
 
 @contextmanager
