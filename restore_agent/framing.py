@@ -152,6 +152,7 @@ class _ChunkedBody(Body):
 def body_of(response: http.client.HTTPResponse, head: HeadReader, stream: Stream) -> Body:
     """The reader for the framing that the head declares (RFC 9112, 6.3)."""
     left_over = _behind_head(response, head)
+    stream.expect_bulk()
     if response.status in (204, 304) or response.length == 0:
         return _LengthBody(left_over, stream, 0)
     if response.chunked:
