@@ -62,7 +62,7 @@ class Agent:
 
     async def run(self) -> Receipt:
         """Everything from the first poll to the receipt. Raises AgentError for an end that is not the archives' own."""
-        gc.freeze()  # what is loaded by now stays; not to walk it again, above all at exit, saves a tenth of a short run
+        gc.freeze()  # what is loaded by now stays; not to walk it again, above all at exit, is a tenth of a short run
         async with AsyncExitStack() as stack:
             self._directory = stack.enter_context(Directory.open(self._dest, create=True))
             state = self._directory.subdirectory(STATE_DIRECTORY, create=True)
