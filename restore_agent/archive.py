@@ -1,7 +1,8 @@
 """A file coming to be: named safely, hashed and written block by block, synced, published or quarantined.
 
-The one user of aiofiles. Hash and write of a block run side by side in threads while the caller reads the next one;
-both release the interpreter lock, so verification costs no second pass over the file.
+The one user of aiofiles. Hash and write run in threads of their own beside the one that reads; all three release the
+interpreter lock for nearly all of their time, so verification costs no second pass over the file, and on two cores no
+time: the SHA1 of 1 GiB is 0.57 s of a core that would idle.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import asyncio
 import hashlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiofiles.threadpool import wrap
 
 from .errors import ForeignFile, InTheWay
 from .files import Directory, errors_of_dest
+from .flow import Flow
 from .names import PART
 from .redaction import printable
 from .structure import Finding, StructureCheck
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from aiofiles.threadpool.binary import AsyncFileIO
 
 BLOCK = 2 << 20
-"""Bytes read, hashed and written at once: large enough that a thread hop per block costs nothing."""
+"""Bytes of a file that is there which are read and hashed at once: large enough that a thread hop costs nothing."""
+CONSUMERS = 2
+"""Stages that a `Flow` into a part has: the hash, then the file."""
 
 
 # ---------------------------------------------------------------- a part file
@@ -87,28 +92,36 @@ class Part:
             await self._file.truncate(keep)
             await self._file.seek(0)
 
-    async def append(self, block: memoryview) -> None:
-        """Hash and write one block, side by side. Raises DestError; then the file's tail is not to be trusted."""
-        hashed = asyncio.ensure_future(self._hash(block))
+    async def pour(self, flow: Flow) -> None:
+        """Hash and write a flow's blocks until it ends. Raises DestError; then the file's tail is not to be trusted.
+
+        Never cancel it, end the flow: its threads work until then, and hash and file stay in step.
+        """
+        hashing = asyncio.get_running_loop().run_in_executor(self._threads, self._hash_all, flow)
         try:
-            await self._write(block)
+            with errors_of_dest(f"write {printable(self.name)}"):
+                await self._file.writelines(self._landing(flow))
         finally:
-            await hashed
-        self.size += len(block)
+            flow.break_off()  # after a failed write; else it is over already
+            await hashing
+
+    def _hash_all(self, flow: Flow) -> None:
+        for block in flow.stage(0):
+            self._sha1.update(block)
+
+    def _landing(self, flow: Flow) -> Iterator[memoryview]:
+        for block in flow.stage(1):
+            yield block
+            self.size += len(block)  # being asked for the next one means that this one is written
 
     async def _hash(self, block: memoryview) -> None:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._sha1.update, block)
-
-    async def _write(self, block: memoryview) -> None:
-        with errors_of_dest(f"write {printable(self.name)}"):
-            while block:
-                block = block[await self._file.write(block) :]
 
     async def flush(self) -> int:
         """Make what was written so far durable while more is written; how much that is. Raises DestError."""
         size = self.size
         with errors_of_dest(f"sync {printable(self.name)}"):
-            await asyncio.to_thread(os.fdatasync, self._file.fileno())
+            await asyncio.to_thread(_write_back, self._file.fileno(), size)
         return size
 
     async def sync(self) -> Digest:
@@ -123,10 +136,33 @@ class Part:
             )
         return Digest(self._sha1.hexdigest(), self.size, status.st_ino)
 
+    async def give_back(self, size: int) -> None:
+        """Cut off the last bytes, so that others have room. Raises DestError; after it the part can only be closed."""
+        with errors_of_dest(f"truncate {printable(self.name)}"):
+            await self._file.truncate(max(0, self.size - size))
+
     async def close(self) -> None:
         """Close the file and end its threads; bytes stay as they are."""
         await self._file.close()
         self._threads.shutdown(wait=False)
+
+
+def _write_back(descriptor: int, size: int) -> None:
+    """Make a file's bytes durable and let the page cache forget the first `size`: it has better use for its room."""
+    os.fdatasync(descriptor)
+    with suppress(OSError):
+        os.posix_fadvise(descriptor, 0, size, os.POSIX_FADV_DONTNEED)
+
+
+class _BlockFile(io.FileIO):
+    """A file of which one `writelines` takes a whole transfer, in one call of aiofiles and one thread."""
+
+    def writelines(self, lines: Iterable[Any], /) -> None:
+        """Write every block as a whole; `write` alone may stop short."""
+        for block in lines:
+            rest = block
+            while rest:
+                rest = rest[self.write(rest) or 0 :]
 
 
 # ---------------------------------------------------------------- a file that is there
@@ -174,7 +210,7 @@ def _opened(directory: Directory, name: str, flags: int, executor: ThreadPoolExe
     Opened here and not by `aiofiles.open`, whose thread may open a file after its caller was cancelled, for nobody.
     """
     descriptor = directory.open_file(name, flags)
-    file: AsyncFileIO = wrap(io.FileIO(descriptor, "r+b" if flags & os.O_RDWR else "rb"), executor=executor)
+    file: AsyncFileIO = wrap(_BlockFile(descriptor, "r+b" if flags & os.O_RDWR else "rb"), executor=executor)
     return file
 
 

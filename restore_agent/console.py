@@ -13,9 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, TextIO
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING, Any, TextIO
 
 from .errors import EXIT_CODES
 from .events import (
@@ -34,6 +32,9 @@ from .events import (
 )
 from .receipt import ArchiveRecord, Receipt, Verdict, rfc3339
 from .redaction import Redactor, printable
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _WIDTH = 80
 _PLAIN_EVERY = 30.0  # seconds between two plain progress lines
@@ -330,6 +331,9 @@ class _Bars:
     _SHOWN = 12  # bars at most, so that a batch of hundreds does not scroll the terminal away
 
     def __init__(self, err: TextIO) -> None:
+        from tqdm import tqdm  # a tenth of all that a short run loads, and only who looks on needs it
+
+        self._tqdm = tqdm
         self._err = err
         self._bars: dict[str, tqdm[Any]] = {}
         self._shown_any = False
@@ -348,7 +352,7 @@ class _Bars:
         self._show_waiting(waiting_text(archives))
 
     def _bar(self, row: ArchiveProgress) -> tqdm[Any]:
-        return tqdm(
+        return self._tqdm(
             total=row.total_bytes, file=self._err, ncols=self._columns(), leave=False, bar_format=self._format(row)
         )
 
@@ -381,7 +385,7 @@ class _Bars:
                 self._waiting = None
             return
         if self._waiting is None:
-            self._waiting = tqdm(total=0, file=self._err, leave=False, bar_format="{desc}", ncols=self._columns())
+            self._waiting = self._tqdm(total=0, file=self._err, leave=False, bar_format="{desc}", ncols=self._columns())
         self._waiting.set_description_str(shortened(printable(text), self._columns()))
 
     def write(self, lines: list[str]) -> None:
@@ -389,7 +393,7 @@ class _Bars:
         for line in lines:
             folded = textwrap.wrap(line, self._columns(), subsequent_indent=" " * 9, break_on_hyphens=False)
             with suppress(OSError, ValueError):
-                tqdm.write("\n".join(folded), file=self._err)
+                self._tqdm.write("\n".join(folded), file=self._err)
 
     def close(self) -> None:
         if not self._shown_any:

@@ -6,20 +6,23 @@ nothing is decoded, because the SHA1 that Ops Manager publishes is that of the `
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 
 import httpx
 
 from . import USER_AGENT
 from .errors import AgentError, AttemptFailed, ConnectFailed, DeliveryRefused, ResumeRefused, TlsError, TransferCut
+from .flow import Broken, Flow
 from .jobs import Link
-from .pacing import retry_after
+from .pacing import RateLimit, retry_after
 from .redaction import printable
 from .tls import tls_problem
 from .wire import BLOCKS, BlockStream, BlockTransport, client
@@ -57,12 +60,49 @@ class Body:
 
     async def read(self, block: memoryview) -> int:
         """Fill `block` with the next raw bytes and return how many; 0 at the end. Raises TransferCut."""
+        with _as_cut():
+            return self._counted(await self._source.readinto(block))
+
+    async def pour(self, flow: Flow, limit: RateLimit) -> None:
+        """Bring the rest of the body into a flow, and end that. Raises TransferCut; what came before is in the flow."""
         try:
-            got = await self._source.readinto(block)
-        except httpx.TimeoutException as error:
-            raise TransferCut("the transfer stalled: no byte within --stall-timeout", spent=True) from error
-        except (httpx.HTTPError, httpx.StreamError, OSError) as error:
-            raise TransferCut(f"the connection broke ({_detail(error)})", spent=True) from error
+            with _as_cut():
+                if isinstance(self._source, BlockStream):
+                    await self._source.run(partial(self._pump, flow, limit, asyncio.get_running_loop()))
+                else:
+                    await self._carry(flow, limit)
+        except Broken:
+            return  # the consumer that gave up has an error of its own to tell
+        finally:
+            flow.end()
+
+    def _pump(
+        self, flow: Flow, limit: RateLimit, loop: asyncio.AbstractEventLoop, readinto: Callable[[memoryview], int]
+    ) -> None:
+        """Fill block after block, in the thread that reads."""
+        while True:
+            block = flow.take()
+            got = self._counted(readinto(block[: limit.bite(len(block))]))
+            if not got:
+                return
+            flow.give(block, got)
+            if not limit.off:
+                asyncio.run_coroutine_threadsafe(limit.spend(got), loop).result()
+
+    async def _carry(self, flow: Flow, limit: RateLimit) -> None:
+        """The same where the event loop reads, over the stock transport."""
+        while True:
+            block = flow.take_now()
+            if block is None:
+                block = await asyncio.to_thread(flow.take)
+            got = self._counted(await self._source.readinto(block[: limit.bite(len(block))]))
+            if not got:
+                return
+            flow.give(block, got)
+            await limit.spend(got)
+
+    def _counted(self, got: int) -> int:
+        """Hold the bytes against what the head promised. Raises TransferCut."""
         self._received += got
         if self._expected is not None and self._received > self._expected:
             raise TransferCut("the body is longer than its head says", spent=True)
@@ -70,6 +110,17 @@ class Body:
             missing = self._expected - self._received
             raise TransferCut(f"the body ended {missing} bytes early", spent=True)
         return got
+
+
+@contextmanager
+def _as_cut() -> Iterator[None]:
+    """What httpx raises inside a body, as TransferCut."""
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise TransferCut("the transfer stalled: no byte within --stall-timeout", spent=True) from error
+    except (httpx.HTTPError, httpx.StreamError, OSError) as error:
+        raise TransferCut(f"the connection broke ({_detail(error)})", spent=True) from error
 
 
 class _Refilled:

@@ -9,15 +9,15 @@ A `JobRestore` moves through phases; each phase is one coroutine that the agent 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .archive import BLOCK, Digest, Part, digest_of, set_aside, structure_of
+from .archive import Digest, Part, digest_of, set_aside, structure_of
 from .delivery import Body, Deliveries, Resume
 from .errors import (
     AgentError,
@@ -32,7 +32,7 @@ from .errors import (
     HashUnpublished,
     JobBroken,
     LinkUnusable,
-    NotAnArchive,
+    NoSpace,
     ResumeRefused,
     TransferCut,
 )
@@ -48,12 +48,11 @@ from .receipt import ArchiveRecord, Verdict
 from .redaction import printable
 from .room import Room
 from .settings import Pace
-from .structure import SNIFF, Finding, looks_like_archive
+from .structure import Finding
+from .transfer import Transfer, block_size, finished
 from .watch import PATIENCE, Watch
 
 _READ_AT_ONCE = 4  # files that are hashed or checked at the same time, each with a block of its own
-_MOST_IN_BLOCKS, _LEAST_BLOCK = 32 << 20, 128 << 10  # bytes
-_KEEP_EVERY = 256 << 20  # bytes between two syncs in the background, so that the last one is short
 
 
 class Phase(Enum):
@@ -87,8 +86,8 @@ class Surroundings:
 
     @property
     def block_size(self) -> int:
-        """Bytes of a block, so that all transfers together hold no more than `_MOST_IN_BLOCKS`."""
-        return max(_LEAST_BLOCK, min(BLOCK, _MOST_IN_BLOCKS // (2 * self.pace.parallel)))
+        """Bytes of a block of one transfer."""
+        return block_size(self.pace.parallel)
 
 
 class JobRestore:
@@ -301,55 +300,25 @@ class JobRestore:
 
     async def _receive(self, body: Body, part: Part) -> int:
         """Stream a checked answer into the part file; the number of bytes it brought."""
-        blocks = itertools.cycle([memoryview(bytearray(self._all.block_size)) for _ in range(2)])
-        first = next(blocks)
-        got = await _fill(body, first, SNIFF)
-        if not got:
-            raise TransferCut("the body was empty", spent=True)
+        transfer = Transfer(body, part, self._all.block_size, self._all.limit, self._book)
+        await transfer.begin()
         if body.offset == 0:
-            if not looks_like_archive(bytes(first[:SNIFF]) if got >= SNIFF else bytes(first[:got])):
-                raise NotAnArchive(
-                    f"the delivery URL sent something that is no archive ({body.content_type})", spent=True
-                )
             await part.restart()
         begun = part.size
         facts = {"validator": body.validator, "total": body.total, "resumed": body.offset > 0, "boot": boot_id()}
         await self._journal("answered", **facts)
         self.meter.start(begun, body.total)
-        await self._stream(body, part, blocks, first[:got])
+        try:
+            await transfer.run(partial(self._keep, part))
+        finally:
+            self.meter.bytes = part.size
         self._all.room.release(self._named())
         return part.size - begun
 
-    async def _stream(self, body: Body, part: Part, blocks: itertools.cycle[memoryview], ready: memoryview) -> None:
-        """Hash and write one block while the next is read; two blocks are all the memory this takes."""
-        limit, room, name = self._all.limit, self._all.room, self._named()
-        keeping: asyncio.Future[None] | None = None
-        keep_at = part.size + _KEEP_EVERY
-        try:
-            while ready:
-                room.book(name, None if body.total is None else body.total - part.size, len(ready))
-                if part.size >= keep_at:
-                    await _succeeded(keeping)
-                    keeping, keep_at = asyncio.ensure_future(self._keep(part)), part.size + _KEEP_EVERY
-                ready = await self._land_and_read(part, ready, body, next(blocks), limit)
-        finally:
-            if keeping:
-                await _finished(keeping)
-        await _succeeded(keeping)
-
-    async def _land_and_read(
-        self, part: Part, ready: memoryview, body: Body, block: memoryview, limit: RateLimit
-    ) -> memoryview:
-        """Hash and write `ready`, and meanwhile read into `block`; what was read."""
-        landing = asyncio.ensure_future(part.append(ready))
-        try:
-            await limit.spend(len(ready))
-            got = await body.read(block[: limit.bite(len(block))])
-        finally:
-            await _finished(landing)
-            self.meter.bytes = part.size
-        landing.result()
-        return block[:got]
+    def _book(self, size: int, to_come: int | None) -> None:
+        """How far the transfer is, and what is still to come of it. Raises NoSpace."""
+        self.meter.bytes = size
+        self._all.room.book(self._named(), to_come)
 
     async def prove(self) -> None:
         """Hold the whole file against the published hash, until there is one or --hash-timeout is over."""
@@ -378,9 +347,9 @@ class JobRestore:
             else:
                 await self._judge(candidate, finding)
         finally:
-            if check and not check.done():
+            if check:
                 check.cancel()
-                await _finished(check)
+                await finished(check)
 
     async def _structure(self, name: str) -> Finding:
         async with self._all.reading:
@@ -458,7 +427,10 @@ class JobRestore:
         await self.fail(error, reason=decision.reason)
 
     async def fail(self, error: AgentError, reason: str | None = None) -> None:
-        """Settle with an error; what is on disk stays there."""
+        """Settle with an error; what is on disk stays there, but for the last bytes of a full disk."""
+        if isinstance(error, NoSpace) and self._part and self._all.room.is_full():
+            with suppress(DestError):
+                await self._part.give_back(Room.RECORDS)
         await self.close()
         if error.left is None:
             error.left = self.left()
@@ -575,24 +547,3 @@ class JobRestore:
             master_key_uuid=job.master_key_uuid,
             point_in_time=job.point_in_time,
         )
-
-
-async def _fill(body: Body, block: memoryview, least: int) -> int:
-    """Read until `least` bytes of the block are there, or the body ends."""
-    filled = 0
-    while filled < least and (got := await body.read(block[filled:])):
-        filled += got
-    return filled
-
-
-async def _succeeded(task: asyncio.Future[None] | None) -> None:
-    """Wait for a task, if there is one; raises what it raised."""
-    if task:
-        await task
-
-
-async def _finished(task: asyncio.Future[Any]) -> None:
-    """Wait for a task whatever its outcome, even while being cancelled: its thread still uses our buffer."""
-    while not task.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({task})

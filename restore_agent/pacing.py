@@ -129,7 +129,9 @@ class RateLimit:
     """A budget of bytes per second that all transfers share, first come, first served.
 
     `rate` is in bytes per second; None means no limit. Each taker books its bytes on one time line and waits
-    until they are due, which is exact in the long run and fair between takers of equal bites.
+    until they are due, which is exact in the long run and fair between takers of equal bites. One that comes late,
+    since reading and waking up take their time, may catch up by a twentieth of a second; without that, 300 MiB/s
+    became 216.
     """
 
     _BITES_PER_SECOND = 20
@@ -137,7 +139,12 @@ class RateLimit:
     def __init__(self, clock: Clock, rate: float | None) -> None:
         self._clock = clock
         self._rate = rate
-        self._booked_until = 0.0
+        self._booked_until: float | None = None
+
+    @property
+    def off(self) -> bool:
+        """Whether there is no limit."""
+        return self._rate is None
 
     def bite(self, most: int) -> int:
         """How many bytes to ask for at once, so that a slow limit is not met in bursts."""
@@ -148,8 +155,9 @@ class RateLimit:
         if self._rate is None:
             return
         now = self._clock.monotonic()
-        self._booked_until = max(self._booked_until, now) + size / self._rate
-        await self._clock.sleep(self._booked_until - now)
+        begun = now if self._booked_until is None else max(self._booked_until, now - 1 / self._BITES_PER_SECOND)
+        due = self._booked_until = begun + size / self._rate
+        await self._clock.sleep(max(0.0, due - now))
 
 
 @dataclass

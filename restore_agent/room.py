@@ -7,7 +7,7 @@ from .files import Directory
 
 
 class Room:
-    """Who still needs how much. Asked before each block, so that a transfer ends before the disk is full.
+    """Who still needs how much. Asked all the time, so that a transfer ends before the disk is full.
 
     The last bytes of a disk are kept for the agent's own records: a run that ends for want of space must still be
     able to say so in its journal and receipt.
@@ -22,11 +22,9 @@ class Room:
         self._directory = directory
         self._booked: dict[str, int] = {}
 
-    def book(self, archive: str, to_come: int | None, at_hand: int = 0) -> None:
-        """Keep in view what an archive still needs: `to_come` bytes, or None when nobody knows, of which `at_hand` are
-        about to be written. Raises NoSpace as soon as not all will fit.
-        """
-        self._booked[archive] = max(self.LEAST if to_come is None else to_come, at_hand)
+    def book(self, archive: str, to_come: int | None) -> None:
+        """Keep in view what an archive still needs (None: unknown). Raises NoSpace as soon as not all will fit."""
+        self._booked[archive] = self.LEAST if to_come is None else to_come
         wanted, free = sum(self._booked.values()), self._directory.free_bytes()
         if (missing := wanted + self.RECORDS - free) > 0:
             self.release(archive)
@@ -37,3 +35,7 @@ class Room:
     def release(self, archive: str) -> None:
         """The archive needs no more space."""
         self._booked.pop(archive, None)
+
+    def is_full(self) -> bool:
+        """Whether what is kept for the records is gone, too, as an archive of unknown size may have it."""
+        return self._directory.free_bytes() < self.RECORDS

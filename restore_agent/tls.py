@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+import sys
+from typing import Any
 
 from .errors import UsageError
 from .settings import Connection
@@ -14,7 +16,7 @@ def tls_context(connection: Connection) -> ssl.SSLContext:
     Raises UsageError when a file cannot be loaded.
     """
     try:
-        context = ssl.create_default_context(cafile=str(connection.ca_file) if connection.ca_file else None)
+        context = ssl.create_default_context(cafile=str(connection.ca_file)) if connection.ca_file else _OnDemand()
     except (ssl.SSLError, OSError) as error:
         raise UsageError(f"--ca-file {connection.ca_file} holds no usable certificates ({error})") from None
     if connection.client_cert:
@@ -33,6 +35,38 @@ _NO_COMPLAINT = (
     ssl.SSLWantWriteError,
     ssl.SSLSyscallError,
 )
+
+
+class _OnDemand(ssl.SSLContext):
+    """What `ssl.create_default_context` makes, but the system's trust store is loaded with the first connection.
+
+    Loading it takes as long as everything else of a short run, and over http, or with --ca-file, nobody asks it.
+    """
+
+    def __new__(cls) -> _OnDemand:
+        """As `ssl.create_default_context` of this Python would have it; it cannot make a subclass."""
+        context = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+        if sys.version_info >= (3, 13):
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
+        return context
+
+    def __init__(self) -> None:
+        self._loaded = False
+
+    def wrap_bio(self, *arguments: Any, **more: Any) -> ssl.SSLObject:
+        """Every connection of ours, and of httpx's stock transport, comes by here."""
+        self._load()
+        return super().wrap_bio(*arguments, **more)
+
+    def wrap_socket(self, *arguments: Any, **more: Any) -> ssl.SSLSocket:
+        """For who does without asyncio."""
+        self._load()
+        return super().wrap_socket(*arguments, **more)
+
+    def _load(self) -> None:
+        if not self._loaded:
+            self.load_default_certs(ssl.Purpose.SERVER_AUTH)
+            self._loaded = True
 
 
 def _no_password() -> str:

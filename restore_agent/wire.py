@@ -20,21 +20,18 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
-from enum import Enum
 from typing import Any, TypeVar
 
 import httpx
 
 from .errors import UsageError
+from .framing import Body, body_of
 from .redaction import printable
+from .streams import TICK, HeadReader, Idle, Plain, Stream, Tls
 
 BLOCKS = "blocks"
 """Name of the response extension that holds the `BlockStream`."""
-_TICK = 0.25  # seconds after which a block is handed on although it is not full, so that progress shows
-_SCRATCH = 256 << 10  # bytes received at once where chunk heads stand between the data
-_CHUNK_HEAD = re.compile(rb"\s*([0-9A-Fa-f]{1,15})\s*(?:;.*)?\r?\n", re.DOTALL)
-_LONGEST_LINE = 16 << 10  # bytes of a chunk head or trailer line
-_MOST_TRAILERS = 100
+_ITERATED = 256 << 10  # bytes handed out at once to who iterates over a body
 _CONNECT_TIMEOUT = 15.0  # seconds
 _T = TypeVar("_T")
 
@@ -87,8 +84,15 @@ class BlockStream(httpx.AsyncByteStream):
         """
         return await self._worker.call(self._exchange.readinto, block)
 
+    async def run(self, work: Callable[[Callable[[memoryview], int]], _T]) -> _T:
+        """Hand a `readinto` that may block to `work`, in the thread that reads: no hop of the event loop per block.
+
+        A block of 1 MiB takes a millisecond, a hop to a thread and back a tenth of that, and nobody reads meanwhile.
+        """
+        return await self._worker.call(work, self._exchange.readinto)
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        block = memoryview(bytearray(_SCRATCH))
+        block = memoryview(bytearray(_ITERATED))
         while size := await self.readinto(block):
             yield bytes(block[:size])
 
@@ -151,39 +155,40 @@ class _Exchange:
         self._aborted = False
         self._guard = threading.Lock()
         self._response: http.client.HTTPResponse | None = None
-        self._body: _Body | None = None
+        self._body: Body | None = None
         self._pending: Exception | None = None
 
     def open(self) -> tuple[int, list[tuple[bytes, bytes]]]:
         """Connect, send the request, read the head: status and headers."""
         with _as_httpx(self._request, connecting=True):
-            self._connect()
+            stream = self._connect()
         with _as_httpx(self._request, connecting=False):
-            assert self._socket is not None  # noqa: S101  # set by _connect, for the type checker
-            self._socket.sendall(_head(self._request))
-            response = self._response = http.client.HTTPResponse(self._socket, method=self._request.method)
+            stream.send(_head(self._request))
+            reader: Any = HeadReader(stream, self._stall_timeout)
+            response = self._response = http.client.HTTPResponse(reader, method=self._request.method)
             response.begin()
-            self._body = _body_of(response, self._socket)
+            self._body = body_of(response, reader, stream)
             # http.client reads latin-1, which is every byte; httpx takes bytes and decodes them without failing
             headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.getheaders()]
             return response.status, headers
 
-    def _connect(self) -> None:
+    def _connect(self) -> Stream:
         url = self._request.url
         secure = url.scheme == "https"
-        address = (url.raw_host.decode("ascii"), url.port or (443 if secure else 80))
-        connection = socket.create_connection(address, timeout=min(_CONNECT_TIMEOUT, self._stall_timeout))
+        host, timeout = url.raw_host.decode("ascii"), min(_CONNECT_TIMEOUT, self._stall_timeout)
+        connection = socket.create_connection((host, url.port or (443 if secure else 80)), timeout=timeout)
         try:
             self._keep(connection)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            if secure:
-                self._keep(self._context.wrap_socket(connection, server_hostname=address[0]))
+            if not secure:
+                return Plain(connection)
+            stream = Tls(connection, self._context, host)
+            stream.shake_hands(timeout)
+            return stream
         except BaseException:
             connection.close()
             raise
-        if self._socket:
-            self._socket.settimeout(self._stall_timeout)  # for the head; the body is read in ticks
 
     def _keep(self, connection: socket.socket) -> None:
         with self._guard:
@@ -200,7 +205,7 @@ class _Exchange:
             with _as_httpx(self._request, connecting=False):
                 while filled < len(block) and (got := self._some(block[filled:], began, patient=not filled)):
                     filled += got
-                    if time.monotonic() > began + _TICK:
+                    if time.monotonic() > began + TICK:
                         break
         except httpx.TransportError as error:
             if not filled:
@@ -213,7 +218,7 @@ class _Exchange:
         while self._body is not None:
             try:
                 return self._body.readinto(view)
-            except _Idle:
+            except Idle:
                 if not patient:
                     break  # hand on what is here, so that a stalled peer keeps nothing from the disk
                 if time.monotonic() > began + self._stall_timeout:
@@ -226,8 +231,7 @@ class _Exchange:
             self._aborted = True
             if self._socket is not None:
                 with suppress(OSError):  # not connected any more
-                    # on the plain socket: SSLSocket.shutdown would take the session from under the reading thread
-                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+                    self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Give the descriptor back; only once no call reads from it any more."""
@@ -260,155 +264,3 @@ def _as_httpx(request: httpx.Request, *, connecting: bool) -> Iterator[None]:
         raise (httpx.ConnectError if connecting else httpx.ReadError)(str(error), request=request) from error
     except (http.client.HTTPException, ValueError) as error:
         raise httpx.RemoteProtocolError(str(error) or type(error).__name__, request=request) from error
-
-
-# ---------------------------------------------------------------- bodies
-
-
-class _Idle(Exception):
-    """No byte within a tick. Every reader keeps its place, so that it can simply be called again."""
-
-
-class _Body:
-    """A body until the connection closes; also the way to the bytes for the other two kinds."""
-
-    def __init__(self, response: http.client.HTTPResponse, connection: socket.socket) -> None:
-        self._socket = connection
-        self._left_over = _behind_head(response, connection)
-        connection.settimeout(_TICK)
-
-    def readinto(self, view: memoryview) -> int:
-        return self._receive(view)
-
-    def _receive(self, view: memoryview) -> int:
-        """Bytes from the wire, at least one; 0 when the peer has closed. Raises _Idle."""
-        if not self._left_over:
-            try:
-                return self._socket.recv_into(view)
-            except TimeoutError:
-                raise _Idle from None
-        size = min(len(view), len(self._left_over))
-        view[:size] = self._left_over[:size]
-        self._left_over = self._left_over[size:]
-        return size
-
-
-def _behind_head(response: http.client.HTTPResponse, connection: socket.socket) -> memoryview:
-    """What came together with the head and waits in the buffer that http.client read it through."""
-    reader: Any = response.fp
-    if reader is None:  # http.client has closed it: there is no body
-        return memoryview(b"")
-    connection.settimeout(0)  # an empty buffer must not make `peek` wait for the wire
-    try:
-        return memoryview(reader.peek())
-    except (BlockingIOError, ssl.SSLWantReadError):
-        return memoryview(b"")
-
-
-class _LengthBody(_Body):
-    """A body of `Content-Length` bytes."""
-
-    def __init__(self, response: http.client.HTTPResponse, connection: socket.socket, length: int) -> None:
-        super().__init__(response, connection)
-        self._remaining = length
-
-    def readinto(self, view: memoryview) -> int:
-        if not self._remaining:
-            return 0
-        got = self._receive(view[: self._remaining])
-        if not got:
-            raise http.client.HTTPException(f"the connection closed {self._remaining} bytes early")
-        self._remaining -= got
-        return got
-
-
-class _Next(Enum):
-    """What a chunked body shows next."""
-
-    HEAD = "chunk head"
-    DATA = "data"
-    AFTER = "line break after the data"
-    TRAILER = "trailer"
-    END = "end"
-
-
-class _ChunkedBody(_Body):
-    """A chunked body (RFC 9112, 7.1). Many small chunks come per `recv`, so they pass through a scratch block."""
-
-    def __init__(self, response: http.client.HTTPResponse, connection: socket.socket) -> None:
-        super().__init__(response, connection)
-        self._scratch = memoryview(bytearray(_SCRATCH))
-        self._ready = self._scratch[:0]
-        self._line = bytearray()
-        self._next = _Next.HEAD
-        self._chunk = 0  # bytes of the current chunk still to come
-        self._trailers = 0
-
-    def readinto(self, view: memoryview) -> int:
-        filled = 0
-        while filled < len(view) and self._next is not _Next.END:
-            if not self._ready:
-                if filled:
-                    break  # hand on what is here rather than wait for more
-                self._refill()
-            if self._next is _Next.DATA:
-                filled += self._data(view[filled:])
-            elif (line := self._take_line()) is not None:
-                self._next = self._after_line(line)
-        return filled
-
-    def _refill(self) -> None:
-        got = self._receive(self._scratch)
-        if not got:
-            raise http.client.HTTPException("the connection closed before the last chunk")
-        self._ready = self._scratch[:got]
-
-    def _data(self, view: memoryview) -> int:
-        size = min(self._chunk, len(self._ready), len(view))
-        view[:size] = self._ready[:size]
-        self._ready = self._ready[size:]
-        self._chunk -= size
-        if not self._chunk:
-            self._next = _Next.AFTER
-        return size
-
-    def _take_line(self) -> bytes | None:
-        """The next line, or None while it is not whole."""
-        piece = bytes(self._ready[:_LONGEST_LINE])
-        end = piece.find(b"\n") + 1 or len(piece)
-        self._line += piece[:end]
-        self._ready = self._ready[end:]
-        if self._line.endswith(b"\n"):
-            line = bytes(self._line)
-            self._line.clear()
-            return line
-        if len(self._line) > _LONGEST_LINE:
-            raise http.client.HTTPException("a chunk head does not end")
-        return None
-
-    def _after_line(self, line: bytes) -> _Next:
-        if self._next is _Next.AFTER:
-            if line.strip():
-                raise http.client.HTTPException("a chunk is longer than its head says")
-            return _Next.HEAD
-        if self._next is _Next.TRAILER:
-            self._trailers += 1
-            if self._trailers > _MOST_TRAILERS:
-                raise http.client.HTTPException("the trailers do not end")
-            return _Next.TRAILER if line.strip() else _Next.END
-        found = _CHUNK_HEAD.fullmatch(line)
-        if not found:
-            raise http.client.HTTPException("a chunk head does not parse")
-        self._chunk = int(found[1], 16)
-        return _Next.DATA if self._chunk else _Next.TRAILER
-
-
-def _body_of(response: http.client.HTTPResponse, connection: socket.socket) -> _Body:
-    """The reader for the framing that the head declares (RFC 9112, 6.3)."""
-    if response.status in (204, 304) or response.length == 0:
-        return _LengthBody(response, connection, 0)
-    if response.chunked:
-        return _ChunkedBody(response, connection)
-    if response.length is not None:
-        return _LengthBody(response, connection, response.length)
-    return _Body(response, connection)

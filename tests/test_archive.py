@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from restore_agent.archive import (
     BLOCK,
+    CONSUMERS,
     Digest,
     Part,
     digest_of,
@@ -30,6 +31,7 @@ from restore_agent.archive import (
 )
 from restore_agent.errors import DestError, ForeignFile, InTheWay, NoSpace, Unwritable
 from restore_agent.files import Directory
+from restore_agent.flow import Flow
 from restore_agent.journal import STATE_DIRECTORY, Identity, Journal
 from restore_agent.names import MISMATCH, OWN_NAMES, PART, UNPROVEN, Names, safe_name
 from restore_agent.proof import Candidate, Publisher
@@ -243,12 +245,26 @@ def test_no_archive_ever_lands_on_another_one_or_on_a_file_of_the_agent(wanted: 
 # ---------------------------------------------------------------- a part
 
 
+async def put(part: Part, *pieces: bytes) -> None:
+    """Let pieces flow into a part, as a transfer would."""
+    flow = Flow(2, BLOCK, CONSUMERS)
+
+    def bring() -> None:
+        for piece in pieces:
+            for at in range(0, len(piece) or 1, BLOCK):
+                block, size = flow.take(), len(piece[at : at + BLOCK])
+                block[:size] = piece[at : at + BLOCK]
+                flow.give(block, size)
+        flow.end()
+
+    await asyncio.gather(part.pour(flow), asyncio.to_thread(bring))
+
+
 async def write(dest: Directory, archive: str, *blocks: bytes) -> Digest:
     part = await Part.open(dest, archive)
     try:
         await part.restart()
-        for block in blocks:
-            await part.append(memoryview(block))
+        await put(part, *blocks)
         return await part.sync()
     finally:
         await part.close()
@@ -299,7 +315,7 @@ def test_a_part_is_taken_over_and_continued(have: int, dest: Directory) -> None:
         try:
             await part.take_over(have, seen.append)
             assert part.size == have
-            await part.append(memoryview(b"and more"))
+            await put(part, b"and more")
             return await part.sync()
         finally:
             await part.close()
@@ -344,7 +360,7 @@ def test_a_part_that_somebody_else_writes_to_is_in_the_way(dest: Directory) -> N
     async def disturbed() -> None:
         part = await Part.open(dest, "a")
         try:
-            await part.append(memoryview(DATA))
+            await put(part, DATA)
             with (dest.path / "a.part").open("ab") as other:
                 other.write(b"x")
             await part.sync()
@@ -387,9 +403,9 @@ def test_a_write_that_finds_no_room_is_an_error_of_ours(dest: Directory) -> None
     async def overflow() -> Part:
         part = await Part.open(dest, "a")
         try:
-            await part.append(memoryview(DATA))
+            await put(part, DATA)
             with files_up_to(len(DATA) + 100):
-                await part.append(memoryview(DATA))
+                await put(part, DATA)
         finally:
             await part.close()
         return part
@@ -432,7 +448,7 @@ def test_what_was_written_so_far_is_made_durable_while_more_comes(
     async def story() -> int:
         part = await Part.open(dest, "a")
         try:
-            await part.append(memoryview(DATA))
+            await put(part, DATA)
             return await part.flush()
         finally:
             await part.close()

@@ -26,7 +26,10 @@ FLOORS: dict[str, float] = {
     "receipt": 1,
     "structure": 1,
     "files": 1,
-    "wire": 1,
+    "streams": 1,
+    "flow": 1,
+    "framing": 1.5,  # bodies come out of `streams`
+    "wire": 1.75,  # and exchanges are made of heads and bodies
     "settings": 1.5,  # parses its options with `values`
     "events": 1.5,  # tells of records and receipts, which `receipt` shapes
     "tls": 1.75,  # loads the certificates that `settings` names
@@ -41,6 +44,7 @@ FLOORS: dict[str, float] = {
     "watch": 3,
     "roster": 3,
     "proof": 3,
+    "transfer": 3,
     # one job, then all of them
     "download": 4,
     "batch": 4.5,  # makes one `download` per job

@@ -18,11 +18,13 @@ import pytest
 import trustme
 from conftest import QUICK, Restore, StartAgent, StartSimulator, connection_args, finished, journal_in, wait_until
 
-from restore_agent.archive import Part
+from restore_agent.archive import CONSUMERS, Part
 from restore_agent.delivery import Body, Deliveries, Resume
 from restore_agent.errors import AgentError, ConnectFailed, DeliveryRefused, TlsError, TransferCut
 from restore_agent.files import Directory
+from restore_agent.flow import Flow
 from restore_agent.jobs import Link
+from restore_agent.pacing import RateLimit, SystemClock
 from restore_agent.simulator.archives import Recipe, make_archive
 
 NAME = "electron_0-1492528465-0123456789abcdef01234567.tar.gz"
@@ -173,9 +175,8 @@ def context(nginx: Nginx) -> ssl.SSLContext:
 
 
 async def stream(body: Body, part: Part) -> None:
-    block = memoryview(bytearray(1 << 18))
-    while got := await body.read(block):
-        await part.append(block[:got])
+    flow = Flow(4, 1 << 18, CONSUMERS)
+    await asyncio.gather(part.pour(flow), body.pour(flow, RateLimit(SystemClock(), None)))
 
 
 def fetch(

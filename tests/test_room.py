@@ -57,11 +57,12 @@ def test_an_archive_of_unknown_size_wants_some_room(dest: Directory, monkeypatch
     room.book("b", None)
 
 
-def test_a_block_that_is_about_to_be_written_must_leave_room_for_the_records(
-    dest: Directory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_last_bytes_are_for_the_records(dest: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
     room = Room(dest)
-    monkeypatch.setattr(dest, "free_bytes", lambda: (2 << 20) + Room.RECORDS)
-    room.book("a", None, 2 << 20)
+    monkeypatch.setattr(dest, "free_bytes", lambda: 100 + Room.RECORDS)
+    room.book("a", 100)
+    assert not room.is_full()
     with pytest.raises(NoSpace, match=": 1 bytes are missing"):
-        room.book("a", None, (2 << 20) + 1)
+        room.book("a", 101)
+    monkeypatch.setattr(dest, "free_bytes", lambda: Room.RECORDS - 1)
+    assert room.is_full()

@@ -678,7 +678,7 @@ def test_40_leaves_a_receipt_and_no_temporary_file_although_the_disk_was_full(
 def test_40_for_one_archive_leaves_the_other_one_proven(
     simulator: StartSimulator, restore: Restore, small_disk: Callable[..., Path]
 ) -> None:
-    place = small_disk(3 << 10)
+    place = small_disk(2900)
     sim = simulator(shards=1, archive_size=7 << 18)
     ended = ended_with(restore(sim, "--parallel=1", to=place), 40, "no-space")
     assert sorted(ended.verdicts) == ["failed", "verified"]

@@ -1,0 +1,1 @@
+"""How fast the agent is beside curl, aria2 and wget; `scripts/bench` runs it."""
