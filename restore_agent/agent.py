@@ -96,7 +96,7 @@ class Agent:
         server_clock = ServerClock(self._clock)
         async with (
             OpsManager(self._connection, server_clock, self._redactor) as api,
-            Deliveries(api.tls, self._pace.stall_timeout) as deliveries,
+            Deliveries(api.tls, self._pace.stall_timeout, self._redactor) as deliveries,
         ):
             self._ops_manager = api.origin
             yield Surroundings(

@@ -22,7 +22,7 @@ from .settings import Target
 from .watch import PATIENCE
 
 _READINGS_TO_SELECT = 3
-_TIME_FOR_A_HINT = 10.0  # seconds
+_TIME_FOR_A_HINT = 2.0  # seconds
 _SILENCE = 5.0  # seconds without an answer to a poll that count as trouble once the time of the phase is over
 _BUSY_TICK, _IDLE_TICK = 0.25, 1.0  # seconds between two looks while bytes flow, and while nothing does
 
@@ -233,11 +233,13 @@ class Batch:
 
     async def _judge_waiting(self, wait: Deadline) -> None:
         """Settle jobs that Ops Manager gave up, and those that are not READY in time."""
-        for restore in self._restores.values():
+        for restore in list(self._restores.values()):
             if restore.phase not in (Phase.NAMING, Phase.WAITING) or restore in self._tasks.values():
                 continue
             decision = decide(restore.job)
-            if decision.step in (Step.FAIL, Step.SKIP):
+            if wait.passed() and self._is_only_perhaps_selected(restore):
+                del self._restores[restore.job_id]
+            elif decision.step in (Step.FAIL, Step.SKIP):
                 await restore.refuse(decision)
             elif self._watch.gone(restore.job_id):
                 await restore.fail(NotFound("Ops Manager does not list the restore job any more"))
@@ -247,6 +249,16 @@ class Batch:
                 said = f"job {restore.job.status or 'unknown'}, delivery {restore.job.delivery_status or 'none'}"
                 odd = f"; its document is odd: {restore.job.oddities[0]}" if restore.job.oddities else ""
                 await restore.fail(NotReady(f"not READY within --wait-timeout ({said}, {decision.reason}){odd}"))
+
+    def _is_only_perhaps_selected(self, restore: JobRestore) -> bool:
+        """Whether --select may mean a job by a name that never came, while it surely means others. Says so."""
+        if self._roster.selected(restore.job) is not None:
+            return False
+        if not any(self._roster.selected(other.job) for other in self._restores.values()):
+            return False
+        text = f"job {restore.job_id} has no URL yet, so no name that --select could mean: it is left out"
+        self._all.reporter.report(Notice("warning", text, restore.job_id))
+        return True
 
     def _complete(self, wait: Deadline) -> bool:
         """Whether every selected job is settled, and there are as many as there should be."""

@@ -23,7 +23,7 @@ from .errors import AgentError, AttemptFailed, ConnectFailed, DeliveryRefused, R
 from .flow import Broken, Flow
 from .jobs import Link
 from .pacing import RateLimit, retry_after
-from .redaction import printable
+from .redaction import Redactor, printable
 from .tls import tls_problem
 from .wire import BLOCKS, BlockStream, BlockTransport, client
 
@@ -142,7 +142,8 @@ class _Refilled:
 class Deliveries:
     """Opens delivery URLs. Never a HEAD, never a probe, never the API's credentials. An async context manager."""
 
-    def __init__(self, context: ssl.SSLContext, stall_timeout: float) -> None:
+    def __init__(self, context: ssl.SSLContext, stall_timeout: float, redactor: Redactor) -> None:
+        self._redactor = redactor
         # an explicit transport would bypass the proxies that httpx reads from the environment
         proxied = any(scheme in urllib.request.getproxies() for scheme in ("http", "https", "all"))
         transport = None if proxied else BlockTransport(context, stall_timeout)
@@ -165,7 +166,10 @@ class Deliveries:
         """
         response = await self._send(link, resume, now)
         try:
-            yield _checked(response, resume, now)
+            body = _checked(response, resume, now)
+            if body.validator and self._redactor.clean(body.validator) != body.validator:
+                body.validator = None  # it holds the token, and would be journalled
+            yield body
         finally:
             await response.aclose()
 
@@ -184,6 +188,7 @@ class Deliveries:
             if not response.has_redirect_location:
                 return response
             target = _redirected(response)
+            self._redactor.learn_url(str(target))
             await response.aclose()
             request = self._request(target, link, resume, with_token=_origin(target) == _origin(first))
         raise DeliveryRefused(f"the delivery URL redirects more than {_MOST_REDIRECTS} times", spent=True)

@@ -263,10 +263,7 @@ class OpsManager:
     def _learnt(self, job: Job) -> Job:
         """The job, after its secrets are known to whoever hides them."""
         if job.link:
-            self._redactor.learn(job.link.url)
-            for segment in urlsplit(job.link.url).path.split("/")[:-1]:
-                if len(segment) > 15 and segment != job.id:
-                    self._redactor.learn(segment)
+            self._redactor.learn_url(job.link.url)
             if job.link.header:
                 value = job.link.header[1].reveal()
                 self._redactor.learn(value)

@@ -21,7 +21,7 @@ from .errors import (
     combined_exit_code,
 )
 from .events import Notice, Reporter, RunStarted
-from .files import Directory
+from .files import Directory, errors_of_dest
 from .jobs import Job, Step, decide
 from .journal import STATE_DIRECTORY, Identity, Journal, Lock
 from .names import MISMATCH, PART, RECEIPT, UNPROVEN
@@ -100,7 +100,8 @@ class Plan:
     async def make(self) -> tuple[Receipt, tuple[Planned, ...]]:
         """Look at DEST, then at Ops Manager, then at each job. Raises AgentError."""
         async with AsyncExitStack() as stack:
-            self._look_at_dest(stack)
+            with errors_of_dest(f"look at DEST {printable(str(self._dest), 200)}"):
+                self._look_at_dest(stack)
             api = await stack.enter_async_context(OpsManager(self._connection, self._server_clock, self._redactor))
             self._ops_manager = api.origin
             self._reporter.report(RunStarted(api.origin, str(self._dest)))
@@ -156,7 +157,9 @@ class Plan:
 
     def _look_at_dest(self, stack: AsyncExitStack) -> None:
         """What of DEST would stop a run. Raises Unwritable, InTheWay, OtherBatch, RecordUnreadable or Held."""
-        if not os.path.lexists(self._dest):
+        try:
+            os.lstat(self._dest)
+        except FileNotFoundError:
             _require_creatable(self._dest)
             return
         if not self._dest.is_dir():

@@ -9,10 +9,12 @@ from __future__ import annotations
 import base64
 import re
 from collections import deque
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, urlsplit
 
 HIDDEN = "[hidden]"
 _MOST_PASSING = 64
+_ID = re.compile(r"[0-9a-f]{24}")  # as Ops Manager's ids are; they are no secrets
+_LONGEST_WORD = 15  # characters of a path segment that is a word and no token
 _SHORTEST = 6  # shorter strings would hide half of every sentence and are no secrets worth the name
 # C0 and C1 controls, line and paragraph separators, and the bidirectional overrides that reorder a terminal line
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -57,6 +59,15 @@ class Redactor:
         encoded = base64.b64encode(raw).decode()
         self._known |= {value, quote(raw, safe=""), quote(raw), quote_plus(raw), encoded, encoded.rstrip("=")}
         self._pattern = None  # made anew when it is needed
+
+    def learn_url(self, url: str) -> None:
+        """Add a delivery URL: as a whole, its query, and what in its path may be a token and is no id."""
+        parts = urlsplit(url)
+        self.learn(url)
+        self.learn(parts.query)
+        for segment in parts.path.split("/")[:-1]:
+            if len(segment) > _LONGEST_WORD and not _ID.fullmatch(segment):
+                self.learn(segment)
 
     def learn_passing(self, secret: str) -> None:
         """Add a secret that is good for one request; only the latest of them are remembered."""

@@ -29,7 +29,7 @@ from restore_agent.errors import (
 )
 from restore_agent.jobs import Link
 from restore_agent.opsmanager import api_error
-from restore_agent.redaction import Secret
+from restore_agent.redaction import Redactor, Secret
 from restore_agent.tls import tls_problem
 from restore_agent.wire import BLOCKS, BlockTransport
 
@@ -448,7 +448,7 @@ async def _attempt(url: str, resume: Resume | None, header: tuple[str, Secret] |
     collected = bytearray()
     block = memoryview(bytearray(1 << 16))
     async with (
-        Deliveries(ssl.create_default_context(), 2.0) as deliveries,
+        Deliveries(ssl.create_default_context(), 2.0, Redactor()) as deliveries,
         deliveries.open(Link(url, "a.tar.gz", header), resume, time.time()) as body,
     ):
         while got := await body.read(block):
@@ -605,7 +605,7 @@ def test_a_redirect_from_https_to_http_is_not_followed(simulator: StartSimulator
 def test_a_validator_that_if_range_may_not_carry_is_not_kept(etag: str) -> None:
     async def ask(url: str) -> str | None:
         async with (
-            Deliveries(ssl.create_default_context(), 2.0) as deliveries,
+            Deliveries(ssl.create_default_context(), 2.0, Redactor()) as deliveries,
             deliveries.open(Link(url, "a"), None, 0) as body,
         ):
             return body.validator

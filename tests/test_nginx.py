@@ -25,6 +25,7 @@ from restore_agent.files import Directory
 from restore_agent.flow import Flow
 from restore_agent.jobs import Link
 from restore_agent.pacing import RateLimit, SystemClock
+from restore_agent.redaction import Redactor
 from restore_agent.simulator.archives import Recipe, make_archive
 
 NAME = "electron_0-1492528465-0123456789abcdef01234567.tar.gz"
@@ -195,7 +196,7 @@ def fetch(
                 if resume:
                     await part.take_over(len(have), lambda _: None)
                 async with (
-                    Deliveries(tls or context(nginx), 5.0) as deliveries,
+                    Deliveries(tls or context(nginx), 5.0, Redactor()) as deliveries,
                     deliveries.open(link, resume, 0.0) as body,
                 ):
                     if body.offset == 0:

@@ -1337,3 +1337,19 @@ def test_sha1sums_lists_only_what_is_there_when_an_earlier_archive_was_moved_on(
     ended_with(restore(sim, f"--select={name_of(sim, 1)}"), 0)
     subprocess.run(["sha1sum", "--strict", "--quiet", "-c", "SHA1SUMS"], cwd=dest, check=True)
     assert name_of(sim, 1) in (dest / "SHA1SUMS").read_text()
+
+
+def test_a_selection_by_name_leaves_out_a_job_whose_name_never_came(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("never-ready@0", "ready-without-url=3600@0", shards=2)
+    ended = ended_with(restore(sim, f"--select={name_of(sim, 1)[:10]}*", "--wait-timeout=0.5s"), 0)
+    assert [record["job_id"] for record in ended.result["archives"]] == [sim.job(1).id]
+    assert [line["job_id"] for line in ended.events("notice")] == [sim.job(0).id]
+
+
+def test_41_for_a_dest_whose_name_is_too_long_in_plan_and_run(
+    simulator: StartSimulator, run_agent: RunAgent, tmp_path: Path
+) -> None:
+    options = [*connection_args(simulator()), *QUICK, f"--dest={tmp_path}/{'n' * 300}", "--output=json"]
+    assert [run_agent([command, *options]).code for command in ("plan", "run")] == [41, 41]

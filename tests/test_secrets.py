@@ -12,6 +12,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 from conftest import QUICK, Restore, Result, RunAgent, StartAgent, StartSimulator, connection_args, finished, wait_until
 
+from restore_agent.redaction import Redactor
 from restore_agent.simulator import Simulator
 
 _DIGEST = re.compile(r'response="([0-9a-f]+)"')
@@ -51,6 +52,15 @@ def assert_kept(sim: Simulator, ended: Result, *places: Path) -> None:
         for form in forms_of(secret):
             for where, text in texts.items():
                 assert form not in text, f"{where} holds {form!r}"
+
+
+def test_no_token_gets_into_the_journal_as_a_validator_or_out_of_a_redirect() -> None:
+    redactor = Redactor()
+    redactor.learn_url("https://om/backup/restore/v2/pull/5fc4f5a8b2e4a1000155b6aa/dG9rZW4tb2YtdGhlLXVybA==/a.tar.gz")
+    redactor.learn_url("https://store/signed/a.tar.gz?signature=0123456789abcdef")
+    assert redactor.clean('"dG9rZW4tb2YtdGhlLXVybA=="') == '"[hidden]"'
+    assert "0123456789abcdef" not in redactor.clean("HTTP/1.1 signature=0123456789abcdef")
+    assert redactor.clean("5fc4f5a8b2e4a1000155b6aa /backup/restore") == "5fc4f5a8b2e4a1000155b6aa /backup/restore"
 
 
 BATCH: list[tuple[str, list[str], list[str], int]] = [
