@@ -29,6 +29,10 @@ ROOT = Path(__file__).parent.parent.parent
 COLLECTIONS = ROOT / "restore_agent"
 """What ANSIBLE_COLLECTIONS_PATH holds: the directory with `ansible_collections` in it."""
 
+_VENVS = ROOT / ".ansible"
+BIN = {version: _VENVS / version / "bin" for version in ("oldest", "newest")}
+"""Where the programs of the two ansible-core lie that `scripts/test-ansible` installs."""
+
 BASE_PYTHON = os.path.realpath(sys.executable)
 HOSTS = {"shard0": "electron_0-*", "shard1": "electron_1-*", "config": "config-*"}
 """Host to the archives it fetches, as `select` of the role."""
@@ -118,9 +122,9 @@ class Host:
 class Lab:
     """The hosts, the simulated Ops Manager, and what Ansible needs to reach them. Started and ended as a context."""
 
-    def __init__(self, directory: Path, *faults: str, archive_size: int = 1 << 20) -> None:
+    def __init__(self, directory: Path, *faults: str, archive_size: int = 1 << 20, shards: int = len(HOSTS) - 1) -> None:
         self.directory = directory
-        self.simulator = Simulator(tls=True, shards=len(HOSTS) - 1, archive_size=archive_size, faults=faults)
+        self.simulator = Simulator(tls=True, shards=shards, archive_size=archive_size, faults=faults)
         directory.mkdir(parents=True, exist_ok=True)
         _keygen(directory / "user_key")
         public = (directory / "user_key.pub").read_text()
