@@ -1,7 +1,8 @@
 """Three hosts on this machine and a simulated Ops Manager, for playbooks: what the demo shows and the tests break.
 
 Each host is an sshd of its own on a loopback address, with its own host key, home, configuration, DEST and agent.
-`python -m tests.ansible.lab DIRECTORY` serves until SIGINT or SIGTERM; it writes inventory.yml and ansible.cfg and prints one line.
+`python -m tests.ansible.lab DIRECTORY` serves until SIGINT or SIGTERM; it writes inventory.yml and ansible.cfg, so that
+`ansible-playbook` finds its settings in the directory, and prints one line.
 """
 
 from __future__ import annotations
@@ -122,7 +123,9 @@ class Host:
 class Lab:
     """The hosts, the simulated Ops Manager, and what Ansible needs to reach them. Started and ended as a context."""
 
-    def __init__(self, directory: Path, *faults: str, archive_size: int = 1 << 20, shards: int = len(HOSTS) - 1) -> None:
+    def __init__(
+        self, directory: Path, *faults: str, archive_size: int = 1 << 20, shards: int = len(HOSTS) - 1
+    ) -> None:
         self.directory = directory
         self.simulator = Simulator(tls=True, shards=shards, archive_size=archive_size, faults=faults)
         directory.mkdir(parents=True, exist_ok=True)
@@ -177,7 +180,9 @@ class Lab:
 
     def _write_settings(self) -> None:
         """An ansible.cfg, so that this collection is found and nobody else's settings are."""
-        (self.directory / "ansible.cfg").write_text(_ANSIBLE_CFG.format(directory=self.directory, collections=COLLECTIONS))
+        (self.directory / "ansible.cfg").write_text(
+            _ANSIBLE_CFG.format(directory=self.directory, collections=COLLECTIONS)
+        )
 
 
 def _host_vars(host: Host) -> dict[str, Any]:
@@ -199,8 +204,21 @@ def build_pyz(target: Path) -> None:
         shutil.copy(ROOT / "dist" / "restore-agent.pyz", target)
         return
     stage = target.with_suffix(".stage")
-    shutil.copytree(COLLECTIONS, stage / "restore_agent", ignore=shutil.ignore_patterns("ansible_collections", "__pycache__"))
-    for package in ("httpx", "httpcore", "h11", "anyio", "idna", "certifi", "aiofiles", "click", "tqdm", "typing_extensions"):
+    shutil.copytree(
+        COLLECTIONS, stage / "restore_agent", ignore=shutil.ignore_patterns("ansible_collections", "__pycache__")
+    )
+    for package in (
+        "httpx",
+        "httpcore",
+        "h11",
+        "anyio",
+        "idna",
+        "certifi",
+        "aiofiles",
+        "click",
+        "tqdm",
+        "typing_extensions",
+    ):
         for file in files_of(package) or ():
             if file.suffix in (".py", ".pem") and ".." not in file.parts:
                 (stage / file).parent.mkdir(parents=True, exist_ok=True)
@@ -241,7 +259,7 @@ def _tree(pid: int) -> Iterator[int]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve a lab for people; `ansible-playbook` finds its settings in the directory."""
+    """Serve a lab for people."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="made anew")
     parser.add_argument("--fault", action="append", default=[], help="a fault of the simulated Ops Manager; repeatable")

@@ -88,9 +88,7 @@ def test_a_failing_plan_says_what_to_do_by_exit_code(simulator: StartSimulator, 
     assert answer["msg"].endswith("job-broken. Next: new restore job.")
 
 
-def test_the_private_key_is_in_no_argument_and_no_answer(
-    simulator: StartSimulator, dest: Path, tmp_path: Path
-) -> None:
+def test_the_private_key_is_in_no_argument_and_no_answer(simulator: StartSimulator, dest: Path, tmp_path: Path) -> None:
     sim = simulator()
     seen = tmp_path / "arguments"
     spy = tmp_path / "spy"

@@ -1,6 +1,6 @@
 # Copyright: the restore-agent developers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Rules about a batch that is restored on many hosts: each job on one host, verified there, and fetched nowhere else."""
+"""Rules about a batch that many hosts restore: each job on one host, verified there, and fetched by no other."""
 
 from __future__ import absolute_import, division, print_function
 
@@ -42,7 +42,8 @@ def batch_overlaps(hosts):
     claims = _by_job(hosts, lambda row, host: row.get("step") != "skip" and _matches(row, host.get("select")))
     names = _names(hosts)
     return [
-        "%s: %s would each download it; give them a select that tells them apart" % (names[job], " and ".join(claims[job]))
+        "%s: %s would each download it; give them a select that tells them apart"
+        % (names[job], " and ".join(claims[job]))
         for job in sorted(claims, key=names.get)
         if len(claims[job]) > 1
     ]

@@ -12,11 +12,11 @@ module: restore
 short_description: Download and prove the archives of MongoDB Ops Manager restore jobs
 version_added: 1.0.0
 description:
-  - Calls C(restore-agent run) on the host, which waits for the restore jobs of a batch, downloads each archive once, and
-    gives an archive its final name only when Ops Manager has published the same SHA1.
+  - Calls C(restore-agent run) on the host, which waits for the restore jobs of a batch, downloads each archive once,
+    and gives an archive its final name only when Ops Manager has published the same SHA1.
   - Running it again after any end continues. After success it changes nothing and touches no delivery URL.
-  - What no option says is taken from the agent's variables, then from its configuration file (O(config)), so no option is
-    required here. The agent itself says what is missing.
+  - What no option says is taken from the agent's variables, then from its configuration file (O(config)), so no option
+    is required here. The agent itself says what is missing.
   - A restore may take hours, so run it with C(async), or use the role P(restore_agent.mongodb.restore#role), which also
     shows progress.
 author:
@@ -173,8 +173,8 @@ receipt:
       returned: always
     archives:
       description:
-        - One dict each with RV(ignore:job_id), RV(ignore:file_name), RV(ignore:path), RV(ignore:bytes), RV(ignore:sha1),
-          RV(ignore:expected_sha1), RV(ignore:verdict), RV(ignore:reason), RV(ignore:downloads_spent) and more.
+        - One dict each with C(job_id), C(file_name), C(path), C(bytes), C(sha1), C(expected_sha1), C(verdict),
+          C(reason), C(downloads_spent) and more.
       type: list
       elements: dict
       returned: always

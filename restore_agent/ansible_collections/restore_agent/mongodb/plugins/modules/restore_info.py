@@ -12,7 +12,7 @@ module: restore_info
 short_description: Tell what a run of restore-agent is doing or did
 version_added: 1.0.0
 description:
-  - Calls C(restore-agent status), which reads the status file in O(dest). It touches neither Ops Manager nor any archive.
+  - Calls C(restore-agent status), which reads the status file in O(dest). It touches neither Ops Manager nor archives.
   - With O(wait) it comes back when the run has ended, or after that time, so that a playbook can show progress.
 author:
   - The restore-agent developers (@restore-agent)
