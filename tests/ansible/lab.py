@@ -1,8 +1,8 @@
 """Three hosts on this machine and a simulated Ops Manager, for playbooks: what the demo shows and the tests break.
 
 Each host is an sshd of its own on a loopback address, with its own host key, home, configuration, DEST and agent.
-`python -m tests.ansible.lab DIRECTORY` serves until SIGINT or SIGTERM; it writes inventory.yml and ansible.cfg, so that
-`ansible-playbook` finds its settings in the directory, and prints one line.
+`python -m tests.ansible.lab DIRECTORY` serves until SIGINT or SIGTERM; it writes inventory.yml,
+ansible.cfg and playbook.yml there, and prints one line.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 Subsystem sftp internal-sftp
-SetEnv HOME={directory}/home
+SetEnv HOME={directory}/home LAB={directory.parent} host={directory.name}
 """
 
 _ANSIBLE_CFG = """\
@@ -65,6 +65,14 @@ nocows = true
 pipelining = true
 ssh_args = -o ControlMaster=auto -o ControlPersist=15s
 control_path_dir = {directory}/cp
+"""
+
+_PLAYBOOK = """\
+- name: Restore the shards of a batch
+  hosts: all
+  gather_facts: false
+  roles:
+    - role: restore_agent.mongodb.restore
 """
 
 
@@ -179,10 +187,15 @@ class Lab:
         }
 
     def _write_settings(self) -> None:
-        """An ansible.cfg, so that this collection is found and nobody else's settings are."""
+        """For Ansible, so that this collection is found and nobody else's settings are; for ssh; and a playbook."""
         (self.directory / "ansible.cfg").write_text(
             _ANSIBLE_CFG.format(directory=self.directory, collections=COLLECTIONS)
         )
+        (self.directory / "playbook.yml").write_text(_PLAYBOOK)
+        ssh = [f"UserKnownHostsFile {self.directory}/known_hosts", f"IdentityFile {self.directory}/user_key"]
+        for host in self.hosts.values():
+            ssh += [f"Host {host.name}", f"  HostName {host.address}", f"  Port {host.port}"]
+        (self.directory / "ssh_config").write_text("\n".join(ssh) + "\n")
 
 
 def _host_vars(host: Host) -> dict[str, Any]:

@@ -27,6 +27,8 @@ HERE = {
 }
 """The agent of this environment: quicker to start than a single file, whose modules are compiled at each start."""
 
+QUICK: dict[str, Any] = {"restore_agent_settings": {"poll_interval": "0.2s"}}
+
 _RECAP = re.compile(r"^(\w+) +: ok=(\d+) +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", re.MULTILINE)
 
 
@@ -99,7 +101,7 @@ def directory() -> Iterator[Path]:
 def test_three_hosts_bring_a_batch_home_and_a_second_run_changes_nothing(directory: Path, pyz: Path) -> None:
     """One story, told in one lab, since each playbook takes its seconds; oldest and newest ansible-core in turn."""
     with Lab(directory) as lab:
-        lab.write_inventory(restore_agent_pyz=str(pyz))
+        lab.write_inventory(restore_agent_pyz=str(pyz), **QUICK)
         on_fresh_hosts_a_check_places_nothing(lab)
         hosts_that_want_the_same_job_are_stopped_before_a_download(lab)
         a_check_is_a_plan(lab)
@@ -159,7 +161,7 @@ def again_nothing_changes(lab: Lab) -> None:
 
 def test_a_broken_shard_fails_the_play_with_its_hint_and_the_others_come_home(directory: Path) -> None:
     with Lab(directory, "broken@0") as lab:
-        lab.write_inventory(**HERE)
+        lab.write_inventory(**HERE, **QUICK)
         done = play(lab)
         assert done.code == 2, done.out
         assert done.failed == dict.fromkeys(HOSTS, 1), "no later play may go on anywhere"
@@ -172,7 +174,7 @@ def test_a_broken_shard_fails_the_play_with_its_hint_and_the_others_come_home(di
 
 def test_a_host_that_dies_during_its_download_is_made_good_by_running_the_play_again(directory: Path) -> None:
     with Lab(directory, "max-downloads=2", "drip=64K@0") as lab:
-        lab.write_inventory(**HERE)
+        lab.write_inventory(**HERE, **QUICK)
         host, dest = lab.hosts["shard0"], lab.hosts["shard0"].dest
         running = start_play(lab)
         part = wait_for_part(dest)
@@ -215,6 +217,7 @@ def test_a_replica_set_on_one_host_with_an_agent_that_pip_installs_without_an_in
             restore_agent_job_ids=lab.simulator.hello["job_ids"],
             restore_agent_expect_jobs=1,
             restore_agent_select=[],
+            **QUICK,
         )
         done = play(lab, "--limit", "shard0")
         assert done.code == 0, done.out
