@@ -112,7 +112,12 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
 
 
-SOURCES = {name_of(path): path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py"))}
+COLLECTIONS = PACKAGE / "ansible_collections"  # runs on the hosts under ansible-core and knows the command line only
+SOURCES = {
+    name_of(path): path.read_text(encoding="utf-8")
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if COLLECTIONS not in path.parents
+}
 MODULES = frozenset(SOURCES) - {"__init__"}
 IS_PACKAGE = {name_of(path) for path in PACKAGE.rglob("*/__init__.py")}
 IMPORTS = {

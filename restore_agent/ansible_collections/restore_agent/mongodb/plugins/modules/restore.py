@@ -1,0 +1,342 @@
+#!/usr/bin/python
+# Copyright: the restore-agent developers
+# Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
+"""Ansible module: bring the archives of Ops Manager restore jobs home with restore-agent."""
+
+from __future__ import absolute_import, division, print_function
+
+__metaclass__ = type
+
+DOCUMENTATION = r"""
+module: restore
+short_description: Download and prove the archives of MongoDB Ops Manager restore jobs
+version_added: 1.0.0
+description:
+  - Calls C(restore-agent run) on the host, which waits for the restore jobs of a batch, downloads each archive once,
+    and gives an archive its final name only when Ops Manager has published the same SHA1.
+  - Running it again after any end continues. After success it changes nothing and touches no delivery URL.
+  - What no option says is taken from the agent's variables, then from its configuration file (O(config)), so no option
+    is required here. The agent itself says what is missing.
+  - A restore may take hours, so run it with C(async), or use the role P(restore_agent.mongodb.restore#role), which also
+    shows progress.
+author:
+  - The restore-agent developers (@restore-agent)
+requirements:
+  - restore-agent on the host (it needs Python 3.11 or newer, which need not be the interpreter of Ansible)
+attributes:
+  check_mode:
+    support: full
+    description: Calls C(restore-agent plan), which writes nothing and never touches a delivery URL.
+  diff_mode:
+    support: partial
+    description: Shows the verdict on each archive before and after, when O(dest) is given as an option or variable.
+options:
+  url:
+    description: Base URL of Ops Manager or Cloud Manager. Falls back to C(RESTORE_AGENT_URL).
+    type: str
+  public_key:
+    description: API public key, or user name. Falls back to C(RESTORE_AGENT_PUBLIC_KEY).
+    type: str
+  private_key:
+    description:
+      - The API private key itself. It is handed to the agent in its environment, never as an argument.
+      - Falls back to C(RESTORE_AGENT_PRIVATE_KEY). Excludes O(private_key_file).
+    type: str
+  private_key_file:
+    description: File on the host with the private key, mode 0600. Falls back to C(RESTORE_AGENT_PRIVATE_KEY_FILE).
+    type: path
+  group_id:
+    description: Project. Falls back to C(RESTORE_AGENT_GROUP_ID).
+    type: str
+    aliases: [project_id]
+  cluster_id:
+    description: Cluster. Falls back to C(RESTORE_AGENT_CLUSTER_ID). Excludes O(host_id).
+    type: str
+  host_id:
+    description: Mirrored (SCCC) config server, instead of a cluster.
+    type: str
+  batch_id:
+    description: Batch of a sharded cluster. Falls back to C(RESTORE_AGENT_BATCH_ID). Excludes O(job_id).
+    type: str
+  job_id:
+    description: Restore jobs, instead of a batch.
+    type: list
+    elements: str
+    aliases: [job_ids]
+  select:
+    description: Only jobs of which job id, cluster id, host id or archive name matches one of these globs.
+    type: list
+    elements: str
+  expect_jobs:
+    description: The batch is complete only once so many jobs are listed.
+    type: int
+  dest:
+    description: Directory for the archives, created with mode 0700. Falls back to C(RESTORE_AGENT_DEST).
+    type: path
+  wait_timeout:
+    description: How long to wait for all selected jobs to become READY, such as V(6h), the agent's default.
+    type: str
+  hash_timeout:
+    description: How long to wait for hashes after the last download. The agent's default is V(15m).
+    type: str
+  poll_interval:
+    description: First poll interval. It backs off up to 8 times it. The agent's default is V(5s).
+    type: str
+  stall_timeout:
+    description: A transfer without a byte for this long is cut. The agent's default is V(60s).
+    type: str
+  retries:
+    description: Fresh attempts per archive after a failed one. The agent's default is V(5).
+    type: int
+  parallel:
+    description: Archives at once. The agent's default is V(4).
+    type: int
+  limit_rate:
+    description: Bytes per second, all archives together, such as V(100M). Off by default.
+    type: str
+  allow_unproven:
+    description: Succeed although no hash was published, if the archive is structurally whole. It stays C(.unproven).
+    type: bool
+    default: false
+  ca_file:
+    description: CA certificates (PEM) on the host. Falls back to C(RESTORE_AGENT_CA_FILE), then the system's.
+    type: path
+  client_cert:
+    description: TLS client certificate (PEM) on the host. Falls back to C(RESTORE_AGENT_CLIENT_CERT).
+    type: path
+  client_key:
+    description: File with the TLS client key (PEM) on the host. Falls back to C(RESTORE_AGENT_CLIENT_KEY).
+    type: path
+  config:
+    description: The agent's configuration file on the host. Falls back to C(RESTORE_AGENT_CONFIG), then
+      C(/etc/restore-agent/config.toml) if it exists.
+    type: path
+  executable:
+    description: The agent's command and, if need be, what stands before it, such as an interpreter.
+    type: list
+    elements: str
+    default: [restore-agent]
+notes:
+  - The options C(--output), C(--progress) and C(--debug) of the command line are the module's own business.
+seealso:
+  - module: restore_agent.mongodb.restore_info
+"""
+
+EXAMPLES = r"""
+- name: Would a restore work? (check mode is the agent's plan)
+  restore_agent.mongodb.restore:
+    config: /etc/restore-agent/config.toml
+    batch_id: 5fc4f7c1b2e4a1000155b8dd
+  check_mode: true
+  register: restore_plan
+
+- name: Fetch the shard of this host
+  restore_agent.mongodb.restore:
+    url: https://opsmanager.example.net:8443
+    public_key: abcdefgh
+    private_key: "{{ vault_ops_manager_private_key }}"
+    group_id: 5fc4f5a8b2e4a1000155b6aa
+    cluster_id: 5fc4f6b2b2e4a1000155b7cc
+    batch_id: 5fc4f7c1b2e4a1000155b8dd
+    select: ["{{ mongodb_shard }}-*"]
+    expect_jobs: 3
+    dest: /backup/restore
+  async: 43200
+  poll: 30
+  register: restored
+
+- name: Restore a replica set, with the private key from a variable
+  restore_agent.mongodb.restore:
+    config: /etc/restore-agent/config.toml
+    job_id: 5fc4f7c1b2e4a1000155b8ee
+  environment:
+    RESTORE_AGENT_PRIVATE_KEY: "{{ vault_ops_manager_private_key }}"
+"""
+
+RETURN = r"""
+receipt:
+  description: The receipt, as the agent's README documents it. In check mode it tells what a run would meet.
+  returned: when the agent could be called
+  type: dict
+  contains:
+    outcome:
+      description: One of V(verified), V(unproven), V(failed), for the archives that were asked for.
+      type: str
+      returned: always
+    changed:
+      description: Whether the run changed anything in O(dest).
+      type: bool
+      returned: always
+    batch_id:
+      description: The batch.
+      type: str
+      returned: always
+    archives:
+      description:
+        - One dict each with C(job_id), C(file_name), C(path), C(bytes), C(sha1), C(expected_sha1), C(verdict),
+          C(reason), C(downloads_spent) and more.
+      type: list
+      elements: dict
+      returned: always
+exit_code:
+  description: Exit code of the agent. The table in its README says what each one asks for.
+  returned: always, unless the agent is missing
+  type: int
+  sample: 21
+reason:
+  description: A stable id of what went wrong, or null.
+  returned: always
+  type: str
+  sample: job-failed
+hint:
+  description: What to do next, or null.
+  returned: always
+  type: str
+  sample: Create a new restore job; see the snapshot and the backup log in Ops Manager.
+problems:
+  description: All that went wrong, with id, message, archive, on_disk, download_spent and hint.
+  returned: always, unless the agent is missing
+  type: list
+  elements: dict
+plan:
+  description: One dict for each job with job_id, archive, step, reason, exit_code and more.
+  returned: in check mode
+  type: list
+  elements: dict
+stderr_tail:
+  description: The last lines of what the agent wrote to stderr.
+  returned: always, unless the agent is missing
+  type: list
+  elements: str
+"""
+
+import json
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.restore_agent.mongodb.plugins.module_utils.agent_cli import (
+    NEXT,
+    call,
+    flags,
+    from_environment,
+    problems_in,
+    secrets_for,
+    sentence,
+    tail,
+)
+
+
+def argument_spec():
+    """The options of `run`. What excludes what is the agent's to say: it knows which source is the stronger one."""
+    texts = ("host_id", "wait_timeout", "hash_timeout", "poll_interval", "stall_timeout", "limit_rate")
+    spec = {name: dict(type="str") for name in texts}
+    spec.update((name, dict(type="int")) for name in ("expect_jobs", "retries", "parallel"))
+    spec.update((name, from_environment(name, type="str")) for name in ("url", "cluster_id", "batch_id"))
+    spec.update((name, from_environment(name, type="path")) for name in ("dest", "ca_file", "client_cert", "config"))
+    spec.update(
+        public_key=from_environment("public_key", type="str", no_log=False),
+        private_key=from_environment("private_key", type="str", no_log=True),
+        # these two are paths, not keys
+        private_key_file=from_environment("private_key_file", type="path", no_log=False),
+        client_key=from_environment("client_key", type="path", no_log=False),
+        group_id=from_environment("group_id", type="str", aliases=["project_id"]),
+        job_id=dict(type="list", elements="str", aliases=["job_ids"]),
+        select=dict(type="list", elements="str"),
+        allow_unproven=dict(type="bool", default=False),
+        executable=dict(type="list", elements="str", default=["restore-agent"]),
+    )
+    return spec
+
+
+def verdicts(archives):
+    """Archive to verdict, one line each, for the diff."""
+    rows = ("%s: %s\n" % (one.get("file_name") or one["job_id"], one.get("verdict")) for one in archives)
+    return "".join(sorted(rows))
+
+
+def verdicts_in(dest):
+    """The verdicts that stand in DEST, or an empty text; None when DEST is not known here."""
+    if dest is None:
+        return None
+    try:
+        with open(os.path.join(dest, "receipt.json"), "rb") as file:
+            return verdicts(json.loads(file.read().decode("utf-8"))["archives"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""  # none yet, or damaged, which the agent itself reports
+
+
+def planned(row):
+    """A row of a plan as the archive that a run would leave behind."""
+    verdict = {"fail": "failed", "skip": "skipped"}.get(row.get("step"), "verified")
+    return {"file_name": row.get("archive"), "job_id": row["job_id"], "verdict": verdict}
+
+
+def would_change(rows):
+    """Whether a run would do anything about the jobs of a plan."""
+    return any(row.get("step") in ("wait", "download", "prove") for row in rows)
+
+
+def problem_of(code, problems, receipt):
+    """(reason, hint) of the whole call."""
+    if code == 0:
+        return None, None
+    failed = [one for one in receipt.get("archives", []) if one.get("exit_code")]
+    reasons = [one.get("id") for one in problems] or [one.get("reason") for one in failed]
+    hints = [one["hint"] for one in problems if one.get("hint")]
+    return (reasons[0] if reasons else None), " ".join(dict.fromkeys(hints)) or NEXT.get(code)
+
+
+def message_of(code, problems, receipt, err):
+    """What a person reads when the call failed."""
+    if problems:
+        return " ".join(sentence(one) for one in problems)
+    failed = [one for one in receipt.get("archives", []) if one.get("exit_code")]
+    if failed:
+        told = ", ".join("%s: %s" % (one.get("file_name") or one["job_id"], one.get("reason")) for one in failed)
+        return "%s. Next: %s." % (told, NEXT.get(code, "see the README"))
+    last = (tail(err) or ["and said nothing"])[-1]
+    return "restore-agent ended with %d: %s. Next: %s." % (code, last, NEXT.get(code, "see stderr_tail"))
+
+
+def result_of(module, code, lines, err):
+    """What the module returns, from what the agent said."""
+    ending = lines[-1] if lines and lines[-1].get("event") == "result" else {}
+    receipt = {name: value for name, value in ending.items() if name not in ("event", "time", "plan")}
+    problems = problems_in(lines)
+    reason, hint = problem_of(code, problems, receipt)
+    result = dict(receipt=receipt, exit_code=code, reason=reason, hint=hint, problems=problems, stderr_tail=tail(err))
+    result["changed"] = bool(receipt.get("changed"))
+    if module.check_mode:
+        result["plan"] = ending.get("plan") or []
+        result["changed"] = would_change(result["plan"])
+    if code != 0 or not ending:
+        result.update(failed=True, msg=message_of(code, problems, receipt, err))
+    return result
+
+
+def diff_of(module, before, result):
+    """The verdicts before and after."""
+    if module.check_mode:
+        after = verdicts(planned(row) for row in result["plan"])
+    else:
+        after = verdicts_in(module.params["dest"])
+    return dict(before_header="verdicts", after_header="verdicts", before=before, after=after)
+
+
+def main():
+    """Entry point."""
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    before = verdicts_in(module.params["dest"])
+    command = ["plan" if module.check_mode else "run", "--output=json", "--progress=none"]
+    arguments = command + flags(module.params, os.environ)
+    code, lines, err = call(module, arguments, secrets_for(module.params, os.environ))
+    result = result_of(module, code, lines, err)
+    if before is not None:
+        result["diff"] = diff_of(module, before, result)
+    if result.get("failed"):
+        module.fail_json(**result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The modules as Ansible runs them on a host: a process that reads its options as JSON and answers with JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Json, StartSimulator, deliveries, receipt_in, snapshot_of
+from lab import BIN, COLLECTIONS
+
+from restore_agent.errors import EXIT_CODES
+from restore_agent.simulator import Simulator
+
+AGENT = [sys.executable, "-m", "restore_agent"]
+QUICK = {"poll_interval": "0.05s", "wait_timeout": "5s", "hash_timeout": "2s"}
+
+
+def run_module(name: str, options: Mapping[str, Any], env: Mapping[str, str] | None = None, **internal: Any) -> Json:
+    """What a module answers; `internal` are Ansible's own arguments, such as `check_mode`."""
+    arguments = {"executable": AGENT, **options, **{f"_ansible_{key}": value for key, value in internal.items()}}
+    done = subprocess.run(
+        [BIN["newest"] / "python", "-m", f"ansible_collections.restore_agent.mongodb.plugins.modules.{name}"],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+        env={**os.environ, "PYTHONPATH": str(COLLECTIONS), **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout, done.stderr
+    answer: Json = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def options_for(sim: Simulator, dest: Path, **more: Any) -> dict[str, Any]:
+    hello = sim.hello
+    given = {name: hello[name] for name in ("url", "public_key", "private_key", "group_id", "cluster_id")}
+    given |= {"batch_id": hello["batch_id"]} if hello["batch_id"] else {"job_id": hello["job_ids"]}
+    return {**given, "dest": str(dest), **QUICK, **more}
+
+
+def test_check_mode_plans_and_never_touches_a_delivery_url(simulator: StartSimulator, dest: Path) -> None:
+    sim = simulator(shards=1)
+    answer = run_module("restore", options_for(sim, dest), check_mode=True, diff=True)
+    assert answer["changed"]
+    assert [row["step"] for row in answer["plan"]] == ["download", "download"]
+    assert answer["diff"]["before"] == ""
+    assert answer["diff"]["after"].count(": verified") == 2
+    assert deliveries(sim) == []
+    assert not dest.exists()
+
+
+def test_a_run_changes_once_and_the_next_one_nothing(simulator: StartSimulator, dest: Path) -> None:
+    sim = simulator(shards=1)
+    first = run_module("restore", options_for(sim, dest))
+    assert first["changed"]
+    assert (first["exit_code"], first["reason"], first["hint"], first["problems"]) == (0, None, None, [])
+    assert first["receipt"]["archives"] == receipt_in(dest)["archives"]
+    assert first["diff"]["after"].count(": verified") == 2
+    second = run_module("restore", options_for(sim, dest))
+    assert not second["changed"]
+    assert second["diff"]["before"] == second["diff"]["after"] == first["diff"]["after"]
+    assert len(deliveries(sim)) == 2
+    assert not run_module("restore", options_for(sim, dest), check_mode=True)["changed"]
+
+
+def test_a_failure_carries_what_happened_and_what_to_do_next(simulator: StartSimulator, dest: Path) -> None:
+    answer = run_module("restore", options_for(simulator("broken@0", shards=1), dest))
+    assert answer["failed"]
+    assert (answer["exit_code"], answer["reason"]) == (21, "job-failed")
+    assert answer["hint"].startswith("Create a new restore job")
+    assert "BROKEN" in answer["msg"]
+    assert answer["hint"] in answer["msg"]
+    assert answer["changed"], "the other archive came home"
+    assert sorted(record["verdict"] for record in answer["receipt"]["archives"]) == ["failed", "verified"]
+
+
+def test_a_failing_plan_says_what_to_do_by_exit_code(simulator: StartSimulator, dest: Path) -> None:
+    answer = run_module("restore", options_for(simulator("broken"), dest), check_mode=True)
+    assert answer["failed"]
+    assert answer["hint"] == EXIT_CODES[21][1]
+    assert answer["msg"].endswith("job-broken. Next: new restore job.")
+
+
+def test_the_private_key_is_in_no_argument_and_no_answer(simulator: StartSimulator, dest: Path, tmp_path: Path) -> None:
+    sim = simulator()
+    seen = tmp_path / "arguments"
+    spy = tmp_path / "spy"
+    spy.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {seen}\nexec {sys.executable} -m restore_agent "$@"\n')
+    spy.chmod(0o755)
+    answer = run_module("restore", options_for(sim, dest, executable=[str(spy)]))
+    assert answer["exit_code"] == 0
+    assert f"--url={sim.hello['url']}" in seen.read_text()
+    assert sim.hello["private_key"] not in seen.read_text()
+    assert sim.hello["private_key"] not in json.dumps(answer)
+
+
+def test_options_may_come_from_the_environment_and_those_of_the_task_win(
+    simulator: StartSimulator, dest: Path, tmp_path: Path
+) -> None:
+    sim = simulator()
+    given = options_for(sim, dest)
+    names = ("url", "public_key", "private_key", "group_id", "cluster_id", "dest")
+    env = {f"RESTORE_AGENT_{name.upper()}": given.pop(name) for name in names}
+    env["RESTORE_AGENT_BATCH_ID"] = "5fc4f7c1b2e4a1000155b8dd"  # excludes job_id, which is the task's
+    answer = run_module("restore", given, env)
+    assert answer["exit_code"] == 0, answer["msg"]
+    assert answer["receipt"]["archives"][0]["job_id"] == given["job_id"][0]
+    env["RESTORE_AGENT_PRIVATE_KEY_FILE"] = str(tmp_path / "no-such-key")
+    assert run_module("restore", given, env)["exit_code"] == 2
+    assert run_module("restore", {**given, "private_key": sim.hello["private_key"] + "\n"}, env)["exit_code"] == 0
+
+
+def test_what_excludes_each_other_is_a_usage_error(simulator: StartSimulator, dest: Path) -> None:
+    answer = run_module("restore", options_for(simulator(), dest, batch_id="5fc4f7c1b2e4a1000155b8dd"))
+    assert (answer["exit_code"], answer["reason"]) == (2, "usage")
+    assert "contradict each other" in answer["msg"]
+    assert "Next: See `restore-agent run --help`." in answer["msg"]
+
+
+def test_every_option_of_the_command_line_reaches_it(simulator: StartSimulator, dest: Path, tmp_path: Path) -> None:
+    sim = simulator(shards=1)
+    config = tmp_path / "config.toml"
+    config.write_text("parallel = 3\n")
+    more = {"select": ["electron_0-*", "nothing-*"], "expect_jobs": 2, "stall_timeout": "5s", "retries": 0}
+    more |= {"parallel": 1, "limit_rate": "100M", "allow_unproven": True, "config": str(config)}
+    answer = run_module("restore", options_for(sim, dest, **more))
+    assert answer["exit_code"] == 0, answer["msg"]
+    (record,) = answer["receipt"]["archives"]
+    assert record["file_name"].startswith("electron_0-")
+    config.write_text("paralel = 3\n")
+    assert "paralel" in run_module("restore", options_for(sim, dest, **more))["msg"]
+
+
+@pytest.mark.parametrize("program", ["/no/such/restore-agent", "no-such-restore-agent"])
+def test_a_missing_agent_is_said_so(dest: Path, program: str) -> None:
+    answer = run_module("restore", {"executable": [program], "dest": str(dest)})
+    assert answer["failed"]
+    assert answer["reason"] == "agent-missing"
+    assert program in answer["msg"]
+    assert "install" in answer["hint"].lower()
+
+
+def test_a_program_that_is_not_the_agent_is_no_success(dest: Path) -> None:
+    answer = run_module("restore", {"executable": ["true"], "dest": str(dest)})
+    assert answer["failed"]
+    assert "restore-agent ended with 0" in answer["msg"]
+
+
+def test_the_status_of_a_run_is_told_and_nothing_is_touched(simulator: StartSimulator, dest: Path) -> None:
+    assert run_module("restore_info", {"dest": str(dest)})["lines"] == ["no run has left a status here yet"]
+    run_module("restore", options_for(simulator(), dest))
+    before = snapshot_of(dest)
+    answer = run_module("restore_info", {"dest": str(dest), "wait": 30})
+    assert answer["lines"][0] == "finished"
+    assert ": verified, 0.1 of 0.1 MiB" in answer["lines"][1]
+    assert not answer["changed"]
+    assert snapshot_of(dest) == before

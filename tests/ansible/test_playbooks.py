@@ -1,0 +1,231 @@
+"""The role with real ansible-core over real sshd: three hosts that each fetch their part of a batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import deliveries, receipt_in, wait_until
+from lab import BIN, HOSTS, ROOT, Lab, build_pyz
+
+PLAYBOOK = "restore_agent.mongodb.restore"
+HERE = {
+    "restore_agent_install": "none",
+    "restore_agent_executable": [sys.executable, "-m", "restore_agent"],
+}
+"""The agent of this environment: quicker to start than a single file, whose modules are compiled at each start."""
+
+QUICK: dict[str, Any] = {"restore_agent_settings": {"poll_interval": "0.2s"}}
+
+_RECAP = re.compile(r"^(\w+) +: ok=(\d+) +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Play:
+    """How a playbook ended. `changed`, `unreachable` and `failed` are the recap's counts by host."""
+
+    code: int
+    out: str
+
+    def _count(self, place: int) -> dict[str, int]:
+        return {found[1]: int(found[place]) for found in _RECAP.finditer(self.out)}
+
+    @property
+    def changed(self) -> dict[str, int]:
+        return self._count(3)
+
+    @property
+    def unreachable(self) -> dict[str, int]:
+        return self._count(4)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        return self._count(5)
+
+
+def start_play(lab: Lab, *arguments: str, version: str = "newest") -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [BIN[version] / "ansible-playbook", PLAYBOOK, *arguments],
+        cwd=lab.directory,
+        env={**os.environ, "ANSIBLE_CONFIG": str(lab.directory / "ansible.cfg")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str], seconds: float = 150) -> Play:
+    try:
+        out, _ = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    return Play(process.returncode, out)
+
+
+def play(lab: Lab, *arguments: str, version: str = "newest") -> Play:
+    return ended(start_play(lab, *arguments, version=version))
+
+
+def variables(**values: Any) -> Sequence[str]:
+    return ("-e", json.dumps(values))
+
+
+@pytest.fixture(scope="module")
+def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("pyz") / "restore-agent.pyz"
+    build_pyz(target)
+    return target
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A short name, since ssh's control sockets have room for about a hundred characters."""
+    made = Path(tempfile.mkdtemp(prefix="ra-"))
+    yield made
+    shutil.rmtree(made)
+
+
+def test_three_hosts_bring_a_batch_home_and_a_second_run_changes_nothing(directory: Path, pyz: Path) -> None:
+    """One story, told in one lab, since each playbook takes its seconds; oldest and newest ansible-core in turn."""
+    with Lab(directory) as lab:
+        lab.write_inventory(restore_agent_pyz=str(pyz), **QUICK)
+        on_fresh_hosts_a_check_places_nothing(lab)
+        hosts_that_want_the_same_job_are_stopped_before_a_download(lab)
+        a_check_is_a_plan(lab)
+        the_batch_comes_home(lab)
+        again_nothing_changes(lab)
+
+
+def on_fresh_hosts_a_check_places_nothing(lab: Lab) -> None:
+    checked = play(lab, "--check")
+    assert checked.code == 0, checked.out
+    assert "so a check cannot plan the restore" in checked.out
+    assert not any((host.directory / "etc").exists() or host.dest.exists() for host in lab.hosts.values())
+
+
+def hosts_that_want_the_same_job_are_stopped_before_a_download(lab: Lab) -> None:
+    stopped = play(lab, *variables(restore_agent_select=["electron_*"]))
+    assert stopped.code == 2, stopped.out
+    assert "config and shard0 and shard1 would each download it" in stopped.out
+    assert "electron_0-" in stopped.out
+    assert deliveries(lab.simulator) == []
+
+
+def a_check_is_a_plan(lab: Lab) -> None:
+    checked = play(lab, "--check", "--diff", version="oldest")
+    assert checked.code == 0, checked.out
+    assert checked.changed == dict.fromkeys(HOSTS, 1), "a run would fetch one archive on each host"
+    assert re.search(r"^\+electron_0-.*: verified$", checked.out, re.MULTILINE)
+    assert deliveries(lab.simulator) == []
+    assert not any(host.dest.exists() for host in lab.hosts.values())
+
+
+def the_batch_comes_home(lab: Lab) -> None:
+    done = play(lab, version="oldest")
+    assert done.code == 0, done.out
+    for name, host in lab.hosts.items():
+        (record,) = receipt_in(host.dest)["archives"]
+        assert record["verdict"] == "verified"
+        assert record["file_name"].startswith(HOSTS[name].rstrip("*"))
+        assert f"{record['file_name']}: verified" in done.out
+        subprocess.run(["sha1sum", "--quiet", "-c", "SHA1SUMS"], cwd=host.dest, check=True)
+        kept = lab.directory / "receipts" / lab.simulator.hello["batch_id"] / f"{name}.json"
+        assert json.loads(kept.read_text()) == receipt_in(host.dest)
+        for file in ("key", "config.toml"):
+            assert stat.S_IMODE((host.directory / "etc" / file).stat().st_mode) == 0o600
+        assert list((host.directory / "home" / ".ansible_async").iterdir()) == [], "cleared up"
+    assert len(deliveries(lab.simulator)) == len(HOSTS)
+    assert [secret for secret in lab.simulator.secrets if secret in done.out] == []
+
+
+def again_nothing_changes(lab: Lab) -> None:
+    again = play(lab, "-v", "--diff")
+    assert again.code == 0, again.out
+    assert again.changed == dict.fromkeys(HOSTS, 0)
+    assert len(deliveries(lab.simulator)) == len(HOSTS)
+    assert [secret for secret in lab.simulator.secrets if secret in again.out] == []
+
+
+def test_a_broken_shard_fails_the_play_with_its_hint_and_the_others_come_home(directory: Path) -> None:
+    with Lab(directory, "broken@0") as lab:
+        lab.write_inventory(**HERE, **QUICK)
+        done = play(lab)
+        assert done.code == 2, done.out
+        assert done.failed == dict.fromkeys(HOSTS, 1), "no later play may go on anywhere"
+        assert re.search(r"shard0: electron_0-\S+: Ops Manager calls the job BROKEN.*\[job-failed\]", done.out)
+        assert "Next: Create a new restore job" in done.out
+        assert re.search(r"electron_0-\S+: verified on no host \(failed on shard0\)", done.out)
+        assert receipt_in(lab.hosts["shard0"].dest)["exit_code"] == 21
+        assert [receipt_in(lab.hosts[name].dest)["outcome"] for name in ("shard1", "config")] == ["verified"] * 2
+
+
+def test_a_host_that_dies_during_its_download_is_made_good_by_running_the_play_again(directory: Path) -> None:
+    with Lab(directory, "max-downloads=2", "drip=64K@0") as lab:
+        lab.write_inventory(**HERE, **QUICK)
+        host, dest = lab.hosts["shard0"], lab.hosts["shard0"].dest
+        running = start_play(lab)
+        part = wait_for_part(dest)
+        time.sleep(0.5)  # in the middle of it
+        assert host.kill() > 3, "the sshd, its session, the module and the agent"
+        cut = ended(running)
+        assert cut.code != 0
+        assert cut.unreachable["shard0"] == 1
+        assert "shard0: no receipt came back" in cut.out
+        assert part.exists(), "what has come stays"
+
+        host.start()
+        lab.simulator.set_faults("max-downloads=2")
+        again = play(lab)
+        assert again.code == 0, again.out
+        assert again.changed == {**dict.fromkeys(HOSTS, 0), "shard0": again.changed["shard0"]}
+        assert receipt_in(dest)["archives"][0]["downloads_spent"] == 2
+        assert sorted(job.downloads for job in lab.simulator.jobs) == [1, 1, 2]
+
+
+def wait_for_part(dest: Path) -> Path:
+    """The part file of a download that is under way; a fresh host is set up first, which takes a playbook's seconds."""
+    end = time.monotonic() + 60
+    while not (found := [path for path in dest.glob("*.part") if path.stat().st_size]):
+        assert time.monotonic() < end, "no download began"
+        time.sleep(0.05)
+    return found[0]
+
+
+def test_a_replica_set_on_one_host_with_an_agent_that_pip_installs_without_an_index(directory: Path) -> None:
+    with Lab(directory, shards=0) as lab:
+        wheels = directory / "wheels"
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "-w", wheels, ROOT]
+        subprocess.run(command, check=True, timeout=120)
+        lab.write_inventory(
+            restore_agent_install="pip",
+            restore_agent_wheels=str(wheels),
+            restore_agent_venv=str(directory / "venv"),
+            restore_agent_batch_id="",
+            restore_agent_job_ids=lab.simulator.hello["job_ids"],
+            restore_agent_expect_jobs=1,
+            restore_agent_select=[],
+            **QUICK,
+        )
+        done = play(lab, "--limit", "shard0")
+        assert done.code == 0, done.out
+        assert receipt_in(lab.hosts["shard0"].dest)["outcome"] == "verified"
+        assert wait_until(lambda: not lab.hosts["shard0"].processes(), "the end of all processes on the host")
+
+
+@pytest.mark.parametrize("version", sorted(BIN))
+def test_the_playbook_parses(directory: Path, version: str) -> None:
+    with Lab(directory) as lab:
+        assert play(lab, "--syntax-check", version=version).code == 0
