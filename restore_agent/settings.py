@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -377,6 +376,8 @@ def _config_path(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Path |
 def _read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
+    import tomllib  # its patterns take as long to compile as all else here; few calls have a file
+
     try:
         table = tomllib.loads(_read_text(path, _CONFIG_LIMIT))
     except tomllib.TOMLDecodeError as error:

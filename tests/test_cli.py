@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from conftest import (
     QUICK,
@@ -26,6 +28,7 @@ from conftest import (
 
 import restore_agent
 import restore_agent.watch
+from restore_agent.cli import cli
 from restore_agent.settings import CONNECTION, OPTIONS, PACE, SHOWN, TARGET
 
 COMMANDS = ["run", "plan", "verify", "status", "rehearse", "simulator"]
@@ -93,6 +96,36 @@ def test_help_and_version_answer_without_loading_the_machinery(args: list[str]) 
         "print('loaded:', *sorted({'httpx', 'asyncio', 'tqdm', 'aiofiles'} & set(sys.modules)))\n"
     )
     assert python("-c", script, *args).stdout.splitlines()[-1].strip() == "loaded:"
+
+
+def test_each_command_in_the_list_is_one_that_can_be_called() -> None:
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command
+        assert command.name == name
+
+
+def test_a_slip_in_a_command_is_answered_with_the_command_that_was_meant(run_agent: RunAgent) -> None:
+    assert "'verify'" in run_agent(["verfy"]).err
+
+
+def processor_time(*args: str) -> float:
+    """The least user and system time of a few runs of Python, in seconds; other work on the host does not count."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+
+    def one() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert python(*args, env=env).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+    return min(one() for _ in range(5))
+
+
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_help_and_version_cost_little_more_than_the_library_that_reads_options(flag: str) -> None:
+    assert processor_time("-m", "restore_agent", flag) < 1.5 * processor_time("-c", "import click")
 
 
 def test_without_a_command_the_help_is_shown(run_agent: RunAgent) -> None:
