@@ -32,6 +32,18 @@ def _load_drill() -> dict[str, click.Command]:
     return {"rehearse": rehearse, "simulator": simulator}
 
 
+def _load_handbook() -> dict[str, click.Command]:
+    from .handbook import completion, explain, man
+
+    return {"explain": explain, "man": man, "completion": completion}
+
+
+def _load_install() -> dict[str, click.Command]:
+    from .install import alerts, ansible_collections, systemd
+
+    return {"systemd": systemd, "alerts": alerts, "ansible-collections": ansible_collections}
+
+
 _COMMANDS: dict[str, tuple[Callable[[], dict[str, click.Command]], str]] = {
     "run": (_load_commands, "Wait for the jobs, download, verify, write the receipt."),
     "plan": (_load_commands, "Show what `run` would do and whether it could."),
@@ -39,6 +51,12 @@ _COMMANDS: dict[str, tuple[Callable[[], dict[str, click.Command]], str]] = {
     "status": (_load_commands, "Show what a run in DEST is doing or did."),
     "rehearse": (_load_drill, "A drill: the real agent against a simulated Ops Manager."),
     "simulator": (_load_drill, "Serve a simulated Ops Manager until SIGTERM or SIGINT."),
+    "explain": (_load_handbook, "Tell what an exit code means and what to do."),
+    "man": (_load_handbook, "Print or install the manual pages."),
+    "completion": (_load_handbook, "Print the completion script for bash, zsh or fish."),
+    "systemd": (_load_install, "Print or install the systemd unit."),
+    "alerts": (_load_install, "Print Prometheus alert rules for the metrics."),
+    "ansible-collections": (_load_install, "Print the path for ANSIBLE_COLLECTIONS_PATH."),
 }
 """Each command: who brings it, and its line in the list of commands."""
 
@@ -69,8 +87,8 @@ class Commands(click.Group):
 def cli() -> None:
     """Bring MongoDB Ops Manager backups home: wait for restore jobs, download once, prove every archive.
 
-    Exit code 0 means that every selected archive is verified. Each other code says what to do next; the README
-    has the table.
+    Exit code 0 means that every selected archive is verified. Each other code says what to do next, and
+    `restore-agent explain CODE` says more.
     """
 
 

@@ -5,17 +5,20 @@ Heavy modules are imported inside the commands that need them, so that help answ
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import RecordUnreadable
+from .errors import RecordUnreadable, UsageError
 from .options import Examples, common, options
 from .session import Session, execute, run_agent, run_loop
-from .settings import CONNECTION, PACE, SHOWN, TARGET, connection, dest, pace, target
+from .settings import CONNECTION, PACE, SHOWN, TARGET, TOLD, connection, dest, pace, target
 
 if TYPE_CHECKING:
+    from .events import Display
+    from .metrics import MetricsFile
     from .receipt import Receipt
 
 _RUN_EXAMPLES = """
@@ -27,7 +30,7 @@ restore-agent run --config restore.toml --batch-id BATCH --select '*shard0*' -o 
 
 
 @click.command(cls=Examples, epilog=_RUN_EXAMPLES)
-@options(*CONNECTION, *TARGET, *PACE, *SHOWN)
+@options(*CONNECTION, *TARGET, *PACE, *TOLD, *SHOWN)
 @common
 def run(**flags: Any) -> int:
     """Wait for the jobs, download, verify, write the receipt."""
@@ -39,10 +42,39 @@ def _run(session: Session) -> int:
     from .pacing import SystemClock
 
     values = session.values
+    session.console = _told_elsewhere(session)
     agent = Agent(
         connection(values), target(values), pace(values), dest(values), session.console, SystemClock(), session.redactor
     )
     return run_agent(agent, session)
+
+
+def _told_elsewhere(session: Session) -> Display:
+    """The console, and before it those who are told the same: the service manager, the metrics file."""
+    from .events import Notice, Several
+    from .notify import status_line
+
+    console = session.console
+    others: list[Display] = []
+    if (line := status_line(os.environ, session.redactor)) is not None:
+        others.append(line)
+    if (path := session.values.get("metrics_file")) is not None:
+        batch_id = session.values.get("batch_id")
+        others.append(
+            _metrics()(path, batch_id, lambda text: console.report(Notice("warning", text)), session.redactor)
+        )
+    return Several(*others, console)
+
+
+def _metrics() -> type[MetricsFile]:
+    try:
+        from .metrics import MetricsFile
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "prometheus_client":
+            raise
+        hint = "Install it (pip install 'restore-agent[metrics]'), use restore-agent.pyz, or leave --metrics-file out."
+        raise UsageError("--metrics-file needs prometheus-client, which is not installed", hint=hint) from None
+    return MetricsFile
 
 
 # ---------------------------------------------------------------- plan

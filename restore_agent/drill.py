@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from .errors import UsageError
 from .options import Examples, common, options
@@ -16,6 +17,13 @@ from .redaction import Secret, printable
 from .session import Session, execute, run_agent
 from .settings import SHOWN
 from .values import size, whole
+
+
+def _complete_fault(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from .simulator import describe
+
+    return [CompletionItem(row.name, help=row.help) for row in describe() if row.name.startswith(incomplete)]
+
 
 _REHEARSE_EXAMPLES = """
 restore-agent rehearse
@@ -26,14 +34,22 @@ restore-agent simulator --list-faults
 
 @click.command(cls=Examples, epilog=_REHEARSE_EXAMPLES)
 @click.option(
-    "--dest", metavar="DIR", help="Directory for the archives. [default: a new one under the temporary directory]"
+    "--dest",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Directory for the archives. [default: a new one under the temporary directory]",
 )
 @click.option(
     "--shards", metavar="N", default="2", show_default=True, help="Shards beside the config server; 0: a replica set."
 )
 @click.option("--archive-size", metavar="SIZE", default="16M", show_default=True, help="Size of each archive.")
 @click.option(
-    "--fault", "faults", metavar="NAME[=VALUE]", multiple=True, help="A fault of the simulated server; repeatable."
+    "--fault",
+    "faults",
+    metavar="NAME[=VALUE]",
+    multiple=True,
+    shell_complete=_complete_fault,
+    help="A fault of the simulated server; repeatable.",
 )
 @options("parallel", *SHOWN)
 @common
@@ -95,12 +111,19 @@ restore-agent simulator --fault 'cut=50%' --fault max-downloads=2 --fault hash=l
     "--shards", metavar="N", default="2", show_default=True, help="Shards beside the config server; 0: a replica set."
 )
 @click.option("--archive-size", metavar="SIZE", default="16M", show_default=True, help="Size of each archive.")
-@click.option("--fault", "faults", metavar="NAME[=VALUE]", multiple=True, help="A fault; repeatable.")
+@click.option(
+    "--fault",
+    "faults",
+    metavar="NAME[=VALUE]",
+    multiple=True,
+    shell_complete=_complete_fault,
+    help="A fault; repeatable.",
+)
 @click.option("--list-faults", is_flag=True, help="List every fault and end.")
-@click.option("--debug", is_flag=True, help="Show a traceback (secrets hidden) when something fails.")
+@common(config=False)
 def simulator(**given: Any) -> int:
     """Serve a simulated Ops Manager until SIGTERM or SIGINT; prints one JSON line when it serves."""
-    return execute("simulator", {"debug": given.pop("debug")}, lambda _: _serve(given))
+    return execute("simulator", {"debug": given.pop("debug")}, lambda _: _serve(given), config=False)
 
 
 def _serve(given: Mapping[str, Any]) -> int:

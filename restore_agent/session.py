@@ -19,6 +19,7 @@ from .settings import Values
 
 if TYPE_CHECKING:
     from .console import Console
+    from .events import Display
     from .receipt import Receipt
 
 _SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -30,20 +31,20 @@ class Session:
 
     command: str
     values: Values
-    console: Console
+    console: Display
     redactor: Redactor
     summary: Callable[[AgentError], Receipt]
 
 
-def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int]) -> int:
-    """Run a command's work; the single catch of the program."""
+def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int], *, config: bool = True) -> int:
+    """Run a command's work; the single catch of the program. Without `config` no configuration file is looked at."""
     redactor = Redactor()
     redactor.learn(os.environ.get("RESTORE_AGENT_PRIVATE_KEY"))
     debug = bool(flags.pop("debug", False))
     session: Session | None = None
     before = _stop_on_signals()
     try:
-        values = Values(flags, os.environ)
+        values = Values(flags, os.environ, config=config)
         shown = console(values.get("output"), values.get("progress"), redactor, command)
         session = Session(command, values, shown, redactor, empty_receipt)
         return work(session)
@@ -95,7 +96,7 @@ def output_wanted(given: Any) -> str:
     return wanted if wanted in ("text", "json") else "text"
 
 
-def end_with(console: Console, error: AgentError, summary: Callable[[AgentError], Receipt]) -> int:
+def end_with(console: Display, error: AgentError, summary: Callable[[AgentError], Receipt]) -> int:
     """Print an error and the result that ends every run; the exit code."""
     from .events import Failed, Finished
 
