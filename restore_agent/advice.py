@@ -53,7 +53,7 @@ _EXPLAINED: dict[int, Explanation] = {
         "<archive>.unproven: whole by its own structure (gzip CRC and length, end of tar), not under its final name.",
         "One for each archive that was fetched. No further one is needed.",
         (
-            "restore-agent verify …             # later: promotes it when the hash has been published",
+            "restore-agent verify …         # later: promotes it once there is a hash",
             "If brs.restore.digest.method is NONE on the server, no hash will ever come: decide whether structure is "
             "proof enough, and run with --allow-unproven.",
         ),

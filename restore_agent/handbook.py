@@ -73,7 +73,7 @@ def _row(told: dict[str, Any]) -> list[str]:
 
 def _answer(told: dict[str, Any]) -> list[str]:
     meaning, advice = (told[name].replace("`", "") for name in ("meaning", "advice"))
-    rows = [f"Exit code {told['exit_code']}: {meaning}."]
+    rows = textwrap.wrap(f"Exit code {told['exit_code']}: {meaning}.", _WIDTH)
     if told["reasons"]:
         rows += _paragraph("reasons", ", ".join(told["reasons"]))
     rows += [*_paragraph("on disk", told["on_disk"]), *_paragraph("download spent", told["download"])]

@@ -24,7 +24,8 @@ _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108  # w
 _SYSTEMD_EXAMPLES = """
 restore-agent systemd
 restore-agent systemd --install /etc/systemd/system
-restore-agent systemd --program '/usr/bin/python3 /opt/restore-agent.pyz' --install /etc/systemd/system
+restore-agent systemd --install /etc/systemd/system \\
+    --program '/usr/bin/python3 /opt/restore-agent.pyz'
 """
 
 
@@ -37,7 +38,7 @@ restore-agent systemd --program '/usr/bin/python3 /opt/restore-agent.pyz' --inst
 def systemd(install: str | None, program: str | None, **flags: Any) -> int:
     """Print the systemd unit restore-agent@.service, or install it.
 
-    An instance is one restore: restore-agent@NAME goes by /etc/restore-agent/NAME.toml and /etc/restore-agent/NAME.key.
+    An instance is one restore: restore-agent@NAME goes by NAME.toml and NAME.key in /etc/restore-agent/.
     """
     return execute("systemd", flags, lambda _: _systemd(install, program), config=False)
 

@@ -65,7 +65,14 @@ def test_every_documented_option_exists() -> None:
 
 def test_every_option_named_anywhere_in_the_readme_exists() -> None:
     known = {flag for command in COMMANDS.values() for flag in flags_of(command)} | {"--help", "--version"}
-    foreign = {"--strict", "--rounds", "--seed", "--seconds", "--power-loss"}  # mypy's and those of our scripts
+    foreign = {
+        "--strict",
+        "--rounds",
+        "--seed",
+        "--seconds",
+        "--power-loss",
+        "--no-block",
+    }  # mypy's, systemctl's and those of our scripts
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - foreign <= known
 
 
@@ -114,7 +121,17 @@ def test_every_dependency_has_its_reason() -> None:
     assert declared
     names = set(re.findall(r'"([a-z0-9-]+)', declared[1]))
     rows = {line.split("|")[1].strip() for line in section("Dependencies").splitlines() if line.startswith("|")}
-    assert rows - {"package", "---"} == names
+    assert rows - {"package", "---"} == names | {"prometheus-client"}
+
+
+def test_every_optional_dependency_is_optional() -> None:
+    assert '\nmetrics = ["prometheus-client' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_every_alert_is_documented() -> None:
+    rules = (ROOT / "restore_agent" / "share" / "prometheus" / "alerts.yml").read_text()
+    documented = {name for name in documented_first_column(section("Monitoring")) if name.startswith("Restore")}
+    assert documented == set(re.findall(r"- alert: (\w+)", rules))
 
 
 def test_the_changelog_knows_this_version_or_is_ahead_of_it() -> None:

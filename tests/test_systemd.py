@@ -10,10 +10,11 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 from booted import Booted, boot
-from conftest import Restore, RunAgent, StartSimulator, wait_until
+from conftest import PATIENCE, QUICK, Restore, RunAgent, StartAgent, StartSimulator, connection_args, wait_until
 from single_file import built
 
 from restore_agent import install
@@ -174,6 +175,44 @@ def test_a_manager_that_does_not_read_holds_nothing_up(
             while True:
                 other.sendto(b"STATUS=full", address)
         assert restore(simulator(), env={"NOTIFY_SOCKET": address}).code == 0
+
+
+# ---------------------------------------------------------------- the journal
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[TextIO]:
+    """A stream that is the journal, as JOURNAL_STREAM names one."""
+    with (tmp_path / "journal").open("w") as stream:
+        yield stream
+
+
+def stream_of(stream: TextIO, inode: int = 0) -> dict[str, str]:
+    status = os.fstat(stream.fileno())
+    return {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + inode}"}
+
+
+def test_in_the_journal_each_entry_is_one_line_with_its_priority(
+    simulator: StartSimulator, start_agent: StartAgent, journal: TextIO, dest: Path
+) -> None:
+    args = ["run", *connection_args(simulator("cut=50%x9", "max-downloads=2")), *QUICK, f"--dest={dest}"]
+    process = start_agent(args, stream_of(journal), stderr=journal)
+    assert process.wait(PATIENCE) == 23
+    lines = Path(journal.name).read_text().splitlines()
+    assert all(re.match(r"<[346]>\S", line) for line in lines), lines
+    assert any(re.match(r"<4>.*next attempt in", line) for line in lines)
+    (error,) = [line for line in lines if line.startswith("<3>")]
+    assert re.match(r"<3>error: .*\[downloads-used-up\]; on disk: .*; download spent: yes; next: ", error)
+
+
+def test_a_stream_that_is_not_the_journal_has_times_and_no_priorities(
+    simulator: StartSimulator, start_agent: StartAgent, journal: TextIO, dest: Path
+) -> None:
+    """As when a unit's output is piped on: JOURNAL_STREAM is inherited, but names another stream."""
+    args = ["run", *connection_args(simulator()), *QUICK, f"--dest={dest}"]
+    assert start_agent(args, stream_of(journal, inode=1), stderr=journal).wait(PATIENCE) == 0
+    lines = Path(journal.name).read_text().splitlines()
+    assert all(re.match(r"\d\d:\d\d:\d\d ", line) for line in lines), lines
 
 
 # ---------------------------------------------------------------- under a real systemd

@@ -25,7 +25,7 @@ def pythons() -> Iterator[tuple[tuple[int, ...], str]]:
     """Every Python 3 on this host, one of each version, by the path of its real file."""
     found: dict[tuple[int, ...], str] = {}
     places = [*map(Path, os.environ["PATH"].split(":")), *Path.home().glob(".pyenv/versions/*/bin")]
-    for path in sorted(path for place in places for path in place.glob("python3.*")):
+    for path in sorted(path for place in places if place.name != "shims" for path in place.glob("python3.*")):
         if re.fullmatch(r"python3\.\d+", path.name):
             command = [path, "-I", "-S", "-c", "import sys; print(*sys.version_info[:3], sys.executable)"]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -35,8 +35,9 @@ def pythons() -> Iterator[tuple[tuple[int, ...], str]]:
     yield from sorted(found.items())
 
 
-NEW = [where for version, where in pythons() if version >= (3, 11)]
-OLD = [where for version, where in pythons() if version < (3, 11)][-1:]
+FOUND = list(pythons())
+NEW = [where for version, where in FOUND if version >= (3, 11)]
+OLD = [where for version, where in FOUND if version < (3, 11)][-1:]
 
 
 @pytest.fixture(scope="module")
