@@ -12,12 +12,14 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from conftest import RunAgent
 
 import restore_agent
+from restore_agent import install
 from restore_agent.advice import codes, explained, reasons
 from restore_agent.cli import cli
-from restore_agent.errors import EXIT_CODES, AgentError
+from restore_agent.errors import EXIT_CODES, AgentError, UsageError
 from restore_agent.manual import page_names
 from restore_agent.settings import OPTIONS
 from restore_agent.shipped import extract
@@ -177,10 +179,8 @@ def place(run_agent: RunAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 CASES = [
     ("restore-agent re", {"rehearse"}),
     ("restore-agent run --progress ", {"auto", "bar", "plain", "none"}),
-    ("restore-agent run --hash", {"--hash-timeout"}),
     ("restore-agent rehearse --fault max-", {"max-downloads"}),
     ("restore-agent explain 2", {"2", "20", "21", "22", "23", "24", "25"}),
-    ("restore-agent man sta", {"status"}),
     ("restore-agent completion z", {"zsh"}),
 ]
 
@@ -216,21 +216,28 @@ def test_a_real_shell_completes_commands_options_and_values(shell: str, place: P
         assert offered(shell, place, line) == expected, line
 
 
-def test_files_and_directories_are_left_to_the_shell(place: Path) -> None:
-    assert offered("fish", place, "restore-agent run --config rest") == {
-        "restore.toml",
-        "restores/",
-    } or not shutil.which("fish")
-    env = {**os.environ, "COMP_WORDS": "restore-agent run --dest ", "COMP_CWORD": "3"}
-    for option, kind in [
-        ("--dest", "dir"),
-        ("--config", "file"),
-        ("--private-key-file", "file"),
-        ("--metrics-file", "file"),
-    ]:
-        env |= {"COMP_WORDS": f"restore-agent run {option} ", "_RESTORE_AGENT_COMPLETE": "bash_complete"}
-        done = subprocess.run(["restore-agent"], env=env, capture_output=True, text=True, check=False)
-        assert done.stdout.strip() == f"{kind},"
+def completions(*args: str) -> set[str]:
+    """What is offered after these words, the last of which is not finished: `kind:value`, or a plain value."""
+    *words, word = args
+    found = ShellComplete(cli, {}, "restore-agent", "_RESTORE_AGENT_COMPLETE").get_completions(words, word)
+    return {item.value if item.type == "plain" else f"{item.type}:{item.value}" for item in found}
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"),
+    [("--dest", "dir"), ("--config", "file"), ("--private-key-file", "file"), ("--metrics-file", "file")],
+)
+def test_files_and_directories_are_left_to_the_shell(option: str, kind: str) -> None:
+    assert completions("run", option, "rest") == {f"{kind}:rest"}
+
+
+def test_names_that_are_known_are_offered_and_others_are_not_guessed() -> None:
+    assert completions("plan", "--output", "") == {"text", "json"}
+    assert completions("run", "--batch-id", "") == set()
+    assert completions("simulator", "--fault", "max-d") == {"max-downloads"}
+    assert completions("explain", "4") == {"40", "41", "42"}
+    assert completions("man", "sta") == {"status"}
+    assert completions("rehearse", "--dest", "x") == {"dir:x"}
 
 
 def test_an_unknown_shell_is_a_mistake(run_agent: RunAgent) -> None:
@@ -248,6 +255,25 @@ def test_the_path_for_ansible_is_the_package_itself(run_agent: RunAgent) -> None
 
 
 def test_what_comes_with_the_package_can_be_extracted(tmp_path: Path) -> None:
-    extract("share", tmp_path)
-    assert (tmp_path / "share" / "man" / "man1" / "restore-agent.1").is_file()
+    extract("simulator", tmp_path)
+    assert (tmp_path / "simulator" / "server.py").is_file()
     assert not list(tmp_path.rglob("__pycache__"))
+
+
+def test_what_the_package_does_not_hold_cannot_be_extracted(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no"):
+        extract("no-such", tmp_path)
+
+
+def test_a_place_that_cannot_be_written_is_a_mistake(run_agent: RunAgent) -> None:
+    assert run_agent(["ansible-collections", "--extract", "/proc/no-such"]).code == 2
+
+
+def test_the_collection_can_be_copied_to_where_ansible_looks(
+    run_agent: RunAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the package holds under that name: here the simulator stands in for it."""
+    monkeypatch.setattr(install, "_COLLECTIONS", "simulator")
+    ended = run_agent(["ansible-collections", "--extract", tmp_path / "here"])
+    assert (ended.code, ended.out.strip()) == (0, str(tmp_path / "here"))
+    assert (tmp_path / "here" / "simulator" / "server.py").is_file()

@@ -20,6 +20,8 @@ from single_file import built
 from restore_agent import install
 from restore_agent.advice import codes
 from restore_agent.errors import EXIT_CODES
+from restore_agent.events import ArchiveProgress
+from restore_agent.notify import standing
 from restore_agent.simulator import Simulator
 
 PAGES = Path(install.__file__).parent / "share" / "man"
@@ -160,6 +162,17 @@ def test_the_service_manager_is_told_why_a_run_failed_without_a_secret(
     assert not any(secret in last for secret in sim.secrets)
 
 
+def test_the_line_counts_archives_by_where_they_stand() -> None:
+    def row(state: str, size: int, rate: int = 0) -> ArchiveProgress:
+        return ArchiveProgress(state, None, state, size, None, rate, None, 0, "IN_PROGRESS")
+
+    rows = (row("verified", 9), row("downloading", 1 << 20, 1024), row("hashing", 1 << 20), row("waiting", 0))
+    assert standing(rows) == (
+        "1 of 4 archives settled; 2 under way with 2.0 MiB, 1.0 KiB/s; waiting for 1 job: 1 IN_PROGRESS"
+    )
+    assert standing(rows[:1]) == "1 of 1 archives settled"
+
+
 @pytest.mark.parametrize("address", ["/no/such/socket", "relative", "@", ""])
 def test_nobody_listening_ends_no_run(simulator: StartSimulator, restore: Restore, address: str) -> None:
     assert restore(simulator(), env={"NOTIFY_SOCKET": address}).code == 0
@@ -218,11 +231,13 @@ def test_a_stream_that_is_not_the_journal_has_times_and_no_priorities(
 # ---------------------------------------------------------------- under a real systemd
 
 
-def configuration(sim: Simulator, name: str, **more: str) -> str:
+def configuration(sim: Simulator, name: str) -> str:
     hello = sim.hello
     values = {option: hello[option] for option in ("url", "public_key", "group_id", "cluster_id", "batch_id")}
+    values |= {"wait_timeout": "0.5s"} if name == "late" else {}
     values |= {"ca_file": f"/etc/restore-agent/{name}.pem", "dest": f"/var/lib/restore-agent/{name}"}
-    values |= {"poll_interval": "0.1s", "hash_timeout": "5s", **more}
+    values |= {"poll_interval": "0.1s", "hash_timeout": "5s"}
+    values |= {"dest": "/opt/backup/restore", "metrics_file": "/opt/metrics/a.prom"} if name == "elsewhere" else {}
     return "".join(f'{option} = "{value}"\n' for option, value in values.items())
 
 
@@ -230,6 +245,7 @@ def configuration(sim: Simulator, name: str, **more: str) -> str:
 def sims() -> Iterator[dict[str, Simulator]]:
     """A simulator for each instance of the unit."""
     faults = {"whole": ["drip=96K"], "late": ["never-ready"], "refused": ["forbidden"], "slow": ["drip=16K"]}
+    faults |= {"elsewhere": []}
     running = {
         name: Simulator(faults=given, shards=1, archive_size=1 << 18, tls=True) for name, given in faults.items()
     }
@@ -250,10 +266,12 @@ def host(tmp_path_factory: pytest.TempPathFactory, sims: dict[str, Simulator]) -
     unit = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     units = {"restore-agent@.service": unit}
     units["restore-agent@.service.d/soon.conf"] = "[Service]\nRestartSec=100ms\n"
+    units["restore-agent@elsewhere.service.d/place.conf"] = (
+        "[Service]\nUser=nobody\nReadWritePaths=/opt/backup /opt/metrics\n"
+    )
     files: dict[str, str | Path] = {"/opt/restore-agent.pyz": pyz}
     for name, sim in sims.items():
-        more = {"wait_timeout": "0.5s"} if name == "late" else {}
-        files[f"/etc/restore-agent/{name}.toml"] = configuration(sim, name, **more)
+        files[f"/etc/restore-agent/{name}.toml"] = configuration(sim, name)
         files[f"/etc/restore-agent/{name}.key"] = sim.hello["private_key"] + "\n"
         files[f"/etc/restore-agent/{name}.pem"] = Path(sim.hello["ca_file"])
     with boot(tmp_path_factory.mktemp("host"), files, units) as booted:
@@ -281,6 +299,15 @@ def test_the_agent_restores_under_every_restriction_of_the_unit(host: Booted, si
         for line in map(json.loads, host.run("cat", f"{place}/.restore-agent/journal.jsonl").splitlines())
     ]
     assert Path("/proc/sys/kernel/random/boot_id").read_text().strip() in boots
+
+
+def test_with_a_drop_in_it_writes_where_another_user_owns_the_place(host: Booted) -> None:
+    host.run("install", "-d", "-o", "nobody", "/opt/backup", "/opt/metrics")
+    unit = "restore-agent@elsewhere.service"
+    host.start(unit)
+    assert host.ended(unit)["ExecMainStatus"] == "0", host.log(unit)
+    assert host.run("stat", "--format=%U %a", "/opt/backup/restore/receipt.json") == "nobody 600\n"
+    assert "restore_agent_run_exit_code" in host.run("cat", "/opt/metrics/a.prom")
 
 
 def test_jobs_that_are_not_ready_are_waited_for_again(host: Booted) -> None:

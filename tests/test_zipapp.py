@@ -61,6 +61,12 @@ def test_building_it_again_gives_the_same_bytes(single: Path, tmp_path: Path) ->
         assert (tmp_path / name).read_bytes() == (single.parent / name).read_bytes()
 
 
+def test_another_python_builds_the_same_bytes(single: Path, tmp_path: Path) -> None:
+    command = [NEW[-1], ROOT / "scripts" / "zipapp.py", "--out", tmp_path]
+    subprocess.run(command, check=True, capture_output=True)
+    assert (tmp_path / single.name).read_bytes() == single.read_bytes()
+
+
 def test_it_holds_source_only_with_one_time_one_mode_and_in_order(single: Path) -> None:
     with zipfile.ZipFile(single) as archive:
         entries = archive.infolist()
