@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _WIDTH = 80
 _PLAIN_EVERY = 30.0  # seconds between two plain progress lines
 _JSON_EVERY = 5.0  # seconds between two progress events on stdout
+_ERROR, _WARNING, _INFO = 3, 4, 6  # priorities of sd-daemon(3)
 _COLOURS = {"verified": "32", "skipped": "2", "unproven": "33", "mismatch": "31", "failed": "31"}
 
 
@@ -137,8 +138,10 @@ def _cleaned(value: Any, redactor: Redactor) -> Any:
 class TextConsole:
     """Log lines and progress on stderr, the closing table on stdout."""
 
-    def __init__(self, out: TextIO, err: TextIO, redactor: Redactor, progress: str, command: str) -> None:
-        self._out, self._err, self._redactor, self._command = out, err, redactor, command
+    def __init__(
+        self, out: TextIO, err: TextIO, redactor: Redactor, progress: str, command: str, journal: bool = False
+    ) -> None:
+        self._out, self._err, self._redactor, self._command, self._journal = out, err, redactor, command, journal
         kind = progress if progress != "auto" else "bar" if err.isatty() else "plain"
         self._progress: _Bars | _PlainLines | None = None
         if kind in ("bar", "plain"):
@@ -156,7 +159,7 @@ class TextConsole:
         else:
             if isinstance(event, Failed):
                 self.close()  # what follows are the last words
-            self._log(_lines(event))
+            self._log(_lines(event), _priority(event))
 
     def close(self) -> None:
         """Take the bars away."""
@@ -167,10 +170,12 @@ class TextConsole:
     def _clean(self, text: str) -> str:
         return printable(self._redactor.clean(text), 2000)
 
-    def _log(self, told: list[str]) -> None:
+    def _log(self, told: list[str], priority: int = _INFO) -> None:
         """Log lines; a line break inside of one, which only a server can have put there, does not make two of it."""
         stamp = time.strftime("%H:%M:%S")
         lines = [f"{stamp} {self._clean(line)}" for line in told]
+        if self._journal and told:  # one entry with its priority; the journal knows the time
+            lines = [f"<{priority}>" + "; ".join(self._clean(line.strip()) for line in told)]
         if isinstance(self._progress, _Bars):
             self._progress.write(lines)
         elif lines:
@@ -244,6 +249,20 @@ def _lines(event: Event) -> list[str]:
         case _:
             told = _sentence(event)
             return [told] if told else []
+
+
+def _priority(event: Event) -> int:
+    match event:
+        case Failed():
+            return _ERROR
+        case ArchiveSettled(problem=problem) if problem:
+            return _ERROR
+        case AttemptEnded():
+            return _WARNING
+        case Notice(level=level) if level != "info":
+            return _WARNING
+        case _:
+            return _INFO
 
 
 def _sentence(event: Event) -> str | None:
@@ -409,7 +428,18 @@ class _Bars:
 
 def console_for(output: str, progress: str, out: TextIO, err: TextIO, redactor: Redactor, command: str) -> Console:
     """The console that the operator asked for."""
-    return JsonConsole(out, redactor) if output == "json" else TextConsole(out, err, redactor, progress, command)
+    if output == "json":
+        return JsonConsole(out, redactor)
+    return TextConsole(out, err, redactor, progress, command, _is_the_journal(err))
+
+
+def _is_the_journal(stream: TextIO) -> bool:
+    """Whether what is written here ends in systemd's journal: JOURNAL_STREAM names it by device and inode."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 Console = JsonConsole | TextConsole

@@ -150,6 +150,30 @@ class Reporter(Protocol):
         """Take one event."""
 
 
+class Display(Reporter, Protocol):
+    """A reporter that holds something while it shows: bars, a socket, a file."""
+
+    def close(self) -> None:
+        """Let go of it; a second call does nothing."""
+
+
+class Several:
+    """Displays as one, told in their order."""
+
+    def __init__(self, *displays: Display) -> None:
+        self._displays = displays
+
+    def report(self, event: Event) -> None:
+        """Tell each."""
+        for display in self._displays:
+            display.report(event)
+
+    def close(self) -> None:
+        """Close each."""
+        for display in self._displays:
+            display.close()
+
+
 class Silent:
     """The null reporter."""
 

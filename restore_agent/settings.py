@@ -22,6 +22,7 @@ from .values import (
     directory,
     duration,
     existing_file,
+    file_to_write,
     identifier,
     plain_text,
     positive_duration,
@@ -145,6 +146,13 @@ OPTIONS: dict[str, Option] = {
         ),
         Option("client_key", "TLS client key (PEM).", existing_file, "RESTORE_AGENT_CLIENT_KEY", metavar="FILE"),
         Option(
+            "metrics_file",
+            "Keep metrics of the run here, as Prometheus text for node_exporter; needs prometheus-client.",
+            file_to_write,
+            "RESTORE_AGENT_METRICS_FILE",
+            metavar="FILE",
+        ),
+        Option(
             "output",
             "Results as text, or JSON Lines on stdout.",
             choice("text", "json"),
@@ -176,6 +184,7 @@ PACE = (
     "limit_rate",
     "allow_unproven",
 )
+TOLD = ("metrics_file",)
 SHOWN = ("output", "progress")
 
 
@@ -231,10 +240,10 @@ class _Found:
 class Values:
     """The options of one call, each with the place it came from; parsed when asked for."""
 
-    def __init__(self, flags: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    def __init__(self, flags: Mapping[str, Any], environ: Mapping[str, str], *, config: bool = True) -> None:
         self._environ = environ
         self._found: dict[str, _Found] = {}
-        file = _read_config(_config_path(flags, environ))
+        file = _read_config(_config_path(flags, environ) if config else None)
         for name, option in OPTIONS.items():
             if (found := _look_up(option, flags, environ, file)) is not None:
                 self._found[name] = found

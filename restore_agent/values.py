@@ -115,6 +115,14 @@ def existing_file(text: str) -> Path:
     return path
 
 
+def file_to_write(text: str) -> Path:
+    """The path of a file, which need not be there yet, in a directory that must."""
+    path = Path(os.path.abspath(text))
+    if not text or "\x00" in text or os.path.isdir(path) or not os.path.isdir(path.parent):
+        raise ValueError("is not a file in a directory that exists")
+    return path
+
+
 def directory(text: str) -> Path:
     """The path of a directory, which need not be there yet."""
     if not text.strip() or "\x00" in text:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import resource
+import shlex
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from conftest import (
     QUICK,
@@ -26,9 +29,10 @@ from conftest import (
 
 import restore_agent
 import restore_agent.watch
+from restore_agent.cli import cli
 from restore_agent.settings import CONNECTION, OPTIONS, PACE, SHOWN, TARGET
 
-COMMANDS = ["run", "plan", "verify", "status", "rehearse", "simulator"]
+COMMANDS = cli.list_commands(click.Context(cli))
 
 
 def python(*args: str, **more: object) -> subprocess.CompletedProcess[str]:
@@ -41,7 +45,7 @@ def python(*args: str, **more: object) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command(run_agent: RunAgent) -> None:
     ended = run_agent(["--help"])
     assert ended.code == 0
-    assert set(re.findall(r"^  (\w+)  ", ended.out, re.MULTILINE)) >= set(COMMANDS)
+    assert set(re.findall(r"^  ([a-z-]+)  ", ended.out, re.MULTILINE)) >= set(COMMANDS)
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
@@ -50,7 +54,7 @@ def test_each_command_has_help_with_examples(run_agent: RunAgent, command: str, 
     ended = run_agent([command, flag])
     assert ended.code == 0
     assert ended.out.startswith(f"Usage: restore-agent {command} [OPTIONS]")
-    assert re.search(rf"Examples:\s+restore-agent {command}", ended.out)
+    assert re.search(rf"Examples:\s+.*restore-agent(.pyz)? {command}", ended.out)
     assert max(map(len, ended.out.splitlines())) <= 100
 
 
@@ -93,6 +97,36 @@ def test_help_and_version_answer_without_loading_the_machinery(args: list[str]) 
         "print('loaded:', *sorted({'httpx', 'asyncio', 'tqdm', 'aiofiles'} & set(sys.modules)))\n"
     )
     assert python("-c", script, *args).stdout.splitlines()[-1].strip() == "loaded:"
+
+
+def test_each_command_in_the_list_is_one_that_can_be_called() -> None:
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command
+        assert command.name == name
+
+
+def test_a_slip_in_a_command_is_answered_with_the_command_that_was_meant(run_agent: RunAgent) -> None:
+    assert "'verify'" in run_agent(["verfy"]).err
+
+
+def processor_time(*args: str) -> float:
+    """The least user and system time of a few runs of Python, in seconds; other work on the host does not count."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+
+    def one() -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert python(*args, env=env).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+    return min(one() for _ in range(5))
+
+
+@pytest.mark.parametrize("flag", ["--version", "--help"])
+def test_help_and_version_cost_little_more_than_the_library_that_reads_options(flag: str) -> None:
+    assert processor_time("-m", "restore_agent", flag) < 1.5 * processor_time("-c", "import click")
 
 
 def test_without_a_command_the_help_is_shown(run_agent: RunAgent) -> None:
@@ -355,3 +389,14 @@ def test_a_second_signal_ends_a_process_that_does_not_come_to_its_end(
 def test_the_simulator_is_no_part_of_what_run_loads() -> None:
     script = "import sys, restore_agent.agent, restore_agent.console; print('restore_agent.simulator' in sys.modules)"
     assert python("-c", script).stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_run_goes_well_although_its_standard_streams_are_closed(
+    closed: str, simulator: StartSimulator, dest: Path
+) -> None:
+    sim = simulator()
+    args = ["run", *connection_args(sim), *QUICK, f"--dest={dest}"]
+    command = f"{shlex.join([sys.executable, '-m', 'restore_agent', *args])} {closed}"
+    assert subprocess.run(command, shell=True, check=False).returncode == 0
+    assert (dest / "receipt.json").exists()

@@ -17,7 +17,11 @@ from restore_agent.receipt import ArchiveRecord, Receipt, Verdict
 from restore_agent.settings import OPTIONS
 
 ROOT = Path(__file__).parent.parent
+ROOT_CONTEXT = click.Context(cli)
 README = (ROOT / "README.md").read_text()
+COMMANDS = {
+    name: command for name in cli.list_commands(ROOT_CONTEXT) if (command := cli.get_command(ROOT_CONTEXT, name))
+}
 
 
 def section(title: str) -> str:
@@ -43,12 +47,12 @@ def all_events() -> set[str]:
 
 def test_every_command_is_in_the_readme_and_every_documented_command_exists() -> None:
     documented = {name.removeprefix("restore-agent ") for name in documented_first_column(section("Commands"))}
-    assert documented == set(cli.commands)
+    assert documented == set(COMMANDS)
 
 
-@pytest.mark.parametrize("name", sorted(cli.commands))
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_every_option_of_a_command_is_in_the_readme(name: str) -> None:
-    undocumented = {flag for flag in flags_of(cli.commands[name]) if f"`{flag}`" not in README}
+    undocumented = {flag for flag in flags_of(COMMANDS[name]) if f"`{flag}`" not in README}
     assert undocumented == set()
 
 
@@ -56,14 +60,15 @@ def test_every_documented_option_exists() -> None:
     documented = {
         name for name in documented_first_column(section("Options and configuration")) if name.startswith("--")
     }
-    assert documented == flags_of(cli.commands["run"])
+    assert documented == flags_of(COMMANDS["run"])
 
 
 def test_every_option_named_anywhere_in_the_readme_exists() -> None:
-    known = {flag for command in cli.commands.values() for flag in flags_of(command)} | {"--help", "--version"}
+    known = {flag for command in COMMANDS.values() for flag in flags_of(command)} | {"--help", "--version"}
     foreign = {"--strict", "--rounds", "--seed", "--seconds", "--power-loss"}  # mypy's and those of our scripts
     foreign |= {"--check", "--limit", "--ask-vault-pass", "--name"}  # Ansible's
     foreign |= {"--digest", "--cacert", "--strip-components", "--serve"}  # curl's, tar's, scripts/demo-ansible's
+    foreign |= {"--no-block"}  # systemctl's
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - foreign <= known
 
 
@@ -112,7 +117,17 @@ def test_every_dependency_has_its_reason() -> None:
     assert declared
     names = set(re.findall(r'"([a-z0-9-]+)', declared[1]))
     rows = {line.split("|")[1].strip() for line in section("Dependencies").splitlines() if line.startswith("|")}
-    assert rows - {"package", "---"} == names
+    assert rows - {"package", "---"} == names | {"prometheus-client"}
+
+
+def test_every_optional_dependency_is_optional() -> None:
+    assert '\nmetrics = ["prometheus-client' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_every_alert_is_documented() -> None:
+    rules = (ROOT / "restore_agent" / "share" / "prometheus" / "alerts.yml").read_text()
+    documented = {name for name in documented_first_column(section("Monitoring")) if name.startswith("Restore")}
+    assert documented == set(re.findall(r"- alert: (\w+)", rules))
 
 
 def test_the_changelog_knows_this_version_or_is_ahead_of_it() -> None:

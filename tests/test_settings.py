@@ -17,6 +17,7 @@ from restore_agent.settings import (
     PACE,
     SHOWN,
     TARGET,
+    TOLD,
     Connection,
     Pace,
     Target,
@@ -99,24 +100,26 @@ CONTRACT = {
     "output": ("RESTORE_AGENT_OUTPUT", "text"),
     "progress": (None, "auto"),
 }
+ADDED = {"metrics_file": ("RESTORE_AGENT_METRICS_FILE", None)}
+"""What the places where the agent is used asked for beyond the contract's table."""
 REPEATABLE = ("job_id", "select")
 
 
 def test_the_options_are_those_of_the_contract() -> None:
-    assert set(OPTIONS) == set(CONTRACT)
+    assert set(OPTIONS) == set(CONTRACT) | set(ADDED)
     assert {name for name, option in OPTIONS.items() if option.many} == set(REPEATABLE)
     assert OPTIONS["group_id"].aliases == ("project_id",)
     assert OPTIONS["output"].short == "-o"
 
 
 def test_every_option_belongs_to_exactly_one_group() -> None:
-    grouped = [*CONNECTION, *TARGET, *PACE, *SHOWN]
+    grouped = [*CONNECTION, *TARGET, *PACE, *TOLD, *SHOWN]
     assert sorted(grouped) == sorted(OPTIONS)
 
 
-@pytest.mark.parametrize("name", CONTRACT)
+@pytest.mark.parametrize("name", [*CONTRACT, *ADDED])
 def test_an_option_has_the_variable_and_the_default_of_the_contract(name: str) -> None:
-    variable, default = CONTRACT[name]
+    variable, default = (CONTRACT | ADDED)[name]
     assert OPTIONS[name].env == variable
     assert Values({}, {}).get(name) == (() if name in REPEATABLE else default)
 
@@ -161,6 +164,7 @@ SAID: dict[str, list[tuple[Any, Any]]] = {
     "ca_file": [("flag.pem", Path("flag.pem")), ("env.pem", Path("env.pem")), ("file.pem", Path("file.pem"))],
     "client_cert": [("flag.pem", Path("flag.pem")), ("env.pem", Path("env.pem")), ("file.pem", Path("file.pem"))],
     "client_key": [("flag.pem", Path("flag.pem")), ("env.pem", Path("env.pem")), ("file.pem", Path("file.pem"))],
+    "metrics_file": [("/a", Path("/a")), ("/b", Path("/b")), ("/c", Path("/c"))],
     "output": [("json", "json"), ("text", "text"), ("json", "json")],
     "progress": [("bar", "bar"), ("plain", "plain"), ("none", "none")],
 }
