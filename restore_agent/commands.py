@@ -86,7 +86,7 @@ restore-agent plan --config restore.toml --batch-id BATCH
 
 
 @click.command(cls=Examples, epilog=_PLAN_EXAMPLES)
-@options(*CONNECTION, *TARGET, *PACE, *SHOWN)
+@options(*CONNECTION, *TARGET, *PACE, *TOLD, *SHOWN)  # those of `run`, so that one call serves both
 @common
 def plan(**flags: Any) -> int:
     """Show what `run` would do and whether it could; writes nothing, touches no delivery URL."""

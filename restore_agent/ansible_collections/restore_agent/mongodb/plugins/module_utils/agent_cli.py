@@ -51,6 +51,7 @@ ENVIRONMENT = {
     "client_cert": "RESTORE_AGENT_CLIENT_CERT",
     "client_key": "RESTORE_AGENT_CLIENT_KEY",
     "config": "RESTORE_AGENT_CONFIG",
+    "metrics_file": "RESTORE_AGENT_METRICS_FILE",
 }
 
 NOT_FLAGS = ("executable", "private_key")

@@ -107,6 +107,10 @@ options:
   client_key:
     description: File with the TLS client key (PEM) on the host. Falls back to C(RESTORE_AGENT_CLIENT_KEY).
     type: path
+  metrics_file:
+    description: Prometheus text file on the host that a run keeps up to date. It needs prometheus-client there, which
+      the single file brings. Falls back to C(RESTORE_AGENT_METRICS_FILE). Nothing is written in check mode.
+    type: path
   config:
     description: The agent's configuration file on the host. Falls back to C(RESTORE_AGENT_CONFIG), then
       C(/etc/restore-agent/config.toml) if it exists.
@@ -232,7 +236,7 @@ def argument_spec():
     spec = {name: dict(type="str") for name in texts}
     spec.update((name, dict(type="int")) for name in ("expect_jobs", "retries", "parallel"))
     spec.update((name, from_environment(name, type="str")) for name in ("url", "cluster_id", "batch_id"))
-    spec.update((name, from_environment(name, type="path")) for name in ("dest", "ca_file", "client_cert", "config"))
+    spec.update((name, from_environment(name, type="path")) for name in ("dest", "ca_file", "client_cert", "config", "metrics_file"))
     spec.update(
         public_key=from_environment("public_key", type="str", no_log=False),
         private_key=from_environment("private_key", type="str", no_log=True),
