@@ -1,4 +1,4 @@
-"""The single file, built once for all tests of a session, however many processes run them."""
+"""The single file, built once for all tests of a run, however many processes run them."""
 
 from __future__ import annotations
 

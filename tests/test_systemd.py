@@ -90,7 +90,9 @@ def test_the_unit_starts_the_agent_as_it_was_started_itself(
     assert f"\nExecStart={line} run" in run_agent(["systemd"]).out
 
 
-@pytest.mark.parametrize("started", ["/home/op/bin/restore-agent", "/root/restore-agent.pyz", "/tmp/restore-agent"])
+@pytest.mark.parametrize(
+    "started", ["/home/op/bin/restore-agent", "/run/user/0/restore-agent.pyz", "/tmp/restore-agent"]
+)
 def test_a_program_that_the_unit_could_not_see_is_refused(
     run_agent: RunAgent, monkeypatch: pytest.MonkeyPatch, started: str
 ) -> None:
