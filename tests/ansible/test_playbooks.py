@@ -6,19 +6,20 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import deliveries, receipt_in, wait_until
-from lab import BIN, HOSTS, ROOT, Lab, build_pyz
+from conftest import deliveries, receipt_in
+from lab import BIN, HOSTS, ROOT, Host, Lab, build_pyz
 
 PLAYBOOK = "restore_agent.mongodb.restore"
 HERE = {
@@ -195,13 +196,53 @@ def test_a_host_that_dies_during_its_download_is_made_good_by_running_the_play_a
         assert sorted(job.downloads for job in lab.simulator.jobs) == [1, 1, 2]
 
 
+def test_a_lost_run_is_said_so_and_one_that_goes_on_without_its_play_is_watched_to_its_end(directory: Path) -> None:
+    with Lab(directory, "max-downloads=2", "drip=40K@0") as lab:
+        lab.write_inventory(**HERE, **QUICK, restore_agent_progress_every=1)
+        host, dest = lab.hosts["shard0"], lab.hosts["shard0"].dest
+        running = start_play(lab)
+        wait_for_part(dest)
+        for pid in detached(host):
+            os.kill(pid, signal.SIGKILL)
+        lost = ended(running)
+        assert lost.code == 2, lost.out
+        assert "The agent and the task that waited for it were killed on this host" in lost.out
+
+        running = start_play(lab)
+        patiently(lambda: lab.simulator.job(0).downloads == 2, "the second download")
+        running.kill()  # the controller dies, the agent goes on
+        running.communicate()
+        again = play(lab)
+        assert again.code == 0, again.out
+        assert re.search(r"Watch the run of an earlier play.*\n(?:skipping.*\n)*included: .* for shard0", again.out)
+        assert again.changed == dict.fromkeys(HOSTS, 0) or again.changed["shard0"] == 1, "its receipt is news here"
+        assert [job.downloads for job in lab.simulator.jobs] == [2, 1, 1]
+
+
+def detached(host: Host) -> list[int]:
+    """The agent on a host and what waits for it: what is not below the host's sshd any more."""
+    return [pid for pid in host.processes() if re.search(r"async_wrapper|restore_agent", command_line(pid))]
+
+
+def command_line(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
 def wait_for_part(dest: Path) -> Path:
-    """The part file of a download that is under way; a fresh host is set up first, which takes a playbook's seconds."""
-    end = time.monotonic() + 60
-    while not (found := [path for path in dest.glob("*.part") if path.stat().st_size]):
-        assert time.monotonic() < end, "no download began"
+    """The part file of a download that is under way."""
+    return patiently(lambda: [path for path in dest.glob("*.part") if path.stat().st_size], "a download")[0]
+
+
+def patiently(condition: Callable[[], Any], what: str) -> Any:
+    """The first true value of `condition`; a playbook takes its seconds until it gets to the point."""
+    end = time.monotonic() + 90
+    while not (value := condition()):
+        assert time.monotonic() < end, f"{what} did not come about"
         time.sleep(0.05)
-    return found[0]
+    return value
 
 
 def test_a_replica_set_on_one_host_with_an_agent_that_pip_installs_without_an_index(directory: Path) -> None:
@@ -222,7 +263,7 @@ def test_a_replica_set_on_one_host_with_an_agent_that_pip_installs_without_an_in
         done = play(lab, "--limit", "shard0")
         assert done.code == 0, done.out
         assert receipt_in(lab.hosts["shard0"].dest)["outcome"] == "verified"
-        assert wait_until(lambda: not lab.hosts["shard0"].processes(), "the end of all processes on the host")
+        patiently(lambda: not detached(lab.hosts["shard0"]), "the end of all that was started")
 
 
 @pytest.mark.parametrize("version", sorted(BIN))
