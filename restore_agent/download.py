@@ -49,7 +49,7 @@ from .redaction import printable
 from .room import Room
 from .settings import Pace
 from .structure import Finding
-from .transfer import Transfer, block_size, finished
+from .transfer import Transfer, finished
 from .watch import PATIENCE, Watch
 
 _READ_AT_ONCE = 4  # files that are hashed or checked at the same time, each with a block of its own
@@ -83,11 +83,6 @@ class Surroundings:
     reporter: Reporter
     hash_time_over: asyncio.Event = field(default_factory=asyncio.Event)
     reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AT_ONCE))
-
-    @property
-    def block_size(self) -> int:
-        """Bytes of a block of one transfer."""
-        return block_size(self.pace.parallel)
 
 
 class JobRestore:
@@ -300,7 +295,7 @@ class JobRestore:
 
     async def _receive(self, body: Body, part: Part) -> int:
         """Stream a checked answer into the part file; the number of bytes it brought."""
-        transfer = Transfer(body, part, self._all.block_size, self._all.limit, self._book)
+        transfer = Transfer(body, part, self._all.pace.parallel, self._all.limit, self._book)
         await transfer.begin()
         if body.offset == 0:
             await part.restart()

@@ -22,6 +22,9 @@ TICK = 0.25
 """Seconds after which a call returns with what is here, so that progress shows and a stall is noticed."""
 _RECORDS = 256 << 10  # bytes of TLS records received at once; half of it is dearer, twice as much no cheaper
 _GATHERED = 240 << 10  # bytes for which the kernel lets us sleep; 5 % less CPU than being woken for each packet
+_WINDOW = (
+    8 << 20
+)  # bytes that the kernel may hold for us, whatever its limit for SO_RCVBUF; it keeps it when we ask for less
 _TIMEVAL = struct.Struct("@ll")
 
 
@@ -56,7 +59,8 @@ class Plain:
 
     def expect_bulk(self) -> None:
         """Have the kernel wake us once so many bytes are here, at the end, or at the tick."""
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _GATHERED)
+        for size in (_WINDOW, _GATHERED):
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
     def receive(self, view: memoryview, *, all_of_it: bool) -> int:
         """Bytes as they come; `all_of_it` only where so many are sure to follow, or the end. Raises Idle, OSError."""

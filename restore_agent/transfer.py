@@ -23,7 +23,8 @@ from .structure import SNIFF, looks_like_archive
 _BLOCKS = 4  # of one transfer: one for each thread and one on the way
 _BLOCK = 2 << 20  # bytes; 512 KiB cost a tenth more CPU in hand-overs between threads, 256 KiB a quarter
 _MOST_IN_BLOCKS, _LEAST_BLOCK = 32 << 20, 128 << 10  # bytes
-_KEEP_EVERY = 256 << 20  # bytes between two syncs in the background, so that the last one is short
+_KEEP_EVERY, _LEAST_KEEP = 256 << 20, 32 << 20  # bytes between two syncs in the background: the last one is short
+_MOST_DIRTY = 512 << 20  # bytes, about, that all transfers together leave to be written back
 _LOOK_EVERY = 0.1  # seconds
 
 
@@ -32,18 +33,28 @@ def block_size(transfers: int) -> int:
     return max(_LEAST_BLOCK, min(_BLOCK, _MOST_IN_BLOCKS // (_BLOCKS * transfers)))
 
 
+def keep_every(transfers: int) -> int:
+    """Bytes after which one of so many transfers syncs what came; without it eight at once had 2 GiB to write back."""
+    return min(_KEEP_EVERY, max(_LEAST_KEEP, _MOST_DIRTY // transfers))
+
+
 class Transfer:
     """The way of one body into one part file: `begin`, then `run`.
 
     `look` is told, a few times a second, the part's size and how many bytes are to come (None: unknown); what it raises
-    ends the transfer.
+    ends the transfer. `transfers` is how many there may be at once.
+
+    Nothing is preallocated. `posix_fallocate` makes the file as long as it will be, and after a crash its size would
+    tell of bytes that never came; with FALLOC_FL_KEEP_SIZE a killed run would leave the room taken, and the next one
+    would not find it. `Room` holds a known length against the free space instead.
     """
 
     def __init__(
-        self, body: Body, part: Part, size: int, limit: RateLimit, look: Callable[[int, int | None], None]
+        self, body: Body, part: Part, transfers: int, limit: RateLimit, look: Callable[[int, int | None], None]
     ) -> None:
         self._body, self._part, self._limit, self._tell = body, part, limit, look
-        self._flow = Flow(_BLOCKS, size, CONSUMERS)
+        self._keep_every = keep_every(transfers)
+        self._flow = Flow(_BLOCKS, block_size(transfers), CONSUMERS)
         self._first = self._flow.take()
         self._got = 0
         self._keeping: asyncio.Future[None] | None = None
@@ -66,7 +77,7 @@ class Transfer:
         However it ends, hash and file are in step, and no thread works on.
         """
         self._look()
-        self._keep_at = self._part.size + _KEEP_EVERY
+        self._keep_at = self._part.size + self._keep_every
         self._flow.give(self._first, self._got)
         landing = asyncio.ensure_future(self._part.pour(self._flow))
         reading = asyncio.ensure_future(self._read())
@@ -100,7 +111,7 @@ class Transfer:
             return
         if self._keeping:
             self._keeping.result()
-        self._keep_at = self._part.size + _KEEP_EVERY
+        self._keep_at = self._part.size + self._keep_every
         self._keeping = asyncio.ensure_future(keep())
         self._keeping.add_done_callback(lambda _: self._flow.resume())
 

@@ -170,6 +170,10 @@ def test_transfers_at_once_share_the_memory_for_blocks() -> None:
     assert transfer.block_size(10_000) == 128 << 10
 
 
+def test_transfers_at_once_share_what_may_wait_to_be_written_back() -> None:
+    assert [transfer.keep_every(count) >> 20 for count in (1, 4, 8, 16, 64)] == [256, 128, 64, 32, 32]
+
+
 # ---------------------------------------------------------------- write-back on the way
 
 
@@ -177,6 +181,7 @@ def test_transfers_at_once_share_the_memory_for_blocks() -> None:
 def kept_often(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Transfers that sync every 64 KiB."""
     monkeypatch.setattr(transfer, "_KEEP_EVERY", 1 << 16)
+    monkeypatch.setattr(transfer, "_LEAST_KEEP", 1 << 16)
     monkeypatch.setattr(transfer, "_LOOK_EVERY", 0.005)
     monkeypatch.setattr(transfer, "_LEAST_BLOCK", 1 << 12)
     monkeypatch.setattr(transfer, "_BLOCK", 1 << 12)

@@ -56,7 +56,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="archives of 256 MiB, three rounds: about two minutes")
+    parser.add_argument("--quick", action="store_true", help="archives of 256 MiB, three rounds")
     parser.add_argument("--target", choices=("ram", "disk", "both"), default="ram", help="where archives go (ram)")
     parser.add_argument("--directory", metavar="DIR", help=f"a directory on that target ({_RAM}, {_DISK})")
     parser.add_argument("--size", type=_size, metavar="SIZE", help="size of one archive (2G); four at once share it")

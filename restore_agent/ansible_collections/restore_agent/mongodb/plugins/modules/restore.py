@@ -236,7 +236,10 @@ def argument_spec():
     spec = {name: dict(type="str") for name in texts}
     spec.update((name, dict(type="int")) for name in ("expect_jobs", "retries", "parallel"))
     spec.update((name, from_environment(name, type="str")) for name in ("url", "cluster_id", "batch_id"))
-    spec.update((name, from_environment(name, type="path")) for name in ("dest", "ca_file", "client_cert", "config", "metrics_file"))
+    spec.update(
+        (name, from_environment(name, type="path"))
+        for name in ("dest", "ca_file", "client_cert", "config", "metrics_file")
+    )
     spec.update(
         public_key=from_environment("public_key", type="str", no_log=False),
         private_key=from_environment("private_key", type="str", no_log=True),
