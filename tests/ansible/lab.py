@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipapp
@@ -64,7 +65,7 @@ nocows = true
 [ssh_connection]
 pipelining = true
 ssh_args = -o ControlMaster=auto -o ControlPersist=15s
-control_path_dir = {directory}/cp
+control_path_dir = {sockets}
 """
 
 _PLAYBOOK = """\
@@ -145,6 +146,8 @@ class Lab:
 
     def __enter__(self) -> Lab:
         with contextlib.ExitStack() as stack:
+            # not below the directory: a socket's path has room for about a hundred characters
+            self._sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="ra-", ignore_cleanup_errors=True))
             stack.callback(self._end_hosts)
             stack.enter_context(self.simulator)
             for host in self.hosts.values():
@@ -189,7 +192,7 @@ class Lab:
     def _write_settings(self) -> None:
         """For Ansible, so that this collection is found and nobody else's settings are; for ssh; and a playbook."""
         (self.directory / "ansible.cfg").write_text(
-            _ANSIBLE_CFG.format(directory=self.directory, collections=COLLECTIONS)
+            _ANSIBLE_CFG.format(directory=self.directory, collections=COLLECTIONS, sockets=self._sockets)
         )
         (self.directory / "playbook.yml").write_text(_PLAYBOOK)
         ssh = [f"UserKnownHostsFile {self.directory}/known_hosts", f"IdentityFile {self.directory}/user_key"]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,11 +90,8 @@ def pyz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def directory() -> Iterator[Path]:
-    """A short name, since ssh's control sockets have room for about a hundred characters."""
-    made = Path(tempfile.mkdtemp(prefix="ra-"))
-    yield made
-    shutil.rmtree(made)
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "lab"
 
 
 def test_three_hosts_bring_a_batch_home_and_a_second_run_changes_nothing(directory: Path, pyz: Path) -> None:
@@ -114,6 +109,7 @@ def on_fresh_hosts_a_check_places_nothing(lab: Lab) -> None:
     checked = play(lab, "--check")
     assert checked.code == 0, checked.out
     assert "so a check cannot plan the restore" in checked.out
+    assert "Nothing could be planned here yet." in checked.out
     assert not any((host.directory / "etc").exists() or host.dest.exists() for host in lab.hosts.values())
 
 
@@ -128,6 +124,7 @@ def hosts_that_want_the_same_job_are_stopped_before_a_download(lab: Lab) -> None
 def a_check_is_a_plan(lab: Lab) -> None:
     checked = play(lab, "--check", "--diff", version="oldest")
     assert checked.code == 0, checked.out
+    assert "Nothing stands in the way." in checked.out
     assert checked.changed == dict.fromkeys(HOSTS, 1), "a run would fetch one archive on each host"
     assert re.search(r"^\+electron_0-.*: verified$", checked.out, re.MULTILINE)
     assert deliveries(lab.simulator) == []
