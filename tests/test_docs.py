@@ -62,6 +62,7 @@ def test_every_documented_option_exists() -> None:
 def test_every_option_named_anywhere_in_the_readme_exists() -> None:
     known = {flag for command in cli.commands.values() for flag in flags_of(command)} | {"--help", "--version"}
     foreign = {"--strict", "--rounds", "--seed", "--seconds", "--power-loss"}  # mypy's and those of our scripts
+    foreign |= {"--quick", "--target", "--flat", "--checksum"}  # of the bench, and of aria2
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - foreign <= known
 
 
