@@ -1,8 +1,8 @@
 """One body on its way into a part file: sniffed, then three threads (read, hash, write) under the loop's eyes.
 
-How it came to this: `asyncio.gather` of a read, a hash and a write, each a hop to a thread and back per block of 2 MiB, left all three
-waiting for one another and for the event loop. Now a block passes from thread to thread by a queue, four of them are
-under way, and the event loop wakes ten times a second to book space, to show progress and to begin a sync.
+Before, `asyncio.gather` of a read, a hash and a write, each a hop to a thread and back per block of 2 MiB, left all
+three waiting for one another and for the event loop. Now a block passes from thread to thread by a queue, four of them
+are under way, and the event loop wakes ten times a second to book space, to show progress and to begin a sync.
 """
 
 from __future__ import annotations
