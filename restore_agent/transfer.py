@@ -1,9 +1,8 @@
 """One body on its way into a part file: sniffed, then three threads (read, hash, write) under the loop's eyes.
 
-How it came to this, in CPU seconds per GiB over https on two cores (nginx takes a part of them):
-`asyncio.gather` of a read, a hash and a write, each a hop to a thread and back per block of 2 MiB, left all three
-waiting for one another and for the event loop. Now a block passes from thread to thread by a queue, four of them are
-under way, and the event loop wakes ten times a second to book space, to show progress and to begin a sync.
+Before, `asyncio.gather` of a read, a hash and a write, each a hop to a thread and back per block of 2 MiB, left all
+three waiting for one another and for the event loop. Now a block passes from thread to thread by a queue, four of them
+are under way, and the event loop wakes ten times a second to book space, to show progress and to begin a sync.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from .pacing import RateLimit
 from .structure import SNIFF, looks_like_archive
 
 _BLOCKS = 4  # of one transfer: one for each thread and one on the way
-_BLOCK = 2 << 20  # bytes; 512 KiB cost a tenth more CPU in hand-overs between threads, 256 KiB a quarter
+_BLOCK = 2 << 20  # bytes; 512 KiB cost a tenth more CPU in hand-overs between threads, 256 KiB up to a quarter
 _MOST_IN_BLOCKS, _LEAST_BLOCK = 32 << 20, 128 << 10  # bytes
 _KEEP_EVERY, _LEAST_KEEP = 256 << 20, 32 << 20  # bytes between two syncs in the background: the last one is short
 _MOST_DIRTY = 512 << 20  # bytes, about, that all transfers together leave to be written back

@@ -85,10 +85,7 @@ class BlockStream(httpx.AsyncByteStream):
         return await self._worker.call(self._exchange.readinto, block)
 
     async def run(self, work: Callable[[Callable[[memoryview], int]], _T]) -> _T:
-        """Hand a `readinto` that may block to `work`, in the thread that reads: no hop of the event loop per block.
-
-        A block of 1 MiB takes a millisecond, a hop to a thread and back a tenth of that, and nobody reads meanwhile.
-        """
+        """Hand a `readinto` that may block to `work`, in the thread that reads: no hop of the event loop per block."""
         return await self._worker.call(work, self._exchange.readinto)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
