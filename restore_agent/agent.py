@@ -12,7 +12,6 @@ from typing import Any
 
 from .batch import Batch
 from .delivery import Deliveries
-from .download import Surroundings
 from .errors import AgentError, DestError, OtherBatch, Stopped, combined_exit_code
 from .events import Notice, Reporter, RunStarted
 from .files import Directory, temporary_name
@@ -25,6 +24,7 @@ from .records import RECEIPT_CODES, require_own_names, require_own_sums, write_r
 from .redaction import Redactor
 from .room import Room
 from .settings import Connection, Pace, Target
+from .surroundings import Surroundings
 from .watch import Watch
 
 _STATUS_EVERY, _STATUS_SOONEST = 2.0, 0.2  # seconds; the contract allows five

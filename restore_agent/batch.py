@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from .download import JobRestore, Phase, Surroundings
+from .download import JobRestore, Phase
 from .errors import AgentError, FewerJobs, NotFound, NothingDelivered, NothingSelected, NotReady, Stopped
 from .events import ArchiveProgress, Failed, JobSeen, Notice, Progress
 from .jobs import Job, Step, decide
@@ -19,6 +19,7 @@ from .pacing import Deadline
 from .receipt import ArchiveRecord, Receipt, Verdict, rfc3339
 from .roster import Roster
 from .settings import Target
+from .surroundings import Surroundings
 from .watch import PATIENCE
 
 _READINGS_TO_SELECT = 3

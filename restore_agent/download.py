@@ -11,48 +11,41 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .archive import Digest, Part, digest_of, set_aside, structure_of
-from .delivery import Body, Deliveries, Resume
+from .delivery import Body, Resume
 from .errors import (
     AgentError,
     ArchiveError,
     AttemptFailed,
     Damaged,
     DestError,
-    DownloadsUsedUp,
-    Expired,
     ForeignFile,
     HashMismatch,
     HashUnpublished,
-    JobBroken,
-    LinkUnusable,
     NoSpace,
     ResumeRefused,
     TransferCut,
 )
-from .events import ArchiveSettled, AttemptEnded, Downloaded, DownloadStarted, Notice, Reporter
-from .files import Directory
+from .events import ArchiveSettled, AttemptEnded, Downloaded, DownloadStarted, Notice
 from .jobs import Decision, Job, Step, decide
-from .journal import Entry, Identity, Journal, boot_id
+from .journal import Entry, Identity, boot_id
 from .names import MISMATCH, PART, UNPROVEN
-from .opsmanager import OpsManager
-from .pacing import Backoff, Clock, Deadline, Meter, RateLimit, ServerClock
+from .pacing import Backoff, Deadline, Meter
 from .proof import Candidate, Publisher
 from .receipt import ArchiveRecord, Verdict
+from .records import record_of
 from .redaction import printable
+from .refusals import refusal
 from .room import Room
-from .settings import Pace
 from .structure import Finding
+from .surroundings import Surroundings
 from .transfer import Transfer, finished
-from .watch import PATIENCE, Watch
-
-_READ_AT_ONCE = 4  # files that are hashed or checked at the same time, each with a block of its own
+from .watch import PATIENCE
 
 
 class Phase(Enum):
@@ -64,25 +57,6 @@ class Phase(Enum):
     FETCHING = "fetching"
     PROVING = "proving"
     SETTLED = "settled"
-
-
-@dataclass
-class Surroundings:
-    """What every job of a run shares."""
-
-    directory: Directory
-    room: Room
-    journal: Journal
-    api: OpsManager
-    watch: Watch
-    deliveries: Deliveries
-    pace: Pace
-    limit: RateLimit
-    clock: Clock
-    server_clock: ServerClock
-    reporter: Reporter
-    hash_time_over: asyncio.Event = field(default_factory=asyncio.Event)
-    reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AT_ONCE))
 
 
 class JobRestore:
@@ -206,14 +180,8 @@ class JobRestore:
             return
         digest = await self._hash_again(name)
         if digest.sha1 not in (entry.proven, expected):
-            why = (
-                f"its SHA1 is {digest.sha1}, published is {expected}"
-                if expected
-                else "no hash is published to prove it"
-            )
-            raise ForeignFile(
-                f"a file stands at {printable(name)} that this agent cannot vouch for: {why}", spent=False
-            )
+            why = f"SHA1 {digest.sha1}, published is {expected or 'none'}"
+            raise ForeignFile(f"a file stands at {printable(name)} that is not proven: {why}", spent=False)
         await self._publisher.adopt(self.job_id, name, digest)
         self._verified(digest, expected)
 
@@ -406,20 +374,12 @@ class JobRestore:
         if decision.step is Step.SKIP:
             self._settle(self._record(Verdict.SKIPPED, reason=decision.reason))
             return
-        job, after = self.job, f" after: {self._last_failure.message}" if self._last_failure else ""
-        said = f"Ops Manager calls the job {job.status or 'nothing'}, its delivery {job.delivery_status or 'nothing'}"
-        error: ArchiveError = JobBroken(said)
         over = decision.reason in ("delivery-expired", "downloads-used-up")
         if over and not self._tries and (digest := self._quarantined):  # an earlier run's verdict tells more
             self._settle_mismatch(digest, self._named() + MISMATCH)
             return
-        if decision.reason == "delivery-expired":
-            error = Expired("the delivery expired before the archive was whole" + after)
-        elif decision.reason == "downloads-used-up":
-            error = DownloadsUsedUp("the downloads are used up before the archive was whole" + after)
-        elif decision.reason == "delivery-url-unusable":
-            error = LinkUnusable(f"the delivery URL cannot be used: {job.link_defect}")
-        await self.fail(error, reason=decision.reason)
+        after = f" after: {self._last_failure.message}" if self._last_failure else ""
+        await self.fail(refusal(self.job, decision, after), reason=decision.reason)
 
     async def fail(self, error: AgentError, reason: str | None = None) -> None:
         """Settle with an error; what is on disk stays there, but for the last bytes of a full disk."""
@@ -520,13 +480,10 @@ class JobRestore:
     ) -> ArchiveRecord:
         job, entry = self.job, self.entry
         rate = int(entry.received / entry.seconds) if digest and entry.received and entry.seconds else None
-        return ArchiveRecord(
-            job_id=job.id,
-            cluster_id=job.cluster_id,
-            host_id=job.host_id,
-            snapshot_id=job.snapshot_id,
-            snapshot_timestamp=job.snapshot_timestamp,
-            file_name=self.name,
+        return record_of(
+            job,
+            entry,
+            self.name,
             path=path,
             bytes=digest.size if digest else None,
             sha1=digest.sha1 if digest else None,
@@ -534,11 +491,7 @@ class JobRestore:
             verdict=verdict,
             reason=reason,
             exit_code=exit_code,
-            downloads_spent=entry.attempts,
             resumed=entry.resumed,
             seconds=entry.seconds if digest else None,
             bytes_per_second=rate,
-            encryption_enabled=job.encryption_enabled,
-            master_key_uuid=job.master_key_uuid,
-            point_in_time=job.point_in_time,
         )

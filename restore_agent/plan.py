@@ -27,23 +27,14 @@ from .journal import STATE_DIRECTORY, Identity, Journal, Lock
 from .names import MISMATCH, PART, RECEIPT, UNPROVEN
 from .opsmanager import OpsManager
 from .pacing import Clock, ServerClock
-from .receipt import ArchiveRecord, Receipt, Verdict, parse_receipt, rfc3339
-from .records import require_own_names, require_own_sums
+from .receipt import Receipt, Verdict, parse_receipt, rfc3339
+from .records import record_of, require_own_names, require_own_sums
 from .redaction import Redactor, printable
+from .refusals import refusal
 from .room import Room
 from .roster import Roster
 from .settings import Connection, Pace, Target
 from .watch import first_reading
-
-_FAILING = {
-    "job-broken": 21,
-    "job-killed": 21,
-    "delivery-failed": 21,
-    "delivery-interrupted": 21,
-    "delivery-expired": 22,
-    "downloads-used-up": 23,
-    "delivery-url-unusable": 25,
-}
 
 
 @dataclass(frozen=True)
@@ -121,20 +112,13 @@ class Plan:
         """The receipt's fields for a plan: nothing is verified by it unless it was before."""
         verdicts = {"verified": Verdict.VERIFIED, "skip": Verdict.SKIPPED, "fail": Verdict.FAILED}
         archives = tuple(
-            ArchiveRecord(
-                job_id=row.job.id,
-                cluster_id=row.job.cluster_id,
-                host_id=row.job.host_id,
-                snapshot_id=row.job.snapshot_id,
-                snapshot_timestamp=row.job.snapshot_timestamp,
-                file_name=row.archive,
+            record_of(
+                row.job,
+                self._journal.entry(row.job.id),
+                row.archive,
                 verdict=verdicts.get(row.step),
                 reason=row.reason,
                 exit_code=row.exit_code,
-                downloads_spent=self._journal.entry(row.job.id).attempts,
-                encryption_enabled=row.job.encryption_enabled,
-                master_key_uuid=row.job.master_key_uuid,
-                point_in_time=row.job.point_in_time,
             )
             for row in rows
         )
@@ -221,7 +205,7 @@ class Plan:
             return Planned(job, name, "fail", error.id, error.exit_code)
         if found:
             return Planned(job, name, found[0], found[1], expires_in=expires_in)
-        code = _FAILING.get(decision.reason, 0)
+        code = refusal(job, decision).exit_code if decision.step is Step.FAIL else 0
         return Planned(job, name, decision.step.value, decision.reason, code, expires_in=expires_in)
 
     async def _on_disk(self, job: Job, name: str, served_as: str | None) -> tuple[str, str] | None:

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from .errors import ForeignFile
 from .files import Directory
-from .journal import Journal
+from .jobs import Job
+from .journal import Entry, Journal
 from .names import OWN_NAMES, RECEIPT, SUMS
-from .receipt import Receipt, Verdict
+from .receipt import ArchiveRecord, Receipt, Verdict
 
 RECEIPT_CODES = frozenset({0, 10, 11, 12, 20, 21, 22, 23, 24, 25, 40, 41, 42})
 """Ends of the archives after which the receipt is written."""
+
+
+def record_of(job: Job, entry: Entry, file_name: str | None, **known: Any) -> ArchiveRecord:
+    """The record of one archive: what Ops Manager and the journal say of its job, and what is `known` beside."""
+    return ArchiveRecord(
+        job_id=job.id,
+        cluster_id=job.cluster_id,
+        host_id=job.host_id,
+        snapshot_id=job.snapshot_id,
+        snapshot_timestamp=job.snapshot_timestamp,
+        file_name=file_name,
+        downloads_spent=entry.attempts,
+        encryption_enabled=job.encryption_enabled,
+        master_key_uuid=job.master_key_uuid,
+        point_in_time=job.point_in_time,
+        **known,
+    )
 
 
 def require_own_names(directory: Directory) -> None:

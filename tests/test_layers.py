@@ -1,6 +1,7 @@
 """The house: who may know whom. Each rule stands beside its reason, and a breach is answered with that reason."""
 
 import ast
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ FLOORS: dict[str, float] = {
     "journal": 2,
     "room": 2,
     "delivery": 2,
+    "refusals": 1.5,  # which error a decision of `jobs` stands for
     "records": 2.5,  # tells by the `journal` whether a SHA1SUMS is ours
     # what several readings, or several files, have in common
     "watch": 3,
@@ -46,6 +48,7 @@ FLOORS: dict[str, float] = {
     "proof": 3,
     "transfer": 3,
     # one job, then all of them
+    "surroundings": 3.5,  # holds what those below make
     "download": 4,
     "batch": 4.5,  # makes one `download` per job
     # one command each
@@ -271,3 +274,8 @@ def test_the_walker_has_seen_the_house() -> None:
     assert len(ROOMS) > 20
     assert len(SIMULATOR) > 5
     assert sum(len(all_of_it) for all_of_it in IMPORTS.values()) > 200
+
+
+def test_the_readme_names_every_room() -> None:
+    table = (PACKAGE.parent / "README.md").read_text().partition("| floor | modules |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", table)) == set(FLOORS) - {"__main__"}
