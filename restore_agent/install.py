@@ -61,7 +61,7 @@ def _this_program() -> str:
     """The command line that started this process, for ExecStart=. Raises UsageError when the unit could not see it."""
     words = _started_as(Path(os.path.abspath(sys.argv[0])))
     for word in words if words[0] == sys.executable else (*words, sys.executable):
-        if os.path.realpath(word).startswith(tuple(f"{place}/" for place in _HIDDEN)):
+        if os.path.isabs(word) and os.path.realpath(word).startswith(tuple(f"{place}/" for place in _HIDDEN)):
             raise UsageError(
                 f"the unit cannot see {os.path.realpath(word)}: home and temporary directories are hidden from it",
                 hint="Install the agent below /opt or /usr/local, or name its command line with --program.",

@@ -15,18 +15,11 @@ strace = pytest.mark.skipif(not trace.strace_works(), reason="recording file ope
 
 @strace
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_the_recording_sees_every_operation(scenario: Scenario, tmp_path: Path) -> None:
-    recording, root = powerloss.record(scenario, tmp_path)
-    assert crash.final_tree(recording.ops) == powerloss.tree_on_disk(root)
-    assert len(recording.ops) > 40
-
-
-@strace
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
 def test_every_crash_state_is_sound_as_it_lies_on_the_disk(scenario: Scenario, tmp_path: Path) -> None:
     tally = powerloss.judge_states(scenario, tmp_path)
     assert not tally.by_label, tally
     assert tally.states > 100
+    assert tally.points > 40  # and a replay of them is what lies on the disk: `record` insists
 
 
 @strace

@@ -26,12 +26,17 @@ def main() -> int:
     parser.add_argument(
         "--power-loss", action="store_true", help="every crash state instead of rounds; see powerloss.py"
     )
+    parser.add_argument("--disk-faults", action="store_true", help="every disk fault instead; see diskfaults.py")
     parser.add_argument("--sample", type=int, metavar="N", help="with --power-loss: N states of each scenario only")
     given = parser.parse_args()
     if given.power_loss:
         from .powerloss import main as power_loss
 
         return power_loss(given.seed, given.jobs, given.sample)
+    if given.disk_faults:
+        from .diskfaults import main as disk_faults
+
+        return disk_faults(given.jobs)
     return _torture(given)
 
 

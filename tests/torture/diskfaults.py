@@ -181,6 +181,16 @@ def _run(fault: DiskFault | None, simulator: Simulator, witness: Witness, dest: 
     return Ended(code, (home / "out").read_bytes(), (home / "err").read_bytes()), met
 
 
+def main(jobs: int) -> int:
+    """Every fault; figures on stdout, 1 when anything was violated."""
+    faults = cases()
+    with tempfile.TemporaryDirectory(prefix="torture-") as work:
+        tally = try_all(faults, Path(work), jobs)
+    print("\n".join(tally.violations))
+    print(f"disk faults {len(faults)}, met {tally.met}, violations {len(tally.violations)}")
+    return 1 if tally.violations else 0
+
+
 def try_all(faults: tuple[DiskFault, ...], work: Path, jobs: int = 4) -> Tally:
     """Try these, some at once."""
     tally = Tally()
