@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 _WIDTH = 80
+_INDENT = " " * 10  # under the archive names of the closing table
 _PLAIN_EVERY = 30.0  # seconds between two plain progress lines
 _JSON_EVERY = 5.0  # seconds between two progress events on stdout
 _ERROR, _WARNING, _INFO = 3, 4, 6  # priorities of sd-daemon(3)
@@ -192,29 +193,42 @@ class TextConsole:
         if code == 0:
             return [_success(receipt, self._command)]
         meaning, advice = (text.replace("`", "") for text in EXIT_CODES[code])
-        return [*textwrap.wrap(f"Exit code {code}: {meaning}.", _WIDTH), f"Next: {advice}."]
+        judged = [record for record in receipt.archives if record.verdict is not Verdict.SKIPPED]
+        verified = sum(record.verdict is Verdict.VERIFIED for record in judged)
+        count = [f"{verified} of {len(judged)} archives verified."] if event.plan is None and len(judged) > 1 else []
+        return [*count, *textwrap.wrap(f"Exit code {code}: {meaning}.", _WIDTH), f"Next: {advice}."]
 
     def _archive_rows(self, receipt: Receipt) -> list[str]:
-        rows = []
+        """The closing table: the directory once, when it is the same for all, then the archives."""
+        places = {os.path.dirname(record.path) for record in receipt.archives if record.path}
+        rows = [f"{_INDENT}In {self._clean(place)}:" for place in places if len(places) == 1]
         for record in receipt.archives:
-            rows += self._archive_row(record)
+            rows += self._archive_row(record, len(places) == 1)
         return rows
 
-    def _archive_row(self, record: ArchiveRecord) -> list[str]:
+    def _archive_row(self, record: ArchiveRecord, one_place: bool) -> list[str]:
         verdict = str(record.verdict or "unsettled")
         label = f"{verdict:<9}"
         if self._coloured and verdict in _COLOURS:
             label = f"\x1b[{_COLOURS[verdict]}m{label}\x1b[0m"
-        name = shortened(self._clean(record.file_name or f"job {record.job_id}"), 57)
-        rows = [f"{label} {name:<57} {size_text(record.bytes) if record.bytes is not None else '-':>10}"]
+        name = self._clean(_name(record))
+        size = size_text(record.bytes) if record.bytes is not None else "-"
+        rows = [f"{label} {shortened(name, 57):<57} {size:>10}"]
         if record.sha1:
             rate = f", {size_text(record.bytes_per_second)}/s" if record.bytes_per_second else ""
-            rows.append(f"          sha1 {record.sha1}{rate}")
-        if record.path:
-            rows.append(f"          {self._clean(record.path)}")
+            rows.append(f"{_INDENT}sha1 {record.sha1}{rate}")
+        rows += self._whereabouts(record, name, one_place)
         if record.reason:
-            rows.append(f"          {record.reason} (exit code {record.exit_code})")
+            rows.append(f"{_INDENT}{record.reason} (exit code {record.exit_code})")
         return rows
+
+    def _whereabouts(self, record: ArchiveRecord, name: str, one_place: bool) -> list[str]:
+        """What the first row does not say: the whole name where it is cut, and the one that the file is kept under."""
+        if record.path and not one_place:
+            return [_INDENT + self._clean(record.path)]
+        kept = self._clean(os.path.basename(record.path)) if record.path else name
+        told = f"kept as {kept}" if kept != name else name if len(name) > 57 else ""
+        return [_INDENT + part for part in textwrap.wrap(told, _WIDTH - len(_INDENT), break_on_hyphens=False)]
 
 
 def _success(receipt: Receipt, command: str) -> str:

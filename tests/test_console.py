@@ -391,6 +391,66 @@ def test_the_closing_table_fits_80_columns() -> None:
     assert max(map(len, table)) <= 80
 
 
+def closing_table(*records: ArchiveRecord, code: int = 0) -> list[str]:
+    console, out, _ = text_console()
+    console.report(Finished(receipt(*records, code=code)))
+    return out.getvalue().splitlines()
+
+
+def kept_at(
+    path: str | None, verdict: Verdict = Verdict.VERIFIED, name: str = "a.tar.gz", code: int = 0
+) -> ArchiveRecord:
+    return ArchiveRecord("5" * 24, file_name=name, path=path, verdict=verdict, exit_code=code)
+
+
+def test_the_table_says_once_where_the_archives_are() -> None:
+    table = closing_table(kept_at("/backup/restore/a.tar.gz"), kept_at("/backup/restore/b.tar.gz", name="b.tar.gz"))
+    assert [line.split()[:2] for line in table[:-1]] == [
+        ["In", "/backup/restore:"],
+        ["verified", "a.tar.gz"],
+        ["verified", "b.tar.gz"],
+    ]
+
+
+@pytest.mark.parametrize(("verdict", "code"), [(Verdict.UNPROVEN, 10), (Verdict.MISMATCH, 11)])
+def test_a_file_that_did_not_get_its_final_name_is_told_with_the_one_it_is_kept_under(
+    verdict: Verdict, code: int
+) -> None:
+    name = "electron_0-1492528465-2c923b1e0fad9ff6f7c10fa6.tar.gz"
+    table = closing_table(kept_at(f"/backup/restore/{name}.{verdict}", verdict, name, code), code=code)
+    assert f"          kept as {name}.{verdict}" in table
+    assert max(map(len, table)) <= 80
+
+
+def test_archives_in_different_directories_are_told_with_their_whole_paths() -> None:
+    table = closing_table(kept_at("/backup/one/a.tar.gz"), kept_at("/backup/two/a.tar.gz.unproven"))
+    assert [line.strip() for line in table if line.startswith(" ")] == [
+        "/backup/one/a.tar.gz",
+        "/backup/two/a.tar.gz.unproven",
+    ]
+
+
+def test_archives_that_left_nothing_on_disk_have_no_directory() -> None:
+    table = closing_table(kept_at(None, Verdict.FAILED, code=23), code=23)
+    assert table[0].startswith("failed    a.tar.gz")
+
+
+@pytest.mark.parametrize(("length", "lines"), [(57, 0), (58, 1), (70, 1), (71, 2), (255, 4)])
+def test_a_name_that_its_row_cuts_stands_whole_below_it(length: int, lines: int) -> None:
+    name = ("replica_set_" * 30)[: length - 7] + ".tar.gz"
+    table = closing_table(kept_at(f"/backup/restore/{name}", name=name))
+    told = [line.strip() for line in table[2:-1]]
+    assert (len(told), "".join(told)) == (lines, name if lines else "")
+    assert max(map(len, table)) <= 80
+
+
+def test_after_a_failure_the_end_counts_what_is_verified() -> None:
+    failed, good = kept_at(None, Verdict.FAILED, "a.tar.gz", 23), kept_at("/b/b.tar.gz", name="b.tar.gz")
+    skipped = kept_at(None, Verdict.SKIPPED, "c.tar.gz")
+    table = closing_table(failed, good, skipped, code=23)
+    assert table[-3:-1] == ["1 of 2 archives verified.", "Exit code 23: downloads used up before an archive was whole."]
+
+
 @pytest.mark.parametrize("code", sorted(EXIT_CODES))
 def test_every_end_says_its_code_and_what_to_do(code: int) -> None:
     console, out, _ = text_console()
@@ -436,9 +496,8 @@ def test_in_a_pipe_text_has_no_control_characters_and_results_alone_are_on_stdou
         assert not ANSI.search(text)
     table = ended.out.splitlines()
     assert [line.split()[0] for line in table if not line.startswith(" ")] == ["verified", "verified", "2"]
-    assert {line.strip() for line in table if line.startswith("          /")} == {
-        str(dest / job.file_name) for job in sim.jobs
-    }
+    assert table[0].strip() == f"In {dest}:"
+    assert {line.split()[1] for line in table if line.startswith("verified")} == {job.file_name for job in sim.jobs}
     assert "attempt 1" in ended.err
     assert "attempt 1" not in ended.out
 
@@ -598,8 +657,8 @@ def test_a_terminal_gets_a_bar_per_archive_that_fits_and_goes_away(simulator: St
     assert any("KiB/s" in bar for bar in bars)
     assert any("waiting for" in line for line in terminal.screens)
     assert max(map(len, terminal.screens[:-20])) <= 80
-    last = terminal.screens[-12:]
-    assert not any("%|" in line for line in last), "nothing of the bars is left beside the table"
+    table = terminal.screens[terminal.screens.index(f"          In {tmp_path / 'r'}:") :]
+    assert not any("%|" in line for line in table), "nothing of the bars is left beside the table"
     assert "\x1b[32mverified" in terminal.shown
     assert not re.search("[\x00-\x06\x0b-\x0c\x0e-\x1a]", terminal.shown)
 
@@ -645,4 +704,4 @@ def test_hashing_and_many_archives_have_their_bars() -> None:
     assert "waiting for the published hash" in err.getvalue()
     assert "{odd}.tar.gz" in err.getvalue()
     assert err.getvalue().count("0.0%") + err.getvalue().count(" 50%") >= 12
-    assert out.getvalue().startswith("verified")
+    assert "verified" in out.getvalue()
