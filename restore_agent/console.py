@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 _WIDTH = 80
+_NARROW = 72  # columns: below, a bar beside name, bytes, rate and time left has no room
+_INDENT = " " * 10  # under the archive names of the closing table
 _PLAIN_EVERY = 30.0  # seconds between two plain progress lines
 _JSON_EVERY = 5.0  # seconds between two progress events on stdout
 _ERROR, _WARNING, _INFO = 3, 4, 6  # priorities of sd-daemon(3)
@@ -73,6 +75,25 @@ def shortened(text: str, width: int) -> str:
         return text
     head = (width - 1) * 2 // 3
     return text[:head] + "…" + text[len(text) - (width - 1 - head) :]
+
+
+def folded(text: str, width: int) -> list[str]:
+    """`text` in lines of `width` columns, the later ones under the first word after the time. A longer word, such as
+    a path, stays whole so that it can be copied, unless the terminal is so narrow that every name is longer.
+    """
+    indent, narrow = " " * 9, width < _NARROW
+    return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=narrow)
+
+
+def room_on(stream: TextIO) -> tuple[int, int]:
+    """Columns and lines to fill on a terminal, 80 by 24 where it does not say; three columns stay free, or the `^C`
+    that the terminal echoes would wrap and push the bars out of place.
+    """
+    try:
+        columns, lines = os.get_terminal_size(stream.fileno())
+    except (OSError, ValueError):
+        columns, lines = 0, 0
+    return max(20, (columns or _WIDTH) - 3), lines or 24
 
 
 def say(text: str, file: TextIO) -> None:
@@ -146,6 +167,7 @@ class TextConsole:
         self._progress: _Bars | _PlainLines | None = None
         if kind in ("bar", "plain"):
             self._progress = _Bars(err) if kind == "bar" else _PlainLines(self._log)
+        self._folds = kind == "bar" or err.isatty()
         self._coloured = "NO_COLOR" not in os.environ and out.isatty()
 
     def report(self, event: Event) -> None:
@@ -174,6 +196,8 @@ class TextConsole:
         """Log lines; a line break inside of one, which only a server can have put there, does not make two of it."""
         stamp = time.strftime("%H:%M:%S")
         lines = [f"{stamp} {self._clean(line)}" for line in told]
+        if self._folds:
+            lines = [part for line in lines for part in folded(line, room_on(self._err)[0])]
         if self._journal and told:  # one entry with its priority; the journal knows the time
             lines = [f"<{priority}>" + "; ".join(self._clean(line.strip()) for line in told)]
         if isinstance(self._progress, _Bars):
@@ -192,29 +216,42 @@ class TextConsole:
         if code == 0:
             return [_success(receipt, self._command)]
         meaning, advice = (text.replace("`", "") for text in EXIT_CODES[code])
-        return [*textwrap.wrap(f"Exit code {code}: {meaning}.", _WIDTH), f"Next: {advice}."]
+        judged = [record for record in receipt.archives if record.verdict is not Verdict.SKIPPED]
+        verified = sum(record.verdict is Verdict.VERIFIED for record in judged)
+        count = [f"{verified} of {len(judged)} archives verified."] if event.plan is None and len(judged) > 1 else []
+        return [*count, *textwrap.wrap(f"Exit code {code}: {meaning}.", _WIDTH), f"Next: {advice}."]
 
     def _archive_rows(self, receipt: Receipt) -> list[str]:
-        rows = []
+        """The closing table: the directory once, when it is the same for all, then the archives."""
+        places = {os.path.dirname(record.path) for record in receipt.archives if record.path}
+        rows = [f"{_INDENT}In {self._clean(place)}:" for place in places if len(places) == 1]
         for record in receipt.archives:
-            rows += self._archive_row(record)
+            rows += self._archive_row(record, len(places) == 1)
         return rows
 
-    def _archive_row(self, record: ArchiveRecord) -> list[str]:
+    def _archive_row(self, record: ArchiveRecord, one_place: bool) -> list[str]:
         verdict = str(record.verdict or "unsettled")
         label = f"{verdict:<9}"
         if self._coloured and verdict in _COLOURS:
             label = f"\x1b[{_COLOURS[verdict]}m{label}\x1b[0m"
-        name = shortened(self._clean(record.file_name or f"job {record.job_id}"), 57)
-        rows = [f"{label} {name:<57} {size_text(record.bytes) if record.bytes is not None else '-':>10}"]
+        name = self._clean(_name(record))
+        size = size_text(record.bytes) if record.bytes is not None else "-"
+        rows = [f"{label} {shortened(name, 57):<57} {size:>10}"]
         if record.sha1:
             rate = f", {size_text(record.bytes_per_second)}/s" if record.bytes_per_second else ""
-            rows.append(f"          sha1 {record.sha1}{rate}")
-        if record.path:
-            rows.append(f"          {self._clean(record.path)}")
+            rows.append(f"{_INDENT}sha1 {record.sha1}{rate}")
+        rows += self._whereabouts(record, name, one_place)
         if record.reason:
-            rows.append(f"          {record.reason} (exit code {record.exit_code})")
+            rows.append(f"{_INDENT}{record.reason} (exit code {record.exit_code})")
         return rows
+
+    def _whereabouts(self, record: ArchiveRecord, name: str, one_place: bool) -> list[str]:
+        """What the first row does not say: the whole name where it is cut, and the one that the file is kept under."""
+        if record.path and not one_place:
+            return [_INDENT + self._clean(record.path)]
+        kept = self._clean(os.path.basename(record.path)) if record.path else name
+        told = f"kept as {kept}" if kept != name else name if len(name) > 57 else ""
+        return [_INDENT + part for part in textwrap.wrap(told, _WIDTH - len(_INDENT), break_on_hyphens=False)]
 
 
 def _success(receipt: Receipt, command: str) -> str:
@@ -345,7 +382,11 @@ def waiting_text(archives: tuple[ArchiveProgress, ...]) -> str | None:
 
 
 class _Bars:
-    """One tqdm bar per archive under way and one line for those that wait."""
+    """Rows at the foot of a terminal: one for the jobs that wait, then one per archive under way.
+
+    A row belongs to no archive: each shows whoever is at its place now, so that only the last ones ever go and no
+    blank one stays between the others.
+    """
 
     _SHOWN = 12  # bars at most, so that a batch of hundreds does not scroll the terminal away
 
@@ -354,76 +395,74 @@ class _Bars:
 
         self._tqdm = tqdm
         self._err = err
-        self._bars: dict[str, tqdm[Any]] = {}
+        self._rows: list[tqdm[Any]] = []
         self._shown_any = False
-        self._waiting: tqdm[Any] | None = None
 
     def show(self, archives: tuple[ArchiveProgress, ...]) -> None:
         self._shown_any = True
-        moving = {row.job_id: row for row in archives if row.state in ("downloading", "hashing")}
-        for job_id in [job_id for job_id in self._bars if job_id not in moving]:
-            self._bars.pop(job_id).close()
-        for job_id, row in moving.items():
-            if job_id not in self._bars and len(self._bars) < self._SHOWN:
-                self._bars[job_id] = self._bar(row)
-            if job_id in self._bars:
-                self._update(self._bars[job_id], row)
-        self._show_waiting(waiting_text(archives))
+        columns, lines = room_on(self._err)
+        moving = [row for row in archives if row.state in ("downloading", "hashing")]
+        moving.sort(key=lambda row: row.state)  # what still comes in is looked at more than what awaits its hash
+        most = max(1, min(self._SHOWN, lines // 2))
+        shown = [(_bar_format(row, columns), row.bytes, row.total_bytes) for row in moving[:most]]
+        if waiting := waiting_text(archives):
+            shown.insert(0, (_text_format(waiting, columns), 0, None))
+        if len(moving) > most:
+            shown.append((_text_format(f"and {len(moving) - most} more under way", columns), 0, None))
+        self._draw(shown, columns)
 
-    def _bar(self, row: ArchiveProgress) -> tqdm[Any]:
-        return self._tqdm(
-            total=row.total_bytes, file=self._err, ncols=self._columns(), leave=False, bar_format=self._format(row)
-        )
+    def _draw(self, shown: list[tuple[str, int, int | None]], columns: int) -> None:
+        """Show rows of tqdm's format, bytes and total bytes."""
+        self._drop(len(shown))
+        for layout, done, total in shown[len(self._rows) :]:
+            fixed: dict[str, Any] = {"file": self._err, "leave": False}
+            self._rows.append(self._tqdm(total=total, initial=done, bar_format=layout, ncols=columns, **fixed))
+        for bar, (layout, done, total) in zip(self._rows, shown, strict=True):
+            bar.ncols, bar.total, bar.n, bar.bar_format = columns, total, done, layout
+            bar.refresh()
 
-    def _columns(self) -> int:
-        try:
-            return max(40, os.get_terminal_size(self._err.fileno()).columns - 1)
-        except (OSError, ValueError):
-            return _WIDTH - 1
-
-    def _format(self, row: ArchiveProgress) -> str:
-        name = shortened(printable(row.file_name or row.job_id), 28).replace("{", "{{").replace("}", "}}")
-        speed = f"{size_text(row.bytes_per_second)}/s"
-        if row.state == "hashing" and row.bytes == row.total_bytes:
-            return f"{name:<28} {size_text(row.bytes):>10}  waiting for the published hash"
-        if not row.total_bytes:
-            return f"{name:<28} {size_text(row.bytes):>10} {speed:>12}  size unknown"
-        left = (row.total_bytes - row.bytes) / row.bytes_per_second if row.bytes_per_second else None
-        eta = "--" if left is None else time_text(left)
-        return f"{name:<28} {{percentage:3.0f}}%|{{bar}}| {size_text(row.bytes):>9} {speed:>12} {eta:>7}"
-
-    def _update(self, bar: tqdm[Any], row: ArchiveProgress) -> None:
-        bar.ncols, bar.total, bar.n = self._columns(), row.total_bytes, row.bytes
-        bar.bar_format = self._format(row)
-        bar.refresh()
-
-    def _show_waiting(self, text: str | None) -> None:
-        if text is None:
-            if self._waiting is not None:  # an empty bar is false
-                self._waiting.close()
-                self._waiting = None
-            return
-        if self._waiting is None:
-            self._waiting = self._tqdm(total=0, file=self._err, leave=False, bar_format="{desc}", ncols=self._columns())
-        self._waiting.set_description_str(shortened(printable(text), self._columns()))
+    def _drop(self, left: int) -> None:
+        while len(self._rows) > left:
+            self._rows.pop().close()
 
     def write(self, lines: list[str]) -> None:
-        """Log lines above the bars, folded to the terminal with an indent."""
+        """Log lines above the bars."""
         for line in lines:
-            folded = textwrap.wrap(line, self._columns(), subsequent_indent=" " * 9, break_on_hyphens=False)
             with suppress(OSError, ValueError):
-                self._tqdm.write("\n".join(folded), file=self._err)
+                self._tqdm.write(line, file=self._err)
 
     def close(self) -> None:
         if not self._shown_any:
             return
-        for bar in self._bars.values():
-            bar.close()
-        self._bars.clear()
-        self._show_waiting(None)
+        self._drop(0)
         with suppress(OSError, ValueError):
-            self._err.write("\r" + " " * self._columns() + "\r")  # tqdm leaves the cursor where the last bar ended
+            self._err.write("\r\x1b[J")  # the cursor stands where the last bar ended, maybe behind an echoed ^C
             self._err.flush()
+
+
+def _bar_format(row: ArchiveProgress, columns: int) -> str:
+    """The row of one archive for tqdm to fill in; without the bar itself where the terminal is narrow."""
+    wide = columns >= _NARROW
+    width = 28 if wide else max(8, columns - 25)
+    called = row.file_name or row.job_id
+    name = _text_format(called if wide else called.removesuffix(".tar.gz"), width).ljust(width)
+    done, speed = size_text(row.bytes), f"{size_text(row.bytes_per_second)}/s"
+    if row.state == "hashing" and row.bytes == (row.total_bytes or row.bytes):
+        told = f"{done:>10}  {'waiting for the published hash' if wide else 'awaits hash'}"
+    elif not row.total_bytes:
+        size = "size unknown" if row.bytes else "no byte yet"
+        told = f"{done:>10} {speed:>12}{'  ' + size if wide else ''}"
+    else:
+        left = (row.total_bytes - row.bytes) / row.bytes_per_second if row.bytes_per_second else None
+        eta = "--" if left is None else time_text(left)
+        bar = f"|{{bar}}| {done:>9} {speed:>12} {eta:>7}" if wide else f" {speed:>12} {eta:>6}"
+        told = f"{{percentage:3.0f}}%{bar}"
+    return f"{name} {told}"
+
+
+def _text_format(text: str, columns: int) -> str:
+    """`text` in so many columns, with nothing in it that tqdm would fill in."""
+    return shortened(printable(text), columns).replace("{", "{{").replace("}", "}}")
 
 
 def console_for(output: str, progress: str, out: TextIO, err: TextIO, redactor: Redactor, command: str) -> Console:

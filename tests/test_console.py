@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,16 @@ from conftest import (
 )
 
 from restore_agent import console as consoles
-from restore_agent.console import JsonConsole, TextConsole, shortened, size_text, time_text, waiting_text
+from restore_agent.console import (
+    JsonConsole,
+    TextConsole,
+    folded,
+    room_on,
+    shortened,
+    size_text,
+    time_text,
+    waiting_text,
+)
 from restore_agent.errors import EXIT_CODES, HashMismatch
 from restore_agent.events import (
     ArchiveProgress,
@@ -391,6 +401,66 @@ def test_the_closing_table_fits_80_columns() -> None:
     assert max(map(len, table)) <= 80
 
 
+def closing_table(*records: ArchiveRecord, code: int = 0) -> list[str]:
+    console, out, _ = text_console()
+    console.report(Finished(receipt(*records, code=code)))
+    return out.getvalue().splitlines()
+
+
+def kept_at(
+    path: str | None, verdict: Verdict = Verdict.VERIFIED, name: str = "a.tar.gz", code: int = 0
+) -> ArchiveRecord:
+    return ArchiveRecord("5" * 24, file_name=name, path=path, verdict=verdict, exit_code=code)
+
+
+def test_the_table_says_once_where_the_archives_are() -> None:
+    table = closing_table(kept_at("/backup/restore/a.tar.gz"), kept_at("/backup/restore/b.tar.gz", name="b.tar.gz"))
+    assert [line.split()[:2] for line in table[:-1]] == [
+        ["In", "/backup/restore:"],
+        ["verified", "a.tar.gz"],
+        ["verified", "b.tar.gz"],
+    ]
+
+
+@pytest.mark.parametrize(("verdict", "code"), [(Verdict.UNPROVEN, 10), (Verdict.MISMATCH, 11)])
+def test_a_file_that_did_not_get_its_final_name_is_told_with_the_one_it_is_kept_under(
+    verdict: Verdict, code: int
+) -> None:
+    name = "electron_0-1492528465-2c923b1e0fad9ff6f7c10fa6.tar.gz"
+    table = closing_table(kept_at(f"/backup/restore/{name}.{verdict}", verdict, name, code), code=code)
+    assert f"          kept as {name}.{verdict}" in table
+    assert max(map(len, table)) <= 80
+
+
+def test_archives_in_different_directories_are_told_with_their_whole_paths() -> None:
+    table = closing_table(kept_at("/backup/one/a.tar.gz"), kept_at("/backup/two/a.tar.gz.unproven"))
+    assert [line.strip() for line in table if line.startswith(" ")] == [
+        "/backup/one/a.tar.gz",
+        "/backup/two/a.tar.gz.unproven",
+    ]
+
+
+def test_archives_that_left_nothing_on_disk_have_no_directory() -> None:
+    table = closing_table(kept_at(None, Verdict.FAILED, code=23), code=23)
+    assert table[0].startswith("failed    a.tar.gz")
+
+
+@pytest.mark.parametrize(("length", "lines"), [(57, 0), (58, 1), (70, 1), (71, 2), (255, 4)])
+def test_a_name_that_its_row_cuts_stands_whole_below_it(length: int, lines: int) -> None:
+    name = ("replica_set_" * 30)[: length - 7] + ".tar.gz"
+    table = closing_table(kept_at(f"/backup/restore/{name}", name=name))
+    told = [line.strip() for line in table[2:-1]]
+    assert (len(told), "".join(told)) == (lines, name if lines else "")
+    assert max(map(len, table)) <= 80
+
+
+def test_after_a_failure_the_end_counts_what_is_verified() -> None:
+    failed, good = kept_at(None, Verdict.FAILED, "a.tar.gz", 23), kept_at("/b/b.tar.gz", name="b.tar.gz")
+    skipped = kept_at(None, Verdict.SKIPPED, "c.tar.gz")
+    table = closing_table(failed, good, skipped, code=23)
+    assert table[-3:-1] == ["1 of 2 archives verified.", "Exit code 23: downloads used up before an archive was whole."]
+
+
 @pytest.mark.parametrize("code", sorted(EXIT_CODES))
 def test_every_end_says_its_code_and_what_to_do(code: int) -> None:
     console, out, _ = text_console()
@@ -436,9 +506,8 @@ def test_in_a_pipe_text_has_no_control_characters_and_results_alone_are_on_stdou
         assert not ANSI.search(text)
     table = ended.out.splitlines()
     assert [line.split()[0] for line in table if not line.startswith(" ")] == ["verified", "verified", "2"]
-    assert {line.strip() for line in table if line.startswith("          /")} == {
-        str(dest / job.file_name) for job in sim.jobs
-    }
+    assert table[0].strip() == f"In {dest}:"
+    assert {line.split()[1] for line in table if line.startswith("verified")} == {job.file_name for job in sim.jobs}
     assert "attempt 1" in ended.err
     assert "attempt 1" not in ended.out
 
@@ -552,6 +621,30 @@ def test_an_output_that_is_neither_is_told_in_text(run_agent: RunAgent) -> None:
 # A terminal of 80 columns and 24 lines
 
 
+def screen_of(written: str, columns: int) -> list[str]:
+    """What stands on a terminal after all that was written to it: text, returns, cursor up, erase below."""
+    lines, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[\r\n]|[^\x1b\r\n]", written):
+        if part == "\x1b[A":
+            row = max(0, row - 1)
+        elif part == "\x1b[J":
+            lines[row:] = [lines[row][:column]]
+        elif part == "\r":
+            column = 0
+        elif part == "\n" or (len(part) == 1 and column == columns):
+            row, column = row + 1, column if part == "\n" else 0
+            lines += [""] * (row + 1 - len(lines))
+        if len(part) == 1 and part not in "\r\n":
+            lines[row] = lines[row].ljust(column)[:column] + part + lines[row][column + 1 :]
+            column += 1
+    return [line.rstrip() for line in "\n".join(lines).rstrip().split("\n")]
+
+
+def shown_on(err: io.StringIO) -> list[str]:
+    """The screen behind a console; a stream that is no terminal starts a new line with each line feed."""
+    return screen_of(err.getvalue().replace("\n", "\r\n"), columns=80)
+
+
 class Terminal:
     """A pseudo terminal with a process on it; `shown` is all that was written."""
 
@@ -560,10 +653,20 @@ class Terminal:
         fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
         command = [sys.executable, "-m", "restore_agent", *args]
         self.process = subprocess.Popen(
-            command, stdin=side, stdout=side, stderr=side, env={**os.environ, "TERM": "xterm", **env}
+            ["setsid", "--ctty", "--wait", *command],  # only its own terminal turns a ^C into a signal
+            stdin=side,
+            stdout=side,
+            stderr=side,
+            env={**os.environ, "TERM": "xterm", **env},
         )
         os.close(side)
         self.shown = ""
+
+    def press(self, keys: bytes, once: str) -> None:
+        """Press keys as soon as `once` is shown."""
+        while once not in self.shown and select.select([self._main], [], [], 20)[0]:
+            self.shown += os.read(self._main, 65536).decode(errors="replace")
+        os.write(self._main, keys)
 
     def finish(self) -> int:
         """Read until the process has gone; its exit code."""
@@ -574,7 +677,7 @@ class Terminal:
         except OSError:  # EIO is how the last writer's end shows
             pass
         os.close(self._main)
-        self.shown = raw.decode()
+        self.shown += raw.decode(errors="replace")
         return self.process.wait(5)
 
     @property
@@ -597,9 +700,9 @@ def test_a_terminal_gets_a_bar_per_archive_that_fits_and_goes_away(simulator: St
     assert len({bar.split()[0] for bar in bars}) == 2
     assert any("KiB/s" in bar for bar in bars)
     assert any("waiting for" in line for line in terminal.screens)
-    assert max(map(len, terminal.screens[:-20])) <= 80
-    last = terminal.screens[-12:]
-    assert not any("%|" in line for line in last), "nothing of the bars is left beside the table"
+    assert max(len(line) for line in terminal.screens if str(tmp_path) not in line) <= 80
+    table = terminal.screens[terminal.screens.index(f"          In {tmp_path / 'r'}:") :]
+    assert not any("%|" in line for line in table), "nothing of the bars is left beside the table"
     assert "\x1b[32mverified" in terminal.shown
     assert not re.search("[\x00-\x06\x0b-\x0c\x0e-\x1a]", terminal.shown)
 
@@ -620,6 +723,26 @@ def test_no_color_is_honoured_on_a_terminal(simulator: StartSimulator, tmp_path:
 def test_json_on_a_terminal_is_still_json(simulator: StartSimulator, tmp_path: Path) -> None:
     terminal = on_terminal(simulator(), tmp_path / "r", None, "--output=json")
     assert all(json.loads(line) for line in terminal.shown.splitlines())
+
+
+def test_a_folded_line_keeps_a_path_whole_where_names_fit_and_breaks_it_where_they_do_not() -> None:
+    path = f"/backup/{'restore/' * 10}"
+    line = f"10:00:00 archives go to {path}"
+    assert folded(line, 77) == ["10:00:00 archives go to", f"         {path}"]
+    assert max(map(len, folded(line, 37))) == 37
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines", "room"), [(80, 24, (77, 24)), (0, 0, (77, 24)), (132, 50, (129, 50)), (5, 2, (20, 2))]
+)
+def test_a_terminal_that_does_not_know_its_size_counts_as_80_by_24(
+    columns: int, lines: int, room: tuple[int, int]
+) -> None:
+    main, side = pty.openpty()
+    fcntl.ioctl(main, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    with os.fdopen(side, "w") as stream:
+        assert room_on(stream) == room
+    os.close(main)
 
 
 def test_the_waiting_line_goes_once_nothing_waits() -> None:
@@ -645,4 +768,56 @@ def test_hashing_and_many_archives_have_their_bars() -> None:
     assert "waiting for the published hash" in err.getvalue()
     assert "{odd}.tar.gz" in err.getvalue()
     assert err.getvalue().count("0.0%") + err.getvalue().count(" 50%") >= 12
-    assert out.getvalue().startswith("verified")
+    assert "verified" in out.getvalue()
+
+
+def test_the_row_of_an_archive_that_settled_does_not_stay_blank_between_the_others() -> None:
+    console, _, err = text_console(progress="bar")
+    first, second, third = (progress("downloading", job_id=name, file_name=f"{name}.tar.gz") for name in "abc")
+    console.report(Progress((first, second, third, progress("waiting"))))
+    assert [line.split()[0] for line in shown_on(err)] == ["waiting", "a.tar.gz", "b.tar.gz", "c.tar.gz"]
+    console.report(Progress((replace(first, state="verified"), second, third)))
+    assert [line.split()[0] for line in shown_on(err)] == ["b.tar.gz", "c.tar.gz"]
+    console.report(Notice("info", "a line above the bars"))
+    assert [line.split()[0] for line in shown_on(err)[1:]] == ["b.tar.gz", "c.tar.gz"]
+    console.close()
+    assert [line[9:] for line in shown_on(err)] == ["a line above the bars"]
+
+
+def test_those_that_still_come_in_stand_above_those_that_await_their_hash_and_the_rest_is_counted() -> None:
+    console, _, err = text_console(progress="bar")
+    hashing = tuple(progress("hashing", job_id=f"h{number}", file_name=f"h{number}") for number in range(12))
+    console.report(Progress((*hashing, progress("downloading", job_id="d", file_name="d"))))
+    shown = shown_on(err)
+    assert [line.split()[0] for line in shown[:2]] == ["d", "h0"]
+    assert shown[12:] == ["and 1 more under way"]
+    console.close()
+
+
+def test_a_transfer_without_a_byte_does_not_claim_that_its_size_is_unknown() -> None:
+    console, _, err = text_console(progress="bar")
+    console.report(Progress((progress("downloading", bytes=0, total_bytes=None),)))
+    assert "no byte yet" in shown_on(err)[0]
+    console.report(Progress((progress("downloading", total_bytes=None),)))
+    assert "size unknown" in shown_on(err)[0]
+    console.close()
+
+
+def test_on_40_columns_every_row_fits(simulator: StartSimulator, tmp_path: Path) -> None:
+    sim = simulator("drip=512K", "ready-after=0.4@1", shards=1, archive_size=512 << 10)
+    terminal = Terminal(["run", *connection_args(sim), *QUICK, f"--dest={tmp_path / 'r'}"], {}, columns=40)
+    assert terminal.finish() == 0, terminal.shown
+    rows = [line for line in terminal.screens if "% " in line or "waiting for 1 job" in line]
+    assert any(re.search(r"\d% +\d.*KiB/s +\d+s", row) for row in rows)
+    assert max(map(len, rows)) < 40
+
+
+def test_control_c_leaves_nothing_of_the_bars(simulator: StartSimulator, tmp_path: Path) -> None:
+    sim = simulator("drip=64K", shards=1, archive_size=512 << 10)
+    terminal = Terminal(["run", *connection_args(sim), *QUICK, f"--dest={tmp_path / 'r'}"], {})
+    terminal.press(b"\x03", once="%|")
+    assert terminal.finish() == 130
+    screen = screen_of(terminal.shown, columns=80)
+    assert "^C" in terminal.shown
+    assert not [line for line in screen if "^" in line or "%|" in line or not line]
+    assert screen[-1] == "Next: run again."
