@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
-from .download import JobRestore, Phase
+from .download import NOTHING_LEFT, JobRestore, Phase
 from .errors import AgentError, FewerJobs, NotFound, NothingDelivered, NothingSelected, NotReady, Stopped
 from .events import ArchiveProgress, Failed, JobSeen, Notice, Progress
 from .jobs import Job, Step, decide
@@ -309,7 +309,8 @@ class Batch:
 
     def left(self) -> str:
         """What is on disk of the archives that are not settled, in words."""
-        parts = [restore.left() for restore in self._restores.values() if not restore.record and restore.name]
+        unsettled = [restore for restore in self._restores.values() if not restore.record and restore.name]
+        parts = [text for restore in unsettled if (text := restore.left()) != NOTHING_LEFT]
         return ", ".join(parts) if parts else "no archive under way"
 
     def spent(self) -> bool:

@@ -48,6 +48,10 @@ from .transfer import Transfer, finished
 from .watch import PATIENCE
 
 
+NOTHING_LEFT = "nothing of it"
+"""What is on disk of an archive that never came."""
+
+
 class Phase(Enum):
     """Where a job is on its way."""
 
@@ -398,7 +402,7 @@ class JobRestore:
             kept = self._on_disk(PART) if self.name else 0
         except DestError as error:
             return f"unknown ({error.message})"
-        return f"{self.name}{PART} with {kept} bytes" if kept else "nothing of it"
+        return f"{self.name}{PART} with {kept} bytes" if kept else NOTHING_LEFT
 
     async def _leave_unproven(self, candidate: Candidate) -> None:
         left = await set_aside(self._all.directory, candidate.name, self._named(), UNPROVEN)

@@ -12,7 +12,6 @@ from .streams import HeadReader, Stream
 _SCRATCH = 256 << 10  # bytes received at once where chunk heads stand between the data
 _CHUNK_HEAD = re.compile(rb"\s*([0-9A-Fa-f]{1,15})\s*(?:;.*)?\r?\n", re.DOTALL)
 _BETWEEN_CHUNKS = re.compile(rb"\r\n0*([1-9A-Fa-f][0-9A-Fa-f]{0,14})\r\n")
-_GLANCE = 20  # bytes in which the next chunk begins, unless its head is an unusual one
 _LONGEST_LINE = 16 << 10  # bytes of a chunk head or trailer line
 _MOST_TRAILERS = 100
 
@@ -69,8 +68,8 @@ class _Next(Enum):
 class _ChunkedBody(Body):
     """A chunked body (RFC 9112, 7.1). Many small chunks come per `recv`, so they pass through a scratch block.
 
-    nginx sends chunks of 32 KiB, ten thousands per GiB: what is done for each of them counts, and is one look at 20
-    bytes where the head is the usual one. The copy out of the scratch block, which stays in the cache, is cheap.
+    nginx sends chunks of 32 KiB, ten thousands per GiB: what is done for each of them counts, and is one match
+    where the head is the usual one. The copy out of the scratch block, which stays in the cache, is cheap.
     """
 
     def __init__(self, left_over: memoryview, stream: Stream) -> None:
@@ -103,20 +102,20 @@ class _ChunkedBody(Body):
         self._ready = self._scratch[:got]
 
     def _data(self, view: memoryview) -> int:
-        size = min(self._chunk, len(self._ready), len(view))
-        view[:size] = self._ready[:size]
-        self._ready = self._ready[size:]
-        self._chunk -= size
-        if not self._chunk:
-            self._next = _Next.AFTER
-            self._glance()
-        return size
-
-    def _glance(self) -> None:
-        """Begin the next chunk at once where its head is a plain one and here as a whole."""
-        if found := _BETWEEN_CHUNKS.match(bytes(self._ready[:_GLANCE])):
-            self._ready = self._ready[found.end() :]
-            self._chunk, self._next = int(found[1], 16), _Next.DATA
+        """Take what is here of this chunk, and of those behind it whose heads are plain ones and here as a whole."""
+        ready, chunk, at, filled = self._ready, self._chunk, 0, 0
+        while True:
+            size = min(chunk, len(ready) - at, len(view) - filled)
+            view[filled : filled + size] = ready[at : at + size]
+            at, filled, chunk = at + size, filled + size, chunk - size
+            if chunk:  # no more of it is here, or the block is full
+                break
+            if not (head := _BETWEEN_CHUNKS.match(ready, at)):
+                self._next = _Next.AFTER
+                break
+            at, chunk = head.end(), int(bytes(head[1]), 16)
+        self._ready, self._chunk = ready[at:], chunk
+        return filled
 
     def _take_line(self) -> bytes | None:
         """The next line, or None while it is not whole."""
