@@ -47,7 +47,6 @@ from .surroundings import Surroundings
 from .transfer import Transfer, finished
 from .watch import PATIENCE
 
-
 NOTHING_LEFT = "nothing of it"
 """What is on disk of an archive that never came."""
 
