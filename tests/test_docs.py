@@ -65,7 +65,14 @@ def test_every_documented_option_exists() -> None:
 
 def test_every_option_named_anywhere_in_the_readme_exists() -> None:
     known = {flag for command in COMMANDS.values() for flag in flags_of(command)} | {"--help", "--version"}
-    foreign = {"--strict", "--rounds", "--seed", "--seconds", "--power-loss"}  # mypy's and those of our scripts
+    foreign = {
+        "--strict",
+        "--rounds",
+        "--seed",
+        "--seconds",
+        "--power-loss",
+        "--disk-faults",
+    }  # mypy's and those of our scripts
     foreign |= {"--check", "--limit", "--ask-vault-pass", "--name"}  # Ansible's
     foreign |= {"--digest", "--cacert", "--strip-components", "--serve"}  # curl's, tar's, scripts/demo-ansible's
     foreign |= {"--no-block"}  # systemctl's
