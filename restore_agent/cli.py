@@ -10,10 +10,13 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import click
 
 from . import __version__
+from .errors import AgentError, Stopped, UsageError
+from .signals import raised
 
 _PROGRAM = "restore-agent"
 
@@ -104,15 +107,26 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows no dots must not end a run
     try:
-        code = cli.main(args=arguments, prog_name=_PROGRAM, standalone_mode=False)
+        with raised():
+            code = _called(arguments)
+    except Stopped as stopped:  # before a command could see to it
+        code = _ended(stopped, arguments)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _called(arguments: list[str]) -> Any:
+    """What the command that was called ends with; a mistake in the call is told."""
+    try:
+        return cli.main(args=arguments, prog_name=_PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
-        code = 2
+        return 2
     except click.Abort:
-        code = 130
+        return 130
     except click.ClickException as error:
-        code = _usage(error, arguments)
-    sys.exit(code if isinstance(code, int) else 0)
+        context = getattr(error, "ctx", None)
+        hint = f"See `{context.command_path} --help`." if context else None
+        return _ended(UsageError(error.format_message(), hint=hint), arguments)
 
 
 def _open_closed_streams() -> None:
@@ -124,14 +138,11 @@ def _open_closed_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
-def _usage(error: click.ClickException, arguments: list[str]) -> int:
-    """Report a mistake on the command line in the form that was asked for, as far as that can be read."""
-    from .errors import UsageError
+def _ended(error: AgentError, arguments: list[str]) -> int:
+    """Report an end before any command's own, in the form that was asked for, as far as that can be read."""
     from .redaction import Redactor
     from .session import console, empty_receipt, end_with, output_wanted
 
     found = re.search(r"(?:^|\0)(?:-o\0?|--output[=\0])(text|json)(?:\0|$)", "\0".join(arguments))
-    context = getattr(error, "ctx", None)
-    hint = f"See `{context.command_path} --help`." if context else None
     shown = console(output_wanted(found[1] if found else None), "none", Redactor(), "usage")
-    return end_with(shown, UsageError(error.format_message(), hint=hint), empty_receipt)
+    return end_with(shown, error, empty_receipt)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Coroutine
@@ -16,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 from .errors import AgentError, Stopped
 from .redaction import Redactor, printable
 from .settings import Values
+from .signals import SIGNALS
 
 if TYPE_CHECKING:
     from .console import Console
     from .events import Display
     from .receipt import Receipt
-
-_SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 @dataclass
@@ -42,7 +40,6 @@ def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int],
     redactor.learn(os.environ.get("RESTORE_AGENT_PRIVATE_KEY"))
     debug = bool(flags.pop("debug", False))
     session: Session | None = None
-    before = _stop_on_signals()
     try:
         values = Values(flags, os.environ, config=config)
         shown = console(values.get("output"), values.get("progress"), redactor, command)
@@ -62,19 +59,6 @@ def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int],
     finally:
         if session:
             session.console.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop_on_signals() -> dict[signal.Signals, Any]:
-    """Let SIGINT and SIGTERM raise Stopped until a loop takes them over; the handlers there were before."""
-
-    def stop(number: int, _: object) -> None:
-        raise Stopped(f"stopped by {signal.Signals(number).name}", exit_code=_SIGNALS[signal.Signals(number)])
-
-    if threading.current_thread() is not threading.main_thread():
-        return {}  # only the main thread may; whoever runs us elsewhere keeps its own
-    return {number: signal.signal(number, stop) for number in _SIGNALS}
 
 
 def console(output: str, progress: str, redactor: Redactor, command: str) -> Console:
@@ -135,13 +119,13 @@ def run_loop(work: Callable[[], Coroutine[Any, Any, Any]], stop: Callable[[Stopp
 
         def on_signal(number: signal.Signals) -> None:
             loop.remove_signal_handler(number)  # a second one ends the process at once
-            stopped.append(Stopped(f"stopped by {number.name}; what is on disk is kept", exit_code=_SIGNALS[number]))
+            stopped.append(Stopped(f"stopped by {number.name}; what is on disk is kept", exit_code=SIGNALS[number]))
             if stop:
                 stop(stopped[0])
             elif task:
                 task.cancel()
 
-        for number in _SIGNALS:  # before there is any work that a signal could cut in half
+        for number in SIGNALS:  # before there is any work that a signal could cut in half
             loop.add_signal_handler(number, on_signal, number)
         task = loop.create_task(work())
         try:

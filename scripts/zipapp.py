@@ -37,7 +37,7 @@ if sys.version_info < (3, 11):
     sys.stderr.write("restore-agent needs Python 3.11 or newer; this is Python %s\\n" % sys.version.split()[0])
     sys.exit(2)
 
-from restore_agent.cli import main
+from restore_agent.__main__ import main
 
 main()
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import resource
@@ -334,6 +335,32 @@ def test_a_reader_that_goes_away_does_not_cost_the_only_download(
 
 
 # Signals
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("module", ["click", "restore_agent.session", "restore_agent.agent"])
+def test_a_signal_while_the_program_still_loads_ends_with_a_result(
+    module: str, number: signal.Signals, code: int, dest: Path
+) -> None:
+    program = (
+        "import builtins, os, sys\n"
+        "load, seen = builtins.__import__, set()\n"
+        "def watched(name, *more, **others):\n"
+        f"    if name in ({module!r}, {module.rpartition('.')[2]!r}) and name not in seen:\n"
+        "        seen.add(name)\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "    return load(name, *more, **others)\n"
+        "builtins.__import__ = watched\n"
+        "from restore_agent.__main__ import main\n"
+        "main()\n"
+    )
+    options = ["--url=http://127.0.0.1:1", "--public-key=k", "--group-id=g", "--cluster-id=c", "--batch-id=b"]
+    command = [sys.executable, "-c", program, "run", *options, f"--dest={dest}", "-ojson"]
+    environment = {**os.environ, "RESTORE_AGENT_PRIVATE_KEY": "secret"}
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=environment)
+    assert (ended.returncode, ended.stderr) == (code, "")
+    result = json.loads(ended.stdout.splitlines()[-1])
+    assert (result["event"], result["exit_code"]) == ("result", code)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -28,6 +28,7 @@ FLOORS: dict[str, float] = {
     "structure": 1,
     "files": 1,
     "streams": 1,
+    "signals": 1,
     "flow": 1,
     "framing": 1.5,  # bodies come out of `streams`
     "wire": 1.75,  # and exchanges are made of heads and bodies
