@@ -24,7 +24,7 @@ from .watch import PATIENCE
 
 _READINGS_TO_SELECT = 3
 _TIME_FOR_A_HINT = 2.0  # seconds
-_SILENCE = 5.0  # seconds without an answer to a poll that count as trouble once the time of the phase is over
+_SILENCE = 15.0  # seconds without an answer to a poll that count as trouble once the time of the phase is over
 _BUSY_TICK, _IDLE_TICK = 0.25, 1.0  # seconds between two looks while bytes flow, and while nothing does
 
 
@@ -52,6 +52,7 @@ class Batch:
         self._admitted = 0  # how many readings were taken up
         self._show_due = 0.0
         self._warned: set[str] = set()
+        self._left_out: set[str] = set()
         self._seen: dict[str, JobSeen] = {}
         self._tasks: dict[asyncio.Task[None], JobRestore] = {}
         self._wake = asyncio.Event()
@@ -257,8 +258,10 @@ class Batch:
             return False
         if not any(self._roster.selected(other.job) for other in self._restores.values()):
             return False
-        text = f"job {restore.job_id} has no URL yet, so no name that --select could mean: it is left out"
-        self._all.reporter.report(Notice("warning", text, restore.job_id))
+        if restore.job_id not in self._left_out:  # each reading takes it up again, should its name come after all
+            self._left_out.add(restore.job_id)
+            text = f"job {restore.job_id} has no URL yet, so no name that --select could mean: it is left out"
+            self._all.reporter.report(Notice("warning", text, restore.job_id))
         return True
 
     def _complete(self, wait: Deadline) -> bool:

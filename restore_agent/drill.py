@@ -25,6 +25,13 @@ def _complete_fault(ctx: click.Context, parameter: click.Parameter, incomplete: 
     return [CompletionItem(row.name, help=row.help) for row in describe() if row.name.startswith(incomplete)]
 
 
+_how_many = click.option(
+    "--shards", metavar="N", default="2", show_default=True, help="Shards beside the config server; 0: a replica set."
+)
+_how_large = click.option(
+    "--archive-size", metavar="SIZE", default="16M", show_default=True, help="Size of each archive."
+)
+
 _REHEARSE_EXAMPLES = """
 restore-agent rehearse
 restore-agent rehearse --shards 3 --archive-size 256M --fault 'cut=60%' --fault max-downloads=3
@@ -39,10 +46,8 @@ restore-agent simulator --list-faults
     type=click.Path(file_okay=False),
     help="Directory for the archives. [default: a new one under the temporary directory]",
 )
-@click.option(
-    "--shards", metavar="N", default="2", show_default=True, help="Shards beside the config server; 0: a replica set."
-)
-@click.option("--archive-size", metavar="SIZE", default="16M", show_default=True, help="Size of each archive.")
+@_how_many
+@_how_large
 @click.option(
     "--fault",
     "faults",
@@ -107,10 +112,8 @@ restore-agent simulator --fault 'cut=50%' --fault max-downloads=2 --fault hash=l
 @click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", metavar="N", default="0", show_default=True, help="Port to listen on; 0: any.")
 @click.option("--tls", is_flag=True, help="Serve TLS, with a CA made on the spot.")
-@click.option(
-    "--shards", metavar="N", default="2", show_default=True, help="Shards beside the config server; 0: a replica set."
-)
-@click.option("--archive-size", metavar="SIZE", default="16M", show_default=True, help="Size of each archive.")
+@_how_many
+@_how_large
 @click.option(
     "--fault",
     "faults",

@@ -1353,3 +1353,11 @@ def test_41_for_a_dest_whose_name_is_too_long_in_plan_and_run(
 ) -> None:
     options = [*connection_args(simulator()), *QUICK, f"--dest={tmp_path}/{'n' * 300}", "--output=json"]
     assert [run_agent([command, *options]).code for command in ("plan", "run")] == [41, 41]
+
+
+def test_a_job_that_is_left_out_is_told_of_once_although_other_archives_still_come(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("never-ready@0", "ready-without-url=3600@0", "drip=40K", shards=2)
+    ended = ended_with(restore(sim, f"--select={name_of(sim, 1)[:10]}*", "--wait-timeout=0.2s"), 0)
+    assert [line["job_id"] for line in ended.events("notice")] == [sim.job(0).id]
