@@ -58,6 +58,11 @@ class Body:
         blocks = response.extensions.get(BLOCKS)
         self._source = blocks if isinstance(blocks, BlockStream) else _Refilled(response)
 
+    @property
+    def fills_blocks(self) -> bool:
+        """Whether a block, however large, is filled by the kernel alone."""
+        return isinstance(self._source, BlockStream) and self._source.fills_blocks
+
     async def read(self, block: memoryview) -> int:
         """Fill `block` with the next raw bytes and return how many; 0 at the end. Raises TransferCut."""
         with _as_cut():

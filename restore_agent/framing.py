@@ -23,6 +23,11 @@ class Body:
         self._stream = stream
         self._left_over = left_over
 
+    @property
+    def fills_blocks(self) -> bool:
+        """Whether the kernel fills a whole block by itself."""
+        return self._stream.fills_blocks
+
     def readinto(self, view: memoryview) -> int:
         """At least one byte of the body; 0 at its end. Raises Idle, OSError, http.client.HTTPException."""
         return self._receive(view, all_of_it=True)
@@ -80,6 +85,11 @@ class _ChunkedBody(Body):
         self._next = _Next.HEAD
         self._chunk = 0  # bytes of the current chunk still to come
         self._trailers = 0
+
+    @property
+    def fills_blocks(self) -> bool:
+        """No: chunk by chunk is copied into it."""
+        return False
 
     def readinto(self, view: memoryview) -> int:
         """See `Body`; framing that does not parse or breaks off is an HTTPException."""

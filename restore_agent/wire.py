@@ -76,6 +76,11 @@ class BlockStream(httpx.AsyncByteStream):
         self._exchange = exchange
         self._worker = worker
 
+    @property
+    def fills_blocks(self) -> bool:
+        """Whether the kernel fills a whole block by itself: plain http, not in chunks."""
+        return self._exchange.fills_blocks
+
     async def readinto(self, block: memoryview) -> int:
         """Fill `block` from its start and return how much; 0 at the end of the body.
 
@@ -154,6 +159,11 @@ class _Exchange:
         self._response: http.client.HTTPResponse | None = None
         self._body: Body | None = None
         self._pending: Exception | None = None
+
+    @property
+    def fills_blocks(self) -> bool:
+        """See `BlockStream`; known once the head is read."""
+        return self._body is not None and self._body.fills_blocks
 
     def open(self) -> tuple[int, list[tuple[bytes, bytes]]]:
         """Connect, send the request, read the head: status and headers."""

@@ -166,10 +166,17 @@ def test_a_reader_learns_that_a_consumer_gave_up_also_while_it_waits() -> None:
             flow.take()
 
 
-def test_transfers_at_once_share_the_memory_for_blocks() -> None:
+@pytest.mark.parametrize("filled", [False, True])
+def test_transfers_at_once_share_the_memory_for_blocks(filled: bool) -> None:
     for parallel in (1, 4, 8, 16, 64):
-        assert parallel * 4 * transfer.block_size(parallel) <= 32 << 20
-    assert transfer.block_size(10_000) == 128 << 10
+        count, size = transfer.blocks(parallel, filled=filled)
+        assert parallel * count * size <= 32 << 20
+    assert transfer.blocks(10_000, filled=filled)[1] == 128 << 10
+
+
+def test_only_where_the_kernel_fills_a_block_by_itself_are_blocks_few_and_large() -> None:
+    assert transfer.blocks(1, filled=True) == (2, 5 << 20)
+    assert transfer.blocks(1, filled=False) == (4, 2 << 20)
 
 
 def test_transfers_at_once_share_what_may_wait_to_be_written_back() -> None:
@@ -186,7 +193,8 @@ def kept_often(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(transfer, "_LEAST_KEEP", 1 << 16)
     monkeypatch.setattr(transfer, "_LOOK_EVERY", 0.005)
     monkeypatch.setattr(transfer, "_LEAST_BLOCK", 1 << 12)
-    monkeypatch.setattr(transfer, "_BLOCK", 1 << 12)
+    monkeypatch.setattr(transfer, "_ASSEMBLED", (4, 1 << 12))
+    monkeypatch.setattr(transfer, "_FILLED", (2, 1 << 12))
     yield
 
 

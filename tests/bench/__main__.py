@@ -1,8 +1,10 @@
 """The real command line, whole runs (API with digest, download, SHA1, fsync, rename, receipt), beside its peers.
 
 nginx serves over http and https, with a length and chunked. Every command writes a fresh file, whatever was written
-before is removed first, and the order turns each round. Peers are timed without a sync; what syncing their file takes
-after it is added in the column `synced`. The agent always syncs.
+before is removed first, and the order turns each round. Memory is kept from going back to the host of a virtual
+machine, whose reluctance to give it again would be what is measured (`memory.py`; --memory=as-it-is leaves it). Peers
+are timed without a sync; what syncing their file takes after it is added in the column `synced`. The agent always
+syncs.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 
 from .contest import AGENT, CURL_SUM, PEERS, Contest, Sample
 from .flat import flat
+from .memory import kept_warm
 from .plot import svg
 from .report import START_UP, Findings
 from .servers import TRANSPORTS, Archive, Nginx, ops_manager
@@ -45,7 +48,7 @@ def main() -> int:
     for target in ("ram", "disk") if given.target == "both" else (given.target,):
         where = given.directory or (_RAM if target == "ram" else _DISK)
         name = f"{'RAM disk' if target == 'ram' else 'disk'} ({where})"
-        with _home(_RAM) as home, _home(where) as into:
+        with _home(_RAM) as home, _home(where) as into, _memory(given, home):
             findings = Bench(given, home, into).run(name)
         print(findings.table(), flush=True)
         (given.out / f"bench-{target}.json").write_text(json.dumps(findings.data(), indent=1) + "\n")
@@ -60,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", choices=("ram", "disk", "both"), default="ram", help="where archives go (ram)")
     parser.add_argument("--directory", metavar="DIR", help=f"a directory on that target ({_RAM}, {_DISK})")
     parser.add_argument("--size", type=_size, metavar="SIZE", help="size of one archive (2G); four at once share it")
+    parser.add_argument("--memory", choices=("warm", "as-it-is"), default="warm", help="see above (warm)")
     parser.add_argument("--rounds", type=int, metavar="N", help="runs of each command (5)")
     parser.add_argument("--only", action="append", metavar="WHO", help=f"{AGENT}, {', '.join(PEERS)}; repeatable")
     parser.add_argument("--transport", action="append", choices=TRANSPORTS, help="repeatable (all)")
@@ -97,11 +101,24 @@ def _home(where: str) -> Iterator[Path]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def _memory(given: argparse.Namespace, home: Path) -> contextlib.AbstractContextManager[None]:
+    """Memory for the archives that are served, those that are written, and some more."""
+    if given.memory == "warm":
+        return kept_warm(home, 3 * _size_of(given) + (1 << 30))
+    return contextlib.nullcontext()
+
+
+def _size_of(given: argparse.Namespace) -> int:
+    size: int = given.size or (256 << 20 if given.quick else 2 << 30)
+    return size
+
+
 class Bench:
     """One target's measurements."""
 
     def __init__(self, given: argparse.Namespace, home: Path, target: Path) -> None:
-        self._size = given.size or (256 << 20 if given.quick else 2 << 30)
+        self._size = _size_of(given)
+        self._memory = given.memory
         self._rounds = given.rounds or (3 if given.quick else 5)
         self._who = [one for one in (AGENT, *PEERS) if not given.only or one in given.only]
         self._transports = given.transport or list(TRANSPORTS)
@@ -110,7 +127,7 @@ class Bench:
 
     def run(self, name: str) -> Findings:
         """Measure everything."""
-        findings, nginx = Findings(name, self._size), Nginx(self._home)
+        findings, nginx = Findings(name, self._size, f"memory {self._memory}"), Nginx(self._home)
         whole = nginx.make("whole", self._size)
         part = nginx.make("part", self._size // _AT_ONCE)
         with nginx.running():

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .contest import AGENT, CURL, CURL_SUM, PEERS, VERIFYING, Sample
@@ -42,6 +43,7 @@ class Findings:
 
     target: str
     size: int
+    conditions: str
     single: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)
     together: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)
     memory_of_eight: int | None = None
@@ -101,7 +103,8 @@ class Findings:
     def table(self) -> str:
         """Everything, for a terminal."""
         heads = f"{'':<24}{'MB/s':>7}{'lowest':>8}{'highest':>8}{'synced':>8}{'CPU s/GiB':>11}{'peak MiB':>10}"
-        lines = [f"== {self.target}, archives of {self.size / MIB:g} MiB, medians of whole runs =="]
+        size = f"archives of {self.size / MIB:g} MiB, medians of whole runs"
+        lines = [f"== {self.target}, {size}, {self.conditions}, TCP {_pace()} =="]
         for transport in dict.fromkeys(transport for transport, _ in self.single):
             lines += ["", f"{transport:<24}{heads[24:]}"]
             lines += [self._row(transport, who) for who in (AGENT, *PEERS) if (transport, who) in self.single]
@@ -136,7 +139,13 @@ class Findings:
         return {
             "target": self.target,
             "archive_bytes": self.size,
-            "machine": {"cpus": os.cpu_count(), "kernel": platform.release(), "python": platform.python_version()},
+            "conditions": self.conditions,
+            "machine": {
+                "cpus": os.cpu_count(),
+                "kernel": platform.release(),
+                "python": platform.python_version(),
+                "tcp": _pace(),
+            },
             "single": rows(self.single),
             "four_at_once": rows(self.together),
             "start_up_seconds": self.start_up,
@@ -146,6 +155,12 @@ class Findings:
                 for g in self.goals()
             ],
         }
+
+
+def _pace() -> str:
+    """How this machine's TCP paces what nginx sends; with `bbr` by timers, which cost whoever runs when they fire."""
+    setting = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+    return setting.read_text().strip() if setting.exists() else "unknown"
 
 
 def _sample(sample: Sample) -> dict[str, float]:
