@@ -169,6 +169,7 @@ class TextConsole:
             self._progress = _Bars(err) if kind == "bar" else _PlainLines(self._log)
         self._folds = kind == "bar" or err.isatty()
         self._coloured = "NO_COLOR" not in os.environ and out.isatty()
+        self._hints: dict[int, str] = {}  # by exit code: what the error that ended the run says is next
 
     def report(self, event: Event) -> None:
         """Show one event."""
@@ -181,6 +182,7 @@ class TextConsole:
         else:
             if isinstance(event, Failed):
                 self.close()  # what follows are the last words
+                self._hints[event.problem["exit_code"]] = event.problem["hint"]
             self._log(_lines(event), _priority(event))
 
     def close(self) -> None:
@@ -219,7 +221,8 @@ class TextConsole:
         judged = [record for record in receipt.archives if record.verdict is not Verdict.SKIPPED]
         verified = sum(record.verdict is Verdict.VERIFIED for record in judged)
         count = [f"{verified} of {len(judged)} archives verified."] if event.plan is None and len(judged) > 1 else []
-        return [*count, *textwrap.wrap(f"Exit code {code}: {meaning}.", _WIDTH), f"Next: {advice}."]
+        told = (f"Exit code {code}: {meaning}.", f"Next: {self._clean(self._hints.get(code, f'{advice}.'))}")
+        return [*count, *(line for text in told for line in textwrap.wrap(text, _WIDTH))]
 
     def _archive_rows(self, receipt: Receipt) -> list[str]:
         """The closing table: the directory once, when it is the same for all, then the archives."""

@@ -158,9 +158,8 @@ class _ChunkedBody(Body):
         return _Next.DATA if self._chunk else _Next.TRAILER
 
 
-def body_of(response: http.client.HTTPResponse, head: HeadReader, stream: Stream) -> Body:
+def body_of(response: http.client.HTTPResponse, left_over: memoryview, stream: Stream) -> Body:
     """The reader for the framing that the head declares (RFC 9112, 6.3)."""
-    left_over = _behind_head(response, head)
     stream.expect_bulk()
     if response.status in (204, 304) or response.length == 0:
         return _LengthBody(left_over, stream, 0)
@@ -171,8 +170,9 @@ def body_of(response: http.client.HTTPResponse, head: HeadReader, stream: Stream
     return Body(left_over, stream)
 
 
-def _behind_head(response: http.client.HTTPResponse, head: HeadReader) -> memoryview:
-    """What came together with the head and waits in the buffer that http.client read it through."""
+def behind_head(response: http.client.HTTPResponse, head: HeadReader) -> memoryview:
+    """What came together with the head: in the buffer that http.client read it through, and not even there yet."""
     reader: Any = response.fp
     head.over = True
-    return memoryview(reader.peek() if reader else b"")  # without a reader http.client found no body
+    buffered = reader.peek() if reader else b""  # without a reader http.client found no body
+    return memoryview(buffered + bytes(head.before)) if head.before else memoryview(buffered)

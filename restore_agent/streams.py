@@ -150,11 +150,15 @@ class Tls:
 
 
 class HeadReader(io.RawIOBase):
-    """What `http.client` reads a head from. Raises TimeoutError when no byte comes for so many seconds."""
+    """What `http.client` reads a head from: `before`, what came behind another head, then the wire.
 
-    def __init__(self, stream: Stream, patience: float) -> None:
+    Raises TimeoutError when no byte comes for so many seconds.
+    """
+
+    def __init__(self, stream: Stream, patience: float, before: memoryview) -> None:
         self._stream = stream
         self._patience = patience
+        self.before = before
         self.over = False
 
     def makefile(self, _mode: str) -> io.BufferedReader:
@@ -169,6 +173,10 @@ class HeadReader(io.RawIOBase):
         """Some bytes; None once the head is over, so that a look into the buffer never waits for the wire."""
         began, view = time.monotonic(), memoryview(buffer)
         while not self.over:
+            if self.before:
+                size = min(len(view), len(self.before))
+                view[:size], self.before = self.before[:size], self.before[size:]
+                return size
             try:
                 return self._stream.receive(view, all_of_it=False)
             except Idle:

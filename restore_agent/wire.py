@@ -20,12 +20,13 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import httpx
 
 from .errors import UsageError
-from .framing import Body, body_of
+from .framing import Body, behind_head, body_of
 from .redaction import printable
 from .streams import TICK, HeadReader, Idle, Plain, Stream, Tls
 
@@ -33,6 +34,7 @@ BLOCKS = "blocks"
 """Name of the response extension that holds the `BlockStream`."""
 _ITERATED = 256 << 10  # bytes handed out at once to who iterates over a body
 _CONNECT_TIMEOUT = 15.0  # seconds
+_MOST_HEADS = 20  # of one answer: its own and the interim ones before it
 _T = TypeVar("_T")
 
 
@@ -171,10 +173,15 @@ class _Exchange:
             stream = self._connect()
         with _as_httpx(self._request, connecting=False):
             stream.send(_head(self._request))
-            reader: Any = HeadReader(stream, self._stall_timeout)
-            response = self._response = http.client.HTTPResponse(reader, method=self._request.method)
-            response.begin()
-            self._body = body_of(response, reader, stream)
+            left_over = memoryview(b"")
+            for _ in range(_MOST_HEADS):
+                reader: Any = HeadReader(stream, self._stall_timeout, left_over)
+                response = self._response = http.client.HTTPResponse(reader, method=self._request.method)
+                response.begin()
+                left_over = behind_head(response, reader)
+                if response.status >= 200 or response.status == HTTPStatus.SWITCHING_PROTOCOLS:
+                    break  # the answer; whatever 1xx came before it announces one (RFC 9110, 15.2)
+            self._body = body_of(response, left_over, stream)
             # http.client reads latin-1, which is every byte; httpx takes bytes and decodes them without failing
             headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.getheaders()]
             return response.status, headers

@@ -44,7 +44,7 @@ from restore_agent.console import (
     time_text,
     waiting_text,
 )
-from restore_agent.errors import EXIT_CODES, HashMismatch
+from restore_agent.errors import EXIT_CODES, HashMismatch, RedirectRefused
 from restore_agent.events import (
     ArchiveProgress,
     ArchiveSettled,
@@ -461,6 +461,21 @@ def test_after_a_failure_the_end_counts_what_is_verified() -> None:
     assert table[-3:-1] == ["1 of 2 archives verified.", "Exit code 23: downloads used up before an archive was whole."]
 
 
+def test_an_error_that_ends_a_run_says_what_is_next_at_the_end_too() -> None:
+    console, out, _ = text_console()
+    console.report(Failed(RedirectRefused("it redirects").fields()))
+    console.report(Finished(receipt(code=32)))
+    assert "Next: Give --url as the final address" in out.getvalue()
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+
+
+def test_what_an_error_says_is_next_is_for_its_own_exit_code() -> None:
+    console, out, _ = text_console()
+    console.report(Failed(RedirectRefused("it redirects").fields()))
+    console.report(Finished(receipt(code=41)))
+    assert "Give --url" not in out.getvalue()
+
+
 @pytest.mark.parametrize("code", sorted(EXIT_CODES))
 def test_every_end_says_its_code_and_what_to_do(code: int) -> None:
     console, out, _ = text_console()
@@ -820,4 +835,4 @@ def test_control_c_leaves_nothing_of_the_bars(simulator: StartSimulator, tmp_pat
     screen = screen_of(terminal.shown, columns=80)
     assert "^C" in terminal.shown
     assert not [line for line in screen if "^" in line or "%|" in line or not line]
-    assert screen[-1] == "Next: run again."
+    assert screen[-1] == "Next: Run again: what is on disk is kept and continued."

@@ -255,6 +255,8 @@ CHUNKS_BODY = b"hello, chunked world!"
         (CHUNKED + b"A\r\n0123456789\r\n0\r\n\r\n", b"0123456789"),
         (OK + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS, CHUNKS_BODY),
         (b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + OK + b"Content-Length: 5\r\n\r\nhello", b"hello"),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 3 + OK + b"Content-Length: 5\r\n\r\nhello", b"hello"),
+        (b"HTTP/1.1 102 Processing\r\n\r\n" + CHUNKED + CHUNKS, CHUNKS_BODY),
         (b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n", b""),
         (OK + b"Content-Length: 5\r\nSet-Cookie: \xe4\xff\r\n\r\nhello", b"hello"),
         (OK + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello", b"hello"),

@@ -6,11 +6,13 @@ import asyncio
 import hashlib
 import json
 import os
+import random
 import shutil
 import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,10 +74,12 @@ http {{
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that nobody has, and that the kernel gives to nobody who asks for any: nginx takes it a little later."""
+    while True:
+        port = random.randrange(10_000, 30_000)  # below Linux's range of ephemeral ports, in which other tests listen
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass(frozen=True)
