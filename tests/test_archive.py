@@ -415,6 +415,25 @@ def test_a_write_that_finds_no_room_is_an_error_of_ours(dest: Directory) -> None
     assert (dest.path / "a.part").read_bytes()[: len(DATA)] == DATA
 
 
+def test_what_is_written_begins_to_be_written_back_long_before_the_sync(
+    dest: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    advised: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, offset, size, __: advised.append((offset, size)))
+    run(write(dest, "a", *[bytes(BLOCK)] * 40))
+    assert advised == [(0, 32 << 20), (32 << 20, 32 << 20)]
+
+
+def test_a_file_system_that_takes_no_advice_is_written_all_the_same(
+    dest: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "not here")
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    assert run(write(dest, "a", *[bytes(BLOCK)] * 17)).size == 17 * BLOCK
+
+
 def test_a_part_ends_its_threads(dest: Directory) -> None:
     before = threading.active_count()
     for _ in range(5):
