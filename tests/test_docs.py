@@ -76,7 +76,7 @@ def test_every_option_named_anywhere_in_the_readme_exists() -> None:
     foreign |= {"--check", "--limit", "--ask-vault-pass", "--name"}  # Ansible's
     foreign |= {"--digest", "--cacert", "--strip-components", "--serve"}  # curl's, tar's, scripts/demo-ansible's
     foreign |= {"--no-block"}  # systemctl's
-    foreign |= {"--quick", "--target", "--flat", "--memory", "--checksum"}  # of scripts/bench, and aria2's
+    foreign |= {"--quick", "--target", "--flat", "--memory", "--size", "--checksum"}  # of scripts/bench, and aria2's
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - foreign <= known
 
 
