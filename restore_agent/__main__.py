@@ -1,14 +1,14 @@
-"""`python -m restore_agent`, and what the installed command calls."""
+"""Entry point of `python -m restore_agent` and of the installed command."""
 
-from .signals import keep
+from .cli.signals import keep
 
 
 def main() -> None:
-    """Load the command line, which takes a while, and go through its door."""
+    """Handle signals from the first moment on, then load the command line and run it."""
     keep()
-    from .cli import main as door
+    from .cli.main import main as run  # loading takes a while, and a signal may arrive meanwhile
 
-    door()
+    run()
 
 
 if __name__ == "__main__":

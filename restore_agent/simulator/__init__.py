@@ -4,7 +4,7 @@ It imports nothing from the rest of the package, so that a wrong idea of the API
 idea here; and nothing beyond the standard library.
 """
 
-from .faults import FaultRow, Faults, describe
+from .faults.faults import FaultRow, Faults, describe
 from .log import Request
 from .model import Job
 from .simulator import Simulator, serve

@@ -17,18 +17,25 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 BLOCK = 1 << 20
+
 _STORED, _PACKED = 0, 6
+
 _TEXT_SHARE = 32  # one part in this many of an archive is text that deflates
+
 _BOMB_INFLATED = 4 << 30
+
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
 
 # {storage: {engine: "wiredTiger", options: {directoryPerDB: false, directoryForIndexes: false}}} (bsonspec.org)
 _BSON_OPTIONS = b"\x08directoryPerDB\x00\x00\x08directoryForIndexes\x00\x00\x00"
+
 _BSON_STORAGE = (
     b"\x02engine\x00" + struct.pack("<i", 11) + b"wiredTiger\x00"
     b"\x03options\x00" + struct.pack("<i", len(_BSON_OPTIONS) + 4) + _BSON_OPTIONS + b"\x00"
 )
+
 _BSON_BODY = b"\x03storage\x00" + struct.pack("<i", len(_BSON_STORAGE) + 4) + _BSON_STORAGE + b"\x00"
+
 _STORAGE_BSON = struct.pack("<i", len(_BSON_BODY) + 4) + _BSON_BODY
 
 

@@ -18,12 +18,14 @@ from urllib.parse import quote
 
 from .archives import Archive, Recipe
 from .clock import Clock, iso
-from .faults import Faults
+from .faults.faults import Faults
 
 SNAPSHOT_TIME = 1_492_528_465
+
 """When all snapshots were taken, seconds since the epoch; fixed, so that archive names are the same at every start."""
 
 CLUSTER_NAME = "electron"
+
 MONGOD_VERSION = "3.4.4"
 
 ArchiveSource = Callable[["Job", int], Archive]

@@ -12,15 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from .api import Api
+from .api.api import Api
+from .api.documents import Document, job_document
 from .archives import Archive, Recipe, make_archive
-from .certificates import Authority, Certificate
 from .clock import Clock
-from .documents import Document, job_document
-from .faults import Faults
+from .faults.faults import Faults
 from .log import Request, RequestLog
 from .model import Job, Manager
-from .server import Listener
+from .server.certificates import Authority, Certificate
+from .server.server import Listener
 
 DEFAULT_SEED = "restore-agent"
 

@@ -239,7 +239,7 @@ def build_pyz(target: Path) -> None:
             if file.suffix in (".py", ".pem") and ".." not in file.parts:
                 (stage / file).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(file.locate(), stage / file)
-    zipapp.create_archive(stage, target, interpreter="/usr/bin/env python3", main="restore_agent.cli:main")
+    zipapp.create_archive(stage, target, interpreter="/usr/bin/env python3", main="restore_agent.cli.main:main")
     shutil.rmtree(stage)
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Json, StartSimulator, deliveries, receipt_in, snapshot_of
 from lab import BIN, COLLECTIONS
+from support.agents import Json, StartSimulator, deliveries, receipt_in, snapshot_of
 
-from restore_agent.errors import EXIT_CODES
+from restore_agent.core.exit_codes import EXIT_CODES
 from restore_agent.simulator import Simulator
 
 AGENT = [sys.executable, "-m", "restore_agent"]

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import deliveries, receipt_in
 from lab import BIN, HOSTS, ROOT, Host, Lab, build_pyz
+from support.agents import deliveries, receipt_in
 
 PLAYBOOK = "restore_agent.mongodb.restore"
 HERE = {

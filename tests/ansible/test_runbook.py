@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import receipt_in
 from lab import HOSTS, ROOT, Lab
+from support.agents import receipt_in
 
 RUNBOOK = (ROOT / "README.md").read_text().split("## Runbook: a whole disaster recovery")[1].split("\n## ")[0]
 STEPS = [step.partition("\n") for step in RUNBOOK.split("\n### ")[1:]]

@@ -26,7 +26,7 @@ def killed_at(number: int) -> tuple[str, str]:
 
 def run_until(number: int) -> None:
     """Run the agent's command line until so many fsyncs were asked for."""
-    from restore_agent.cli import main
+    from restore_agent.cli.main import main
 
     asked = itertools.count(1)
 
@@ -41,14 +41,14 @@ def run_until(number: int) -> None:
 
 def run_with(name: str) -> None:
     """Break the agent, then run its command line."""
-    from restore_agent.cli import main
+    from restore_agent.cli.main import main
 
     DEFECTS[name]()
     main()
 
 
 def _publish_before_the_hash() -> None:
-    from restore_agent.download import JobRestore
+    from restore_agent.restore.job.job import JobRestore
 
     async def prove(self: Any) -> None:
         await self._publish(self._candidate, None)
@@ -57,7 +57,7 @@ def _publish_before_the_hash() -> None:
 
 
 def _forget_the_journal_line() -> None:
-    from restore_agent import journal
+    from restore_agent.dest import journal
 
     write = journal._write_line
 
@@ -69,7 +69,7 @@ def _forget_the_journal_line() -> None:
 
 
 def _log_the_url() -> None:
-    from restore_agent.delivery import Deliveries
+    from restore_agent.network.delivery import Deliveries
 
     send = Deliveries._send
 
@@ -81,7 +81,7 @@ def _log_the_url() -> None:
 
 
 def _probe_with_head() -> None:
-    from restore_agent.delivery import Deliveries
+    from restore_agent.network.delivery import Deliveries
 
     send = Deliveries._send
 
@@ -93,7 +93,7 @@ def _probe_with_head() -> None:
 
 
 def _leave_a_temporary_file() -> None:
-    from restore_agent.files import Directory
+    from restore_agent.dest.directory import Directory
 
     write = Directory.write_atomically
 
@@ -107,7 +107,7 @@ def _leave_a_temporary_file() -> None:
 def _flatter_the_receipt() -> None:
     from dataclasses import replace
 
-    from restore_agent.download import JobRestore
+    from restore_agent.restore.job.job import JobRestore
 
     record = JobRestore._record
 
@@ -118,7 +118,7 @@ def _flatter_the_receipt() -> None:
 
 
 def _write_outside() -> None:
-    from restore_agent.agent import Agent
+    from restore_agent.restore.run import Agent
 
     written = Agent._written
 

@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from restore_agent.cli import main as agent_main
+from restore_agent.cli.main import main as agent_main
 from restore_agent.simulator import Job, Simulator
 
 from . import checks

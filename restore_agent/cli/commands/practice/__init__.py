@@ -1,0 +1,1 @@
+"""Commands that practice a restore without Ops Manager."""

@@ -1,0 +1,74 @@
+"""The command `rehearse`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ....core.clock import SystemClock
+from ....core.errors import UsageError
+from ....core.redaction import Secret
+from ....core.settings import Connection, Pace, Target
+from ....restore.run import Agent
+from ....simulator import Simulator
+from ...options import SHOWN, Examples, common, options
+from ...parsers import size
+from ...session import Session, execute, run_agent
+from .simulator import SHARD_COUNT, archive_size_option, complete_fault, parsed_value, shards_option
+
+_REHEARSE_EXAMPLES = """
+restore-agent rehearse
+restore-agent rehearse --shards 3 --archive-size 256M --fault 'cut=60%' --fault max-downloads=3
+restore-agent simulator --list-faults
+"""
+
+
+@click.command(cls=Examples, epilog=_REHEARSE_EXAMPLES)
+@click.option(
+    "--dest",
+    metavar="DIR",
+    type=click.Path(file_okay=False),
+    help="Directory for the archives. [default: a new one under the temporary directory]",
+)
+@shards_option
+@archive_size_option
+@click.option(
+    "--fault",
+    "faults",
+    metavar="NAME[=VALUE]",
+    multiple=True,
+    shell_complete=complete_fault,
+    help="A fault of the simulated server; repeatable.",
+)
+@options("parallel", *SHOWN)
+@common
+def rehearse(dest: str | None, shards: str, archive_size: str, faults: tuple[str, ...], **flags: Any) -> int:
+    """A drill: the real agent against the bundled simulated Ops Manager, with chosen faults."""
+    return execute("rehearse", flags, lambda session: _rehearse(session, dest, shards, archive_size, faults))
+
+
+def _rehearse(session: Session, where: str | None, shards: str, archive_size: str, faults: tuple[str, ...]) -> int:
+
+    path = Path(os.path.abspath(where)) if where else Path(tempfile.mkdtemp(prefix="restore-agent-rehearsal-"))
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"  # the drill stays on this host
+    with _simulator(shards, archive_size, faults, tls=True) as simulated:
+        hello = simulated.hello
+        reach = Connection(hello["url"], hello["public_key"], Secret(hello["private_key"]), Path(hello["ca_file"]))
+        jobs = () if hello["batch_id"] else tuple(hello["job_ids"])
+        goal = Target(hello["group_id"], hello["cluster_id"], None, hello["batch_id"], jobs)
+        parallel = session.values.get("parallel")
+        speed = Pace(wait_timeout=30, hash_timeout=10, poll_interval=0.5, stall_timeout=5, parallel=parallel)
+        return run_agent(Agent(reach, goal, speed, path, session.console, SystemClock(), session.redactor), session)
+
+
+def _simulator(shards: str, archive_size: str, faults: tuple[str, ...], **more: Any) -> Any:
+
+    try:
+        count, each = parsed_value("--shards", shards, SHARD_COUNT), parsed_value("--archive-size", archive_size, size)
+        return Simulator(shards=count, archive_size=each, faults=list(faults), **more)
+    except ValueError as error:
+        raise UsageError(str(error), hint="See `restore-agent simulator --list-faults`.") from None

@@ -1,0 +1,87 @@
+"""The command `simulator`, and the options that `rehearse` shares with it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from ....core.errors import UsageError
+from ....core.untrusted import printable
+from ....simulator import describe, serve
+from ....ui.terminal import say
+from ...options import Examples, common
+from ...parsers import size, whole
+from ...session import execute
+
+
+def complete_fault(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+
+    return [CompletionItem(row.name, help=row.help) for row in describe() if row.name.startswith(incomplete)]
+
+
+shards_option = click.option(
+    "--shards", metavar="N", default="2", show_default=True, help="Shards beside the config server; 0: a replica set."
+)
+
+archive_size_option = click.option(
+    "--archive-size", metavar="SIZE", default="16M", show_default=True, help="Size of each archive."
+)
+
+
+SHARD_COUNT, PORT_NUMBER = whole(0, 1000), whole(0, 65535)
+
+
+def parsed_value(option: str, text: str, parse: Callable[[str], int]) -> int:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {printable(text, 40)!r}: {error}") from None
+
+
+_SIMULATOR_EXAMPLES = """
+restore-agent simulator --tls --shards 2 --archive-size 64M
+restore-agent simulator --fault 'cut=50%' --fault max-downloads=2 --fault hash=late:5
+"""
+
+
+@click.command(cls=Examples, epilog=_SIMULATOR_EXAMPLES)
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", metavar="N", default="0", show_default=True, help="Port to listen on; 0: any.")
+@click.option("--tls", is_flag=True, help="Serve TLS, with a CA made on the spot.")
+@shards_option
+@archive_size_option
+@click.option(
+    "--fault",
+    "faults",
+    metavar="NAME[=VALUE]",
+    multiple=True,
+    shell_complete=complete_fault,
+    help="A fault; repeatable.",
+)
+@click.option("--list-faults", is_flag=True, help="List every fault and end.")
+@common(config=False)
+def simulator(**given: Any) -> int:
+    """Serve a simulated Ops Manager until SIGTERM or SIGINT; prints one JSON line when it serves."""
+    return execute("simulator", {"debug": given.pop("debug")}, lambda _: _serve(given), config=False)
+
+
+def _serve(given: Mapping[str, Any]) -> int:
+
+    if given["list_faults"]:
+        for row in describe():
+            value = f"[={row.value[1:]}" if row.value.startswith("[") else f"={row.value}" if row.value else ""
+            say(f"{row.name}{value}\n    {row.help}" + (f" (default {row.default})" if row.default else ""), sys.stdout)
+        return 0
+    try:
+        port, shards = (
+            parsed_value("--port", given["port"], PORT_NUMBER),
+            parsed_value("--shards", given["shards"], SHARD_COUNT),
+        )
+        archive_size = parsed_value("--archive-size", given["archive_size"], size)
+        return serve(given["host"], port, given["tls"], shards, archive_size, list(given["faults"]))
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error), hint="See `restore-agent simulator --help`.") from None

@@ -1,0 +1,69 @@
+"""The command `run`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from ....core.clock import SystemClock
+from ....core.errors import UsageError
+from ....core.events import Display, Notice, Several
+from ....restore.run import Agent
+from ....ui.prometheus import MetricsFile
+from ....ui.systemd import status_line
+from ...config import connection, dest, pace, target
+from ...options import CONNECTION, PACE, SHOWN, TARGET, TOLD, Examples, common, options
+from ...session import Session, execute, run_agent
+
+_RUN_EXAMPLES = """
+restore-agent run --url https://opsmanager.example.net:8443 --public-key KEY \\
+    --private-key-file /etc/restore-agent/key --group-id GROUP --cluster-id CLUSTER \\
+    --batch-id BATCH --dest /backup/restore
+restore-agent run --config restore.toml --batch-id BATCH --select '*shard0*' -o json
+"""
+
+
+@click.command(cls=Examples, epilog=_RUN_EXAMPLES)
+@options(*CONNECTION, *TARGET, *PACE, *TOLD, *SHOWN)
+@common
+def run(**flags: Any) -> int:
+    """Wait for the jobs, download, verify, write the receipt."""
+    return execute("run", flags, _run)
+
+
+def _run(session: Session) -> int:
+
+    values = session.values
+    session.console = _told_elsewhere(session)
+    agent = Agent(
+        connection(values), target(values), pace(values), dest(values), session.console, SystemClock(), session.redactor
+    )
+    return run_agent(agent, session)
+
+
+def _told_elsewhere(session: Session) -> Display:
+    """The console, and before it those who are told the same: the service manager, the metrics file."""
+
+    console = session.console
+    others: list[Display] = []
+    if (line := status_line(os.environ, session.redactor)) is not None:
+        others.append(line)
+    if (path := session.values.get("metrics_file")) is not None:
+        batch_id = session.values.get("batch_id")
+        others.append(
+            _metrics()(path, batch_id, lambda text: console.report(Notice("warning", text)), session.redactor)
+        )
+    return Several(*others, console)
+
+
+def _metrics() -> type[MetricsFile]:
+    try:
+        from ....ui.prometheus import MetricsFile
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "prometheus_client":
+            raise
+        hint = "Install it (pip install 'restore-agent[metrics]'), use restore-agent.pyz, or leave --metrics-file out."
+        raise UsageError("--metrics-file needs prometheus-client, which is not installed", hint=hint) from None
+    return MetricsFile

@@ -1,0 +1,52 @@
+"""The command `verify`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ....core.clock import SystemClock
+from ....core.events import Finished
+from ....core.receipt import Receipt
+from ....restore.verify import Verification
+from ...config import connection, dest
+from ...options import CONNECTION, SHOWN, TARGET, Examples, common, options
+from ...session import Session, execute, run_loop
+
+_PROVEN = tuple(name for name in TARGET if name != "expect_jobs")
+
+_VERIFY_EXAMPLES = """
+restore-agent verify --dest /backup/restore                      # offline, by the receipt
+restore-agent verify --config restore.toml --dest /backup/restore   # with hashes published since
+"""
+
+
+@click.command(cls=Examples, epilog=_VERIFY_EXAMPLES)
+@options(*CONNECTION, *_PROVEN, "poll_interval", *SHOWN)
+@common
+def verify(**flags: Any) -> int:
+    """Prove archives in DEST again, and promote those whose hash was published late."""
+    return execute("verify", flags, _verify)
+
+
+def _verify(session: Session) -> int:
+
+    values = session.values
+    given = {name: values.get(name) for name in ("group_id", "cluster_id", "host_id", "batch_id")}
+    reach = connection(values) if values.get("url") else None
+    interval = values.get("poll_interval")
+    check = Verification(
+        reach,
+        given,
+        dest(values),
+        interval,
+        session.console,
+        SystemClock(),
+        session.redactor,
+        values.get("job_id") if values.either("batch_id", "job_id") == "job_id" else (),
+        values.get("select"),
+    )
+    receipt: Receipt = run_loop(check.run)
+    session.console.report(Finished(receipt))
+    return receipt.exit_code

@@ -1,0 +1,141 @@
+"""Command-line entry point: program name, commands, and exit codes."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..core.errors import AgentError, Stopped, UsageError
+from .signals import raised
+
+_PROGRAM = "restore-agent"
+
+
+@dataclass(frozen=True)
+class _Command:
+    """One command: its module below `commands/` and its line in the list of commands."""
+
+    module: str
+    summary: str
+
+    def load(self, name: str) -> click.Command:
+        """Import the module and return the command."""
+        module = import_module(f".commands.{self.module}", __package__)
+        command: click.Command = getattr(module, name.replace("-", "_"))
+        return command
+
+
+_GROUPS: dict[str, dict[str, _Command]] = {
+    "Restore": {
+        "plan": _Command("restore.plan", "Do a dry run: show what `run` would do, and report problems."),
+        "run": _Command("restore.run", "Wait for the jobs, download, verify, write the receipt."),
+        "status": _Command("restore.status", "Show what a run in DEST is doing or did."),
+        "verify": _Command("restore.verify", "Verify archives in DEST again, with hashes published since."),
+    },
+    "Practice": {
+        "rehearse": _Command("practice.rehearse", "Practice a restore against a simulated Ops Manager."),
+        "simulator": _Command("practice.simulator", "Serve a simulated Ops Manager until SIGTERM or SIGINT."),
+    },
+    "Setup": {
+        "completion": _Command("setup.completion", "Print the completion script for bash, zsh, or fish."),
+        "man": _Command("setup.man", "Print or install the manual pages, or print a document."),
+        "systemd": _Command("setup.systemd", "Print or install the systemd unit."),
+        "alerts": _Command("setup.alerts", "Print Prometheus alert rules for the metrics."),
+        "ansible-collections": _Command("setup.ansible_collections", "Print the path for ANSIBLE_COLLECTIONS_PATH."),
+    },
+    "Help": {
+        "explain": _Command("explain", "Explain an exit code or a reason, with next steps."),
+    },
+}
+"""The commands, by the heading under which `--help` lists them."""
+
+_COMMANDS = {name: command for group in _GROUPS.values() for name, command in group.items()}
+
+
+class Commands(click.Group):
+    """A group whose commands are imported when they are called, so that `--help` and `--version` answer at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all names, in the order of the help."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command. Return None if there is none of that name."""
+        if cmd_name not in self.commands:
+            wanted = [cmd_name] if cmd_name in _COMMANDS else list(_COMMANDS)  # all, for click's "did you mean"
+            self.commands.update({name: _COMMANDS[name].load(name) for name in wanted})
+        return super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands under their headings without importing one."""
+        width = max(map(len, _COMMANDS))
+        for heading, commands in _GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), command.summary) for name, command in commands.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name=_PROGRAM)
+def cli() -> None:
+    """Download and verify MongoDB Ops Manager backups: wait for restore jobs, download each archive once, verify it.
+
+    Exit code 0 means that every selected archive is verified. For every other code, `restore-agent explain CODE`
+    shows what happened and what to do next.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: parse, run, exit with the contract's code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no dots must not end a run
+    try:
+        with raised():
+            code = _called(arguments)
+    except Stopped as stopped:  # before a command could see to it
+        code = _ended(stopped, arguments)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _called(arguments: list[str]) -> Any:
+    """What the command that was called ends with; a mistake in the call is told."""
+    try:
+        return cli.main(args=arguments, prog_name=_PROGRAM, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.Abort:
+        return 130
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f"See `{context.command_path} --help`." if context else None
+        return _ended(UsageError(error.format_message(), hint=hint), arguments)
+
+
+def _open_closed_streams() -> None:
+    """Give each closed standard descriptor /dev/null: files in DEST must not get its number, nor a print fail."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def _ended(error: AgentError, arguments: list[str]) -> int:
+    """Report an end before any command's own, in the form that was asked for, as far as that can be read."""
+    from ..core.redaction import Redactor  # imported late: `--help` and `--version` need none of it
+    from .session import console, empty_receipt, end_with, output_wanted
+
+    found = re.search(r"(?:^|\0)(?:-o\0?|--output[=\0])(text|json)(?:\0|$)", "\0".join(arguments))
+    shown = console(output_wanted(found[1] if found else None), "none", Redactor(), "usage")
+    return end_with(shown, error, empty_receipt)

@@ -1,0 +1,135 @@
+"""How the values of options parse: durations, sizes, URLs, ids. Each raises ValueError with what is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ..core.settings import API_PATH
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+
+
+def duration(text: str) -> float:
+    """Seconds from `90`, `90s`, `0.5s`, `15m`, `6h` or `1d`; at most 365 days."""
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise ValueError("not a duration; write it like 90s, 15m, 6h or 1d")
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > 365 * 86400:
+        raise ValueError("longer than a year")
+    return seconds
+
+
+def positive_duration(text: str) -> float:
+    """A duration above zero, in seconds."""
+    if (seconds := duration(text)) <= 0:
+        raise ValueError("must be longer than nothing")
+    return seconds
+
+
+def size(text: str) -> int:
+    """Bytes from `65536`, `64K`, `100M` or `1.5G` (powers of 1024); at least 1, at most 8 EiB."""
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise ValueError("not a size; write it like 65536, 64K, 100M or 1.5G")
+    value = float(match[1]) * _BYTES[match[2].upper()]
+    if not 1 <= value < 1 << 63:
+        raise ValueError("must be between 1 byte and 8 EiB")
+    return int(value)
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """A parser of whole numbers in a range."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d{1,9}", text.strip()) or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def choice(*allowed: str) -> Callable[[str], str]:
+    """A parser of one word out of a few."""
+
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise ValueError("must be one of " + ", ".join(allowed))
+        return text
+
+    return parse
+
+
+def base_url(text: str) -> str:
+    """Ops Manager's base URL without a trailing slash and without the API path."""
+    try:
+        parts = urlsplit(text.strip())
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("not a URL: its host or port does not parse") from None
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("holds credentials; give them with --public-key and --private-key-file instead")
+    if parts.scheme not in ("http", "https") or not host:
+        raise ValueError(
+            "must begin with https:// or http:// and name a host, like https://opsmanager.example.net:8443"
+        )
+    if parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", text.strip()):
+        raise ValueError("must be a base URL without query, fragment or white space")
+    path = parts.path.rstrip("/").removesuffix(API_PATH).rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def identifier(text: str) -> str:
+    """An id as it stands in Ops Manager's URLs; nothing that would change the path is let through."""
+    if not _IDENTIFIER.fullmatch(text) or text in (".", ".."):
+        raise ValueError("is not an id as Ops Manager writes them (usually 24 hex digits)")
+    return text
+
+
+def plain_text(text: str) -> str:
+    """Printable text that is not empty."""
+    if not text or not text.isprintable():
+        raise ValueError("is empty or holds control characters")
+    return text
+
+
+def truth(text: str) -> bool:
+    """`true` or `false`."""
+    if text.lower() not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text.lower() == "true"
+
+
+def existing_file(text: str) -> Path:
+    """The path of a file that can be read."""
+    path = Path(text)
+    if not os.path.isfile(path) or not os.access(path, os.R_OK):  # unlike Path.is_file it never raises
+        raise ValueError("is not a readable file")
+    return path
+
+
+def file_to_write(text: str) -> Path:
+    """The path of a file, which need not be there yet, in a directory that must."""
+    path = Path(os.path.abspath(text))
+    if not text or "\x00" in text or os.path.isdir(path) or not os.path.isdir(path.parent):
+        raise ValueError("is not a file in a directory that exists")
+    return path
+
+
+def directory(text: str) -> Path:
+    """The path of a directory, which need not be there yet."""
+    if not text.strip() or "\x00" in text:
+        raise ValueError("is empty" if not text.strip() else "holds a NUL character")
+    return Path(text)

@@ -1,0 +1,84 @@
+"""What archives are called in DEST: names made safe, told apart, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+
+PART, UNPROVEN, MISMATCH = ".part", ".unproven", ".mismatch"
+
+RECEIPT, SUMS = "receipt.json", "SHA1SUMS"
+
+OWN_NAMES = (RECEIPT, SUMS)
+
+_STDIN = "-"  # what sha1sum would read instead of a file of this name
+
+_NAME_LIMIT = 255 - len(MISMATCH)  # bytes, so that the longest companion still fits the usual 255
+
+_EXTENSIONS = (".tar.gz", ".tgz", ".tar")
+
+_UNWANTED = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # Unicode categories: control, format, unassigned, line breaks
+
+
+def safe_name(served_as: str, job_id: str) -> str:
+    """A name inside DEST for an archive that the server calls `served_as`: never empty, hidden, or over 255 bytes."""
+    base = re.split(r"[/\\]", served_as)[-1]
+    kept = "".join(char for char in base if unicodedata.category(char) not in _UNWANTED)
+    return _shortened(re.sub(r"^[\s.]+", "", kept).rstrip()) or f"{_plain(job_id)}.tar.gz"
+
+
+def _plain(job_id: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", job_id)[:64] or "job"
+
+
+def _shortened(name: str) -> str:
+    raw = name.encode()
+    if len(raw) <= _NAME_LIMIT:
+        return name
+    extension = next((end for end in _EXTENSIONS if name.endswith(end)), "")
+    return raw[: _NAME_LIMIT - len(extension)].decode(errors="ignore").rstrip() + extension
+
+
+def _without_suffix(name: str) -> str:
+    while name.endswith((PART, UNPROVEN, MISMATCH)):
+        name = name.rsplit(".", 1)[0].rstrip()
+    return name
+
+
+def _files(name: str) -> set[str]:
+    """Every file that an archive of this name may have in DEST."""
+    return {name, name + PART, name + UNPROVEN, name + MISMATCH}
+
+
+class Names:
+    """Which job has which name in DEST. A name once given stays; later jobs that share it get their id in front."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, str] = {}
+        self._occupied: set[str] = set().union(*map(_files, OWN_NAMES), [_STDIN])
+
+    def of(self, job_id: str) -> str | None:
+        """The name given to a job, if any."""
+        return self._given.get(job_id)
+
+    def keep(self, job_id: str, name: str) -> None:
+        """Take over a name that an earlier run gave."""
+        self._given[job_id] = name
+        self._occupied |= _files(name)
+
+    def give(self, wanted: dict[str, str]) -> None:
+        """Name every job of `wanted` (job id to the name its server uses) that has no name yet.
+
+        Nothing that one archive may be called on its way collides with anything that another one may be called.
+        """
+        plain = {job_id: safe_name(name, job_id) for job_id, name in wanted.items() if job_id not in self._given}
+        shared = {name for name, times in Counter(plain.values()).items() if times > 1}
+        for job_id, name in sorted(plain.items(), key=lambda item: (item[1] in shared, item[0])):
+            unique = hashlib.sha256(job_id.encode("utf-8", "surrogatepass")).hexdigest()
+            stem = _without_suffix(name)  # a final name must not look like an archive on its way
+            candidates = [] if name in shared or stem != name else [name]
+            candidates += [_shortened(f"{_plain(job_id)}-{stem}"), _shortened(f"{unique}-{stem}")]
+            free = (candidate for candidate in candidates if not _files(candidate) & self._occupied)
+            self.keep(job_id, next(free, f"{unique}.tar.gz"))

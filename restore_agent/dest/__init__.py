@@ -1,0 +1,1 @@
+"""The destination directory DEST. OSError becomes an error of restore-agent here."""

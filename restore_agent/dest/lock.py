@@ -1,0 +1,77 @@
+"""The lock that allows one run per DEST."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from ..core.errors import Held
+from .directory import Directory, errors_of_dest
+
+STATE_DIRECTORY = ".restore-agent"
+
+LOCK = "lock"
+
+_GLANCES = 10
+
+
+def boot_id() -> str | None:
+    """Which boot of this host it is: what the kernel still shows after a kill, it may have lost over a reboot."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+class Lock:
+    """One run per DEST. The kernel lets it go with the process, however that ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._fd = descriptor
+
+    @classmethod
+    def take(cls, state: Directory) -> Lock:
+        """Take the lock. Raises Held when another run has it, else DestError."""
+        with errors_of_dest("take the lock in DEST"):
+            descriptor = state.open_file(LOCK, os.O_RDWR | os.O_CREAT)
+            try:
+                _exclusively(descriptor)
+            except BlockingIOError:
+                os.close(descriptor)
+                raise Held(f"another run holds {state.path.parent}", spent=False) from None
+            except OSError:
+                os.close(descriptor)
+                raise
+        return cls(descriptor)
+
+    @staticmethod
+    def is_held(state: Directory) -> bool:
+        """Whether a run holds the lock now; changes nothing on disk."""
+        with errors_of_dest("look at the lock in DEST"):
+            try:
+                descriptor = state.open_file(LOCK, os.O_RDONLY)
+            except FileNotFoundError:
+                return False
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return False
+            except BlockingIOError:
+                return True
+            finally:
+                os.close(descriptor)
+
+    def release(self) -> None:
+        """Let the lock go; the file stays, so that no two runs ever lock different files."""
+        os.close(self._fd)
+
+
+def _exclusively(descriptor: int) -> None:
+    """Lock, with a little patience: whoever asks whether the lock is held shares it for a moment."""
+    for _ in range(_GLANCES):
+        with suppress(BlockingIOError):
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        time.sleep(0.02)
+    return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

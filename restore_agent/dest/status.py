@@ -1,0 +1,85 @@
+"""The status file that `restore-agent status` and monitoring read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..core.clock import rfc3339
+from ..core.errors import RecordUnreadable
+from ..core.untrusted import parse_document
+from .directory import Directory
+from .lock import Lock
+
+STATUS = "status.json"
+
+STATUS_SCHEMA = "restore-agent/status/1"
+
+
+@dataclass
+class StatusFile:
+    """What `restore-agent status` and monitoring read while a run goes on; replaced atomically, never half."""
+
+    state_directory: Directory
+    pid: int
+    started_at: str
+    batch_id: str | None
+    last: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, state: str, now: float, archives: list[dict[str, Any]], exit_code: int | None = None) -> None:
+        """Replace the status file; the last one, with an exit code, durably. Raises DestError."""
+        self.last = {
+            "schema": STATUS_SCHEMA,
+            "state": state,
+            "pid": self.pid,
+            "started_at": self.started_at,
+            "updated_at": rfc3339(now),
+            "batch_id": self.batch_id,
+            "exit_code": exit_code,
+            "archives": archives,
+        }
+        data = json.dumps(self.last, indent=2).encode() + b"\n"
+        self.state_directory.write_atomically(STATUS, data, durable=exit_code is not None)
+
+
+def read_status(state: Directory) -> dict[str, Any] | None:
+    """The status file, or None when there is none; `interrupted` when the run that wrote it is gone.
+
+    Raises RecordUnreadable when it is damaged or of a future version, else DestError.
+    """
+    raw = state.read(STATUS)
+    if raw is None:
+        return None
+    if not raw.strip(b"\x00"):
+        return None  # what a power loss may leave of a file that is replaced, but not synced, every two seconds
+    try:
+        document = parse_document(raw)
+        if document["schema"] == STATUS_SCHEMA:
+            _check_status(document)
+    except (ValueError, TypeError, KeyError):
+        raise RecordUnreadable("status.json in DEST is damaged or not the agent's") from None
+    if document["schema"] != STATUS_SCHEMA:
+        seen = str(document["schema"])[:60]
+        raise RecordUnreadable(f"status.json has the schema {seen!r}, this version reads {STATUS_SCHEMA!r}")
+    running = document["state"] not in ("finished", "interrupted")
+    if running and not Lock.is_held(state):
+        document["state"] = "interrupted"
+    return dict(document)
+
+
+def _check_status(document: dict[str, Any]) -> None:
+    """Raise TypeError or KeyError unless a status document has the fields that `status` shows."""
+    kinds: dict[str, Any] = {
+        "state": str,
+        "pid": int,
+        "updated_at": str,
+        "exit_code": (int, type(None)),
+        "archives": list,
+    }
+    of_archives: dict[str, Any] = {"job_id": str, "file_name": (str, type(None)), "state": str, "bytes": int}
+    of_archives |= {"total_bytes": (int, type(None)), "bytes_per_second": int}
+    for values, wanted in [(document, kinds), *((row, of_archives) for row in document["archives"])]:
+        for name, kind in wanted.items():
+            if not isinstance(values[name], kind):
+                raise TypeError(name)

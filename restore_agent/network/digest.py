@@ -1,0 +1,132 @@
+"""HTTP digest authentication (RFC 7616) for httpx."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import httpx
+
+from ..core.redaction import Redactor
+from ..core.settings import Connection
+
+_MOST_CHALLENGES = 6
+
+
+class DigestAuth(httpx.Auth):
+    """HTTP digest (RFC 7616 and, without `qop`, RFC 2069), as Ops Manager asks for it.
+
+    httpx's own cannot be used: it fails on FIPS hosts, where MD5 must be asked for with `usedforsecurity=False`.
+    A nonce is used until the server calls it stale; nothing but a digest is ever answered.
+    """
+
+    def __init__(self, connection: Connection, redactor: Redactor) -> None:
+        self._connection = connection
+        self._redactor = redactor
+        self._challenge: _Challenge | None = None
+        self._count = 0
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Send with the nonce at hand; on a new challenge again with that, until a fresh nonce is refused for good.
+
+        More than one new nonce can be needed: requests share it, and a server may let each live for one of them.
+        """
+        fresh = False  # whether the nonce that was tried came in answer to this very request
+        for _ in range(_MOST_CHALLENGES):
+            if self._challenge:
+                kept = [field for field in request.headers.raw if field[0].lower() != b"authorization"]
+                request.headers = httpx.Headers([*kept, (b"Authorization", self._answer(request, self._challenge))])
+            response = yield request
+            if response.status_code != 401:
+                return
+            asked = [value for name, value in response.headers.raw if name.lower() == b"www-authenticate"]
+            challenge = _challenge([_octets(value) for value in asked])
+            if challenge is None or (fresh and not challenge.stale):
+                return
+            self._challenge, self._count, fresh = challenge, 0, True
+
+    def _answer(self, request: httpx.Request, challenge: _Challenge) -> bytes:
+        self._count += 1
+        target, user = request.url.raw_path.decode("ascii"), _octets(self._connection.public_key.encode())
+        secret = _octets(self._connection.private_key.reveal().encode())
+        client, count = secrets.token_hex(8), f"{self._count:08x}"
+        digest = challenge.hash
+        first = digest(f"{user}:{challenge.realm}:{secret}")
+        if challenge.session:
+            first = digest(f"{first}:{challenge.nonce}:{client}")
+        second = digest(f"{request.method}:{target}")
+        middle = f"{challenge.nonce}:{count}:{client}:auth" if challenge.qop else challenge.nonce
+        response = digest(f"{first}:{middle}:{second}")
+        self._redactor.learn_passing(response)
+        fields = {
+            "username": user,
+            "realm": challenge.realm,
+            "nonce": challenge.nonce,
+            "uri": target,
+            "response": response,
+        }
+        if challenge.opaque:
+            fields["opaque"] = challenge.opaque
+        quoted = [f'{name}="{_escaped(value)}"' for name, value in fields.items()]
+        bare = [f"algorithm={challenge.algorithm}"]
+        if challenge.qop:
+            bare += ["qop=auth", f"nc={count}", f'cnonce="{client}"']
+        return b"Digest " + ", ".join(quoted + bare).encode("latin-1")
+
+
+_ALGORITHMS = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
+
+_CHALLENGE_FIELD = re.compile(r'([A-Za-z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))')
+
+
+@dataclass(frozen=True)
+class _Challenge:
+    realm: str
+    nonce: str
+    opaque: str
+    algorithm: str
+    qop: bool
+    stale: bool
+
+    @property
+    def session(self) -> bool:
+        return self.algorithm.upper().endswith("-SESS")
+
+    def hash(self, text: str) -> str:
+        name = _ALGORITHMS[self.algorithm.upper().removesuffix("-SESS")]
+        return hashlib.new(name, text.encode("latin-1"), usedforsecurity=False).hexdigest()
+
+
+def _challenge(headers: list[str]) -> _Challenge | None:
+    """The first digest challenge that can be answered."""
+    for header in headers:
+        found = re.search(r"(?i)\bdigest\s+(.*)", header[:4096])
+        if not found:
+            continue
+        fields = {
+            m[1].lower(): re.sub(r"\\(.)", r"\1", m[2]) if m[2] is not None else m[3]
+            for m in _CHALLENGE_FIELD.finditer(found[1])
+        }
+        algorithm = fields.get("algorithm", "MD5")
+        offered = [item.strip().lower() for item in fields.get("qop", "").split(",") if item.strip()]
+        if "nonce" not in fields or algorithm.upper().removesuffix("-SESS") not in _ALGORITHMS:
+            continue
+        if offered and "auth" not in offered:
+            continue
+        stale = fields.get("stale", "").lower() == "true"
+        return _Challenge(
+            fields.get("realm", ""), fields["nonce"], fields.get("opaque", ""), algorithm, bool(offered), stale
+        )
+    return None
+
+
+def _octets(raw: bytes) -> str:
+    """Bytes as text of one character each: what a server sent is given back to it byte for byte."""
+    return raw.decode("latin-1")
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"')

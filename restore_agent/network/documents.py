@@ -1,0 +1,234 @@
+"""Documents of Ops Manager's API as values of core."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ..core.errors import AnswerUnusable
+from ..core.jobs import Job, Link, last_segment
+from ..core.redaction import Secret
+from ..core.untrusted import parse_document, printable
+
+_END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # what can still be shown as a date
+
+_SHA1 = re.compile(r"[0-9a-fA-F]{40}")
+
+_HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+class _Reader:
+    """Reads fields of one document leniently and remembers what was odd, for the log."""
+
+    def __init__(self, document: Mapping[str, Any], path: str, oddities: list[str]) -> None:
+        self._document, self._path, self._oddities = document, path, oddities
+
+    def _odd(self, name: str, value: Any, wanted: str) -> None:
+        self._oddities.append(f"{self._path}{name} is {_kind(value)}, not {wanted}")
+
+    def text(self, name: str) -> str | None:
+        value = self._document.get(name)
+        if value is None or isinstance(value, str):
+            return value or None
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return str(value)
+        self._odd(name, value, "a string")
+        return None
+
+    def number(self, name: str) -> int | None:
+        value = self._document.get(name)
+        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+            return value
+        if isinstance(value, str) and re.fullmatch(r"\d{1,18}", value.strip()):
+            return int(value)
+        self._odd(name, value, "a number")
+        return None
+
+    def truth(self, name: str) -> bool | None:
+        value = self._document.get(name)
+        if value is None or isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        self._odd(name, value, "a boolean")
+        return None
+
+    def moment(self, name: str) -> float | None:
+        text = self.text(name)
+        if text is None:
+            return None
+        try:
+            parsed = datetime.fromisoformat(text)
+            moment = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+        except (ValueError, OverflowError):
+            moment = -1.0
+        if 0 <= moment < _END_OF_TIME:
+            return moment
+        self._odd(name, text, "a time")
+        return None
+
+    def object(self, name: str) -> _Reader:
+        value = self._document.get(name)
+        if value is not None and not isinstance(value, dict):
+            self._odd(name, value, "an object")
+        return _Reader(value if isinstance(value, dict) else {}, f"{self._path}{name}.", self._oddities)
+
+    def objects(self, name: str) -> list[_Reader]:
+        value = self._document.get(name)
+        if value is not None and not isinstance(value, list):
+            self._odd(name, value, "a list")
+        items = value if isinstance(value, list) else []
+        return [_Reader(item, f"{self._path}{name}[].", self._oddities) for item in items if isinstance(item, dict)]
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "the string " + repr(printable(str(value), 40)), bool: "a boolean"}
+    return names.get(type(value), "a number")
+
+
+def parse_job(document: Any) -> Job:
+    """A `Job` from one entry of `results`, or from the job's own document.
+
+    Raises ValueError when the entry cannot even be told apart: it is no object, or has no `id`.
+    """
+    if not isinstance(document, dict):
+        raise ValueError(f"a restore job is {_kind(document) if document is not None else 'null'}, not an object")
+    oddities: list[str] = []
+    job = _Reader(document, "", oddities)
+    if (job_id := job.text("id")) is None:
+        raise ValueError("a restore job has no id")
+    delivery = job.object("delivery")
+    link, defect = _link(delivery)
+    return Job(
+        id=job_id,
+        batch_id=job.text("batchId"),
+        cluster_id=job.text("clusterId"),
+        host_id=job.text("hostId"),
+        snapshot_id=job.text("snapshotId"),
+        snapshot_timestamp=job.object("timestamp").text("date"),
+        status=job.text("statusName"),
+        delivery_status=delivery.text("statusName"),
+        method=delivery.text("methodName"),
+        automated=bool(delivery.text("targetClusterId") or delivery.text("targetGroupId")),
+        link=link,
+        link_defect=defect,
+        expires=delivery.moment("expires"),
+        max_downloads=delivery.number("maxDownloads"),
+        hashes=_hashes(job),
+        encryption_enabled=job.truth("encryptionEnabled"),
+        master_key_uuid=job.text("masterKeyUUID"),
+        point_in_time=job.truth("pointInTime"),
+        oddities=tuple(oddities),
+    )
+
+
+def _hashes(job: _Reader) -> tuple[tuple[str, str], ...]:
+    found = []
+    for entry in job.objects("hashes"):
+        name, digest, kind = entry.text("fileName"), entry.text("hash"), entry.text("typeName")
+        if name and digest and _SHA1.fullmatch(digest.strip()) and (kind or "SHA1").upper().replace("-", "") == "SHA1":
+            found.append((last_segment(name), digest.strip().lower()))
+    return tuple(found)
+
+
+def _link(delivery: _Reader) -> tuple[Link | None, str | None]:
+    """The link to use and, when there is a URL but none can be used, why. `urlV2` with its header comes first."""
+    newer, header = delivery.text("urlV2"), _authorization(delivery)
+    older = delivery.text("url")
+    if newer and (header or not older):
+        link, defect = _checked(newer, header)
+        if link or not older:
+            return link, defect
+    return _checked(older, None) if older else (None, None)
+
+
+def _authorization(delivery: _Reader) -> tuple[str, Secret] | None:
+    value = (delivery.text("authValue") or "").strip()
+    if not value or not value.isascii() or not value.isprintable():
+        return None
+    name = delivery.text("authHeader") or "Authorization"
+    bearer = (delivery.text("authBearer") or "Bearer").strip()
+    whole = " " in value or not bearer.isalnum()  # some schemas put the whole header into the value
+    return (name if _HEADER_NAME.fullmatch(name) else "Authorization", Secret(value if whole else f"{bearer} {value}"))
+
+
+def _checked(url: str, header: tuple[str, Secret] | None) -> tuple[Link | None, str | None]:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return None, "it does not parse"
+    if parts.scheme not in ("http", "https") or not host:
+        return None, "it is no http or https URL"
+    if parts.username is not None or parts.password is not None:
+        return None, "it holds a user name or password"
+    if not url.isprintable() or " " in url:
+        return None, "it holds control characters or white space"
+    return Link(url, last_segment(unquote(parts.path.rsplit("/", 1)[-1])), header), None
+
+
+def parse_answer(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body, out of its envelope. Raises AnswerUnusable."""
+    try:
+        document = parse_document(body)
+    except ValueError:
+        start = printable(body[:60].decode("utf-8", "replace"))
+        raise AnswerUnusable(f"the API's answer is not JSON; it begins with {start!r}") from None
+    if not isinstance(document, dict):
+        raise AnswerUnusable("the API's answer is JSON, but no object")
+    if "status" in document and isinstance(document.get("content"), dict):
+        return dict(document["content"])
+    return document
+
+
+def results_of(document: dict[str, Any]) -> list[Any]:
+    results = document.get("results")
+    if not isinstance(results, list):
+        raise AnswerUnusable("the API's answer has no list of results")
+    return results
+
+
+def parse_job_document(entry: Any) -> Job:
+    try:
+        return parse_job(entry)
+    except ValueError as error:
+        raise AnswerUnusable(f"the API's answer is unusable: {error}") from None
+
+
+def count_of(value: Any) -> int | None:
+    """A whole number that a server may have sent as a string or a float; None for anything else."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 62:
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def part_sizes(parts: Any) -> dict[Any, int | None]:
+    """Cluster id to `fileSizeBytes` of a snapshot's parts."""
+    known = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
+    return {str(part.get("clusterId")): count_of(part.get("fileSizeBytes")) for part in known}
+
+
+def has_next_page(document: dict[str, Any], so_far: int) -> bool:
+    """Whether another page is worth asking for: `totalCount` or a `next` link says so, or neither tells the end."""
+    total, links = count_of(document.get("totalCount")), document.get("links")
+    if isinstance(links, list) and any(isinstance(link, dict) and link.get("rel") == "next" for link in links):
+        return True
+    return total is None or total > so_far
+
+
+def error_text(status: int, body: bytes) -> str:
+    """`HTTP 403 IP_ADDRESS_NOT_ON_ACCESS_LIST: detail`, as far as the error document goes."""
+    code = detail = ""
+    try:
+        document = parse_document(body[:65536])
+        code, detail = (str(document.get(name) or "") for name in ("errorCode", "detail"))
+        detail = detail or str(document.get("reason") or "")
+    except (ValueError, AttributeError):
+        pass
+    text = f"HTTP {status} {printable(code, 80)}".rstrip()
+    return f"{text}: {printable(detail, 300)}" if detail else text

@@ -1,0 +1,1 @@
+"""The main job: wait for the restore jobs, download, verify, write the receipt."""

@@ -1,0 +1,1 @@
+"""One restore job: attempts, transfer, verification."""

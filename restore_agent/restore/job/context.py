@@ -1,0 +1,38 @@
+"""What every restore job of a run shares."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from ...core.clock import Clock, ServerClock
+from ...core.events import Reporter
+from ...core.settings import Pace
+from ...dest.directory import Directory
+from ...dest.journal import Journal
+from ...dest.space import Room
+from ...network.delivery import Deliveries
+from ...network.opsmanager import OpsManager
+from ..poller import Watch
+from .rate import RateLimit
+
+_READ_AT_ONCE = 4  # files that are hashed or checked at the same time, each with a block of its own
+
+
+@dataclass
+class Surroundings:
+    """Made once per run by the agent, and handed to each job. `reading` bounds the memory of proofs."""
+
+    directory: Directory
+    room: Room
+    journal: Journal
+    api: OpsManager
+    watch: Watch
+    deliveries: Deliveries
+    pace: Pace
+    limit: RateLimit
+    clock: Clock
+    server_clock: ServerClock
+    reporter: Reporter
+    hash_time_over: asyncio.Event = field(default_factory=asyncio.Event)
+    reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AT_ONCE))

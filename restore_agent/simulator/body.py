@@ -1,0 +1,88 @@
+"""Parts of a response body."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+Headers = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """Bytes `[start, stop)` of a file."""
+
+    path: Path
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def part(self, start: int, stop: int) -> FilePart:
+        """Bytes `[start, stop)` of this part."""
+        return FilePart(self.path, self.start + start, self.start + stop)
+
+
+@dataclass(frozen=True)
+class BytesPart:
+    """Bytes in memory."""
+
+    data: bytes
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def part(self, start: int, stop: int) -> BytesPart:
+        """Bytes `[start, stop)` of this part."""
+        return BytesPart(self.data[start:stop])
+
+
+@dataclass(frozen=True)
+class FillPart:
+    """`size` times the same byte, which takes no memory until it is sent."""
+
+    byte: bytes
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def part(self, start: int, stop: int) -> FillPart:
+        """Bytes `[start, stop)` of this part."""
+        return FillPart(self.byte, stop - start)
+
+
+Part = FilePart | BytesPart | FillPart
+
+
+@dataclass(frozen=True)
+class Body:
+    """A row of parts."""
+
+    parts: tuple[Part, ...]
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def cut(self, start: int, stop: int) -> Body:
+        """Bytes `[start, stop)`."""
+        return Body(tuple(self._cut(start, stop)))
+
+    def _cut(self, start: int, stop: int) -> Iterator[Part]:
+        at = 0
+        for part in self.parts:
+            first, last = max(start - at, 0), min(stop - at, len(part))
+            if first < last:
+                yield part if (first, last) == (0, len(part)) else part.part(first, last)
+            at += len(part)
+
+    def pieces(self, size: int) -> Iterator[Part]:
+        """The body in pieces of at most `size` bytes."""
+        for part in self.parts:
+            for start in range(0, len(part), size):
+                yield part.part(start, min(start + size, len(part)))
+
+
+NOTHING = Body(())

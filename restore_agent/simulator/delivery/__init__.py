@@ -1,0 +1,1 @@
+"""Delivery URLs: the planned answer to each request."""

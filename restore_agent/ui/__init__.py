@@ -1,0 +1,1 @@
+"""Output: text, progress bars, JSON Lines, Prometheus metrics, systemd status."""

@@ -1,0 +1,121 @@
+"""Progress bars and plain progress lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from ..core.events import ArchiveProgress
+from ..core.untrusted import printable
+from .terminal import room_on
+from .wording import NARROW, shortened, size_text, time_text, waiting_text
+
+_PLAIN_EVERY = 30.0  # seconds between two plain progress lines
+
+
+class PlainLines:
+    """A line every 30 seconds, for pipes and logs."""
+
+    def __init__(self, log: Callable[[list[str]], None]) -> None:
+        self._log = log
+        self._due = time.monotonic() + _PLAIN_EVERY
+
+    def show(self, archives: tuple[ArchiveProgress, ...]) -> None:
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + _PLAIN_EVERY
+        for row in archives:
+            if row.state in ("downloading", "hashing"):
+                of = f" of {size_text(row.total_bytes)}" if row.total_bytes else ""
+                rate = size_text(row.bytes_per_second)
+                self._log([f"{row.file_name}: {row.state}, {size_text(row.bytes)}{of}, {rate}/s"])
+        if waiting := waiting_text(archives):
+            self._log([waiting])
+
+    def close(self) -> None:
+        pass
+
+
+class Bars:
+    """Rows at the foot of a terminal: one for the jobs that wait, then one per archive under way.
+
+    A row belongs to no archive: each shows whoever is at its place now, so that only the last ones ever go and no
+    blank one stays between the others.
+    """
+
+    _SHOWN = 12  # bars at most, so that a batch of hundreds does not scroll the terminal away
+
+    def __init__(self, err: TextIO) -> None:
+        self._err = err
+        self._rows: list[tqdm[Any]] = []
+        self._shown_any = False
+
+    def show(self, archives: tuple[ArchiveProgress, ...]) -> None:
+        self._shown_any = True
+        columns, lines = room_on(self._err)
+        moving = [row for row in archives if row.state in ("downloading", "hashing")]
+        moving.sort(key=lambda row: row.state)  # what still comes in is looked at more than what awaits its hash
+        most = max(1, min(self._SHOWN, lines // 2))
+        shown = [(_bar_format(row, columns), row.bytes, row.total_bytes) for row in moving[:most]]
+        if waiting := waiting_text(archives):
+            shown.insert(0, (_text_format(waiting, columns), 0, None))
+        if len(moving) > most:
+            shown.append((_text_format(f"and {len(moving) - most} more under way", columns), 0, None))
+        self._draw(shown, columns)
+
+    def _draw(self, shown: list[tuple[str, int, int | None]], columns: int) -> None:
+        """Show rows of tqdm's format, bytes and total bytes."""
+        self._drop(len(shown))
+        for layout, done, total in shown[len(self._rows) :]:
+            fixed: dict[str, Any] = {"file": self._err, "leave": False}
+            self._rows.append(tqdm(total=total, initial=done, bar_format=layout, ncols=columns, **fixed))
+        for bar, (layout, done, total) in zip(self._rows, shown, strict=True):
+            bar.ncols, bar.total, bar.n, bar.bar_format = columns, total, done, layout
+            bar.refresh()
+
+    def _drop(self, left: int) -> None:
+        while len(self._rows) > left:
+            self._rows.pop().close()
+
+    def write(self, lines: list[str]) -> None:
+        """Log lines above the bars."""
+        for line in lines:
+            with suppress(OSError, ValueError):
+                tqdm.write(line, file=self._err)
+
+    def close(self) -> None:
+        if not self._shown_any:
+            return
+        self._drop(0)
+        with suppress(OSError, ValueError):
+            self._err.write("\r\x1b[J")  # the cursor stands where the last bar ended, maybe behind an echoed ^C
+            self._err.flush()
+
+
+def _bar_format(row: ArchiveProgress, columns: int) -> str:
+    """The row of one archive for tqdm to fill in; without the bar itself where the terminal is narrow."""
+    wide = columns >= NARROW
+    width = 28 if wide else max(8, columns - 25)
+    called = row.file_name or row.job_id
+    name = _text_format(called if wide else called.removesuffix(".tar.gz"), width).ljust(width)
+    done, speed = size_text(row.bytes), f"{size_text(row.bytes_per_second)}/s"
+    if row.state == "hashing" and row.bytes == (row.total_bytes or row.bytes):
+        told = f"{done:>10}  {'waiting for the published hash' if wide else 'awaits hash'}"
+    elif not row.total_bytes:
+        size = "size unknown" if row.bytes else "no byte yet"
+        told = f"{done:>10} {speed:>12}{'  ' + size if wide else ''}"
+    else:
+        left = (row.total_bytes - row.bytes) / row.bytes_per_second if row.bytes_per_second else None
+        eta = "--" if left is None else time_text(left)
+        bar = f"|{{bar}}| {done:>9} {speed:>12} {eta:>7}" if wide else f" {speed:>12} {eta:>6}"
+        told = f"{{percentage:3.0f}}%{bar}"
+    return f"{name} {told}"
+
+
+def _text_format(text: str, columns: int) -> str:
+    """`text` in so many columns, with nothing in it that tqdm would fill in."""
+    return shortened(printable(text), columns).replace("{", "{{").replace("}", "}}")

@@ -1,0 +1,20 @@
+"""The choice of a console by the options."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from ..core.redaction import Redactor
+from .json_lines import JsonConsole
+from .terminal import is_the_journal
+from .text import TextConsole
+
+
+def console_for(output: str, progress: str, out: TextIO, err: TextIO, redactor: Redactor, command: str) -> Console:
+    """The console that the operator asked for."""
+    if output == "json":
+        return JsonConsole(out, redactor)
+    return TextConsole(out, err, redactor, progress, command, is_the_journal(err))
+
+
+Console = JsonConsole | TextConsole

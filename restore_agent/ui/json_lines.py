@@ -1,0 +1,62 @@
+"""JSON Lines on stdout."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, TextIO
+
+from ..core.clock import rfc3339
+from ..core.events import ArchiveSettled, Event, Failed, Finished, Progress
+from ..core.redaction import Redactor
+from ..core.untrusted import printable
+from .terminal import say
+
+_JSON_EVERY = 5.0  # seconds between two progress events on stdout
+
+
+class JsonConsole:
+    """JSON Lines on stdout, each with `event` and `time`; the last is the result."""
+
+    def __init__(self, out: TextIO, redactor: Redactor) -> None:
+        self._out = out
+        self._redactor = redactor
+        self._due = 0.0
+
+    def report(self, event: Event) -> None:
+        """Print one line; progress is thinned to one in five seconds."""
+        if isinstance(event, Progress):
+            if time.monotonic() < self._due:
+                return
+            self._due = time.monotonic() + _JSON_EVERY
+        line = {"event": event.name, "time": rfc3339(time.time()), **_fields(event)}
+        say(json.dumps(_cleaned(line, self._redactor)), self._out)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    match event:
+        case Finished():
+            plan = {} if event.plan is None else {"plan": [dict(row) for row in event.plan]}
+            return {**event.receipt.to_json(), **plan}
+        case ArchiveSettled():
+            return {**asdict(event.record), "problem": dict(event.problem) if event.problem else None}
+        case Failed():
+            return dict(event.problem)
+        case _:
+            return {name: value for name, value in asdict(event).items() if name != "job_id" or value is not None}
+
+
+def _cleaned(value: Any, redactor: Redactor) -> Any:
+    """The value with every string redacted and made printable."""
+    if isinstance(value, str):
+        return printable(redactor.clean(value), 4000)  # hidden before it is cut, or half a secret would stay
+    if isinstance(value, Mapping):
+        return {name: _cleaned(item, redactor) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_cleaned(item, redactor) for item in value]
+    return value

@@ -1,0 +1,60 @@
+"""Sizes, times and shortened names as text."""
+
+from __future__ import annotations
+
+import textwrap
+
+from ..core.events import ArchiveProgress
+
+NARROW = 72  # columns: below, a bar beside name, bytes, rate and time left has no room
+
+
+def size_text(size: float | None) -> str:
+    """Bytes for people, powers of 1024: `1.5 GiB`."""
+    if size is None:
+        return "?"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def time_text(seconds: float) -> str:
+    """Seconds for people: `45s`, `12m05s`, `3h10m`, `2d04h`."""
+    whole = max(0, int(seconds))
+    for unit, below, length in (("d", "h", 86400), ("h", "m", 3600), ("m", "s", 60)):
+        if whole >= length:
+            rest = (whole % length) // {"h": 3600, "m": 60, "s": 1}[below]
+            return f"{whole // length}{unit}{rest:02d}{below}"
+    return f"{whole}s"
+
+
+def shortened(text: str, width: int) -> str:
+    """`text` in `width` columns, its middle left out: the ends of archive names tell them apart."""
+    if len(text) <= width:
+        return text
+    head = (width - 1) * 2 // 3
+    return text[:head] + "…" + text[len(text) - (width - 1 - head) :]
+
+
+def folded(text: str, width: int) -> list[str]:
+    """`text` in lines of `width` columns, the later ones under the first word after the time. A longer word, such as
+    a path, stays whole so that it can be copied, unless the terminal is so narrow that every name is longer.
+    """
+    indent, narrow = " " * 9, width < NARROW
+    return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=narrow)
+
+
+def waiting_text(archives: tuple[ArchiveProgress, ...]) -> str | None:
+    """One line for the jobs that wait: how many, their statuses, the tightest expiry."""
+    waiting = [row for row in archives if row.state == "waiting"]
+    if not waiting:
+        return None
+    statuses: dict[str, int] = {}
+    for row in waiting:
+        statuses[row.delivery_status or "not started"] = statuses.get(row.delivery_status or "not started", 0) + 1
+    said = ", ".join(f"{count} {status}" for status, count in sorted(statuses.items()))
+    expiries = [row.expires_in for row in waiting if row.expires_in is not None]
+    tightest = f"; first expires in {time_text(min(expiries))}" if expiries and min(expiries) > 0 else ""
+    return f"waiting for {len(waiting)} {'job' if len(waiting) == 1 else 'jobs'}: {said}{tightest}"

@@ -1,0 +1,135 @@
+"""Write the manual pages in man(7), built from the help of the commands: man_pages.py DIRECTORY."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from restore_agent import __version__
+from restore_agent.core.exit_codes import EXIT_CODES
+
+_PROGRAM = "restore-agent"
+
+_PAGE_DATE = "2026-11-24"
+
+"""When the pages last changed in substance; a date of the build would make each build another one."""
+
+_FILES = (
+    ("/etc/restore-agent/config.toml", "Configuration, if no other is named."),
+    ("DEST/<archive>", "An archive, only once it is proven."),
+    ("DEST/<archive>.part, .unproven, .mismatch", "Under way; whole without a hash; quarantined."),
+    ("DEST/SHA1SUMS, DEST/receipt.json", "Proven archives; the completion marker, written last."),
+    ("DEST/.restore-agent/", "Lock, journal and status file."),
+)
+
+
+def page_names(group: click.Group) -> list[str]:
+    """The pages there are: the program's, and one for each command."""
+    return [_PROGRAM, *(f"{_PROGRAM}-{name}" for name in group.list_commands(click.Context(group)))]
+
+
+def page(group: click.Group, name: str) -> str:
+    """One manual page by its name. Raises KeyError when there is none of that name."""
+    root = click.Context(group, info_name=_PROGRAM, **group.context_settings)
+    if name == _PROGRAM:
+        return _lines(_program_page(group, root))
+    command = group.get_command(root, name.removeprefix(f"{_PROGRAM}-"))
+    if command is None:
+        raise KeyError(name)
+    return _lines(_command_page(command, click.Context(command, info_name=command.name, parent=root)))
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "\n".join(lines) + "\n"
+
+
+def _head(name: str, purpose: str) -> list[str]:
+    title = f'.TH "{name.upper()}" "1" "{_PAGE_DATE}" "{_PROGRAM} {__version__}" "User Commands"'
+    return [title, ".SH NAME", f"{_text(name)} \\-", *_filled(purpose.rstrip("."))]
+
+
+def _program_page(group: click.Group, root: click.Context) -> Iterable[str]:
+    yield from _head(_PROGRAM, "bring MongoDB Ops Manager backups home, proven")
+    yield from (".SH SYNOPSIS", f".B {_text(_PROGRAM)}", ".I command", "[options]", ".SH DESCRIPTION")
+    yield from _paragraphs(group.help or "")
+    yield ".SH COMMANDS"
+    for name in group.list_commands(root):
+        command = group.get_command(root, name)
+        assert command is not None  # the group has just listed it
+        yield from _item(f"{_PROGRAM} {name}", _first_sentence(command))
+    yield from (".SH OPTIONS", *_options(group, root))
+    yield ".SH EXIT STATUS"
+    for code, (meaning, advice) in EXIT_CODES.items():
+        yield from _item(str(code), f"{meaning}. Next: {advice}.".replace("`", ""))
+    yield ".SH FILES"
+    for path, meaning in _FILES:
+        yield from _item(path, meaning)
+    others = [name for name in page_names(group) if name != _PROGRAM]
+    yield from (".SH SEE ALSO", *_references(others))
+
+
+def _command_page(command: click.Command, ctx: click.Context) -> Iterable[str]:
+    name = command.name or ""
+    yield from _head(f"{_PROGRAM}-{name}", _first_sentence(command))
+    usage = " ".join(command.collect_usage_pieces(ctx))
+    yield from (".SH SYNOPSIS", f".B {_text(f'{_PROGRAM} {name}')}", _text(usage), ".SH DESCRIPTION")
+    yield from _paragraphs(command.help or "")
+    yield from (".SH OPTIONS", *_options(command, ctx))
+    if command.epilog:
+        yield from (".SH EXAMPLES", ".nf")
+        yield from (_text(line) for line in command.epilog.strip().splitlines())
+        yield ".fi"
+    yield from (".SH SEE ALSO", *_references([_PROGRAM]))
+
+
+def _options(command: click.Command, ctx: click.Context) -> Iterable[str]:
+    for parameter in command.get_params(ctx):
+        if record := parameter.get_help_record(ctx):
+            yield from _item(*record)
+
+
+def _item(term: str, text: str) -> list[str]:
+    return [".TP", f".B {_text(term)}", *_filled(text)]
+
+
+def _references(names: list[str]) -> Iterable[str]:
+    for name in names:
+        yield f".BR {_text(name)} (1)" + ("," if name != names[-1] else "")
+
+
+def _paragraphs(text: str) -> Iterable[str]:
+    paragraphs = [" ".join(part.split()) for part in text.replace("\b", "").split("\n\n")]
+    for number, part in enumerate(part for part in paragraphs if part):
+        yield from ([".PP"] if number else []) + _filled(part)
+
+
+def _first_sentence(command: click.Command) -> str:
+    return " ".join((command.help or "").split("\n\n")[0].split())
+
+
+def _filled(text: str) -> list[str]:
+    """Text that roff fills, in input lines of ordinary length."""
+    return [_text(line) for line in textwrap.wrap(text, 70, break_long_words=False, break_on_hyphens=False)]
+
+
+def _text(text: str) -> str:
+    """Text that roff sets as it stands: no escapes, no requests, dashes that can be copied into a shell."""
+    for plain, set_as in (("\\", "\\e"), ("-", "\\-"), ("…", "..."), ("–", "\\(en"), ("`", "\\(ga"), ("'", "\\(aq")):
+        text = text.replace(plain, set_as)
+    return "\\&" + text if text[:1] in (".", "'") else text
+
+
+def main() -> None:
+    """Write all pages into the directory that the command line names."""
+    from restore_agent.cli.main import cli
+
+    for name in page_names(cli):
+        Path(sys.argv[1], f"{name}.1").write_text(page(cli, name), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,311 @@
+"""`status`: what a run in DEST is doing or did, read from another shell without disturbing it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from support.agents import (
+    QUICK,
+    Json,
+    Restore,
+    Result,
+    RunAgent,
+    StartAgent,
+    StartSimulator,
+    connection_args,
+    deliveries,
+    finished,
+    snapshot_of,
+    status_in,
+    wait_until,
+)
+
+from restore_agent.simulator import Simulator
+
+FIELDS = ["schema", "state", "pid", "started_at", "updated_at", "batch_id", "exit_code", "archives"]
+ARCHIVE_FIELDS = [
+    "job_id",
+    "file_name",
+    "state",
+    "bytes",
+    "total_bytes",
+    "bytes_per_second",
+    "expires_at",
+    "downloads_spent",
+]
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
+
+Status = Callable[..., Result]
+
+
+@pytest.fixture
+def status(run_agent: RunAgent, dest: Path) -> Status:
+    """`status(*options)`: of `dest`, JSON output unless an option says otherwise."""
+    return lambda *options: run_agent(["status", f"--dest={dest}", "--output=json", *options])
+
+
+def document(ended: Result) -> Json:
+    """The only line of a status in JSON."""
+    (line,) = ended.lines
+    return line
+
+
+def run_in_background(start_agent: StartAgent, sim: Simulator, dest: Path, *options: str) -> int:
+    process = start_agent(["run", *connection_args(sim), *QUICK, f"--dest={dest}", *options])
+    return process.pid
+
+
+def state_is(dest: Path, wanted: str) -> Callable[[], bool]:
+    def look() -> bool:
+        return (dest / ".restore-agent" / "status.json").exists() and status_in(dest)["state"] == wanted
+
+    return look
+
+
+def test_during_a_download_it_tells_how_far_each_archive_is(
+    simulator: StartSimulator, start_agent: StartAgent, status: Status, dest: Path
+) -> None:
+    sim = simulator("drip=128K", "never-ready@1", shards=1, archive_size=1 << 20)
+    pid = run_in_background(start_agent, sim, dest)
+
+    def moving() -> bool:
+        return state_is(dest, "downloading")() and any(row["bytes"] for row in status_in(dest)["archives"])
+
+    wait_until(moving, "a status with bytes")
+    ended = status()
+    assert ended.code == 0
+    seen = document(ended)
+    assert list(seen) == FIELDS
+    assert (seen["schema"], seen["state"], seen["exit_code"]) == ("restore-agent/status/1", "downloading", None)
+    assert (seen["pid"], seen["batch_id"]) == (pid, sim.hello["batch_id"])
+    assert MOMENT.fullmatch(seen["started_at"])
+    assert MOMENT.fullmatch(seen["updated_at"])
+    rows = {row["job_id"]: row for row in seen["archives"]}
+    assert [list(row) for row in seen["archives"]] == [ARCHIVE_FIELDS] * 2
+    first, second = rows[sim.job(0).id], rows[sim.job(1).id]
+    assert (first["state"], first["file_name"], first["downloads_spent"]) == ("downloading", sim.job(0).file_name, 1)
+    assert 0 < first["bytes"] < first["total_bytes"] == sim.job(0).archive().size
+    assert first["bytes_per_second"] >= 0
+    assert MOMENT.fullmatch(first["expires_at"])
+    assert (second["state"], second["bytes"], second["total_bytes"]) == ("waiting", 0, None)
+
+
+def test_while_nothing_is_ready_the_run_waits(
+    simulator: StartSimulator, start_agent: StartAgent, status: Status, dest: Path
+) -> None:
+    run_in_background(start_agent, simulator("never-ready"), dest)
+    wait_until(state_is(dest, "waiting"), "the state `waiting`")
+    assert document(status())["state"] == "waiting"
+
+
+def test_while_a_hash_is_awaited_the_run_verifies(
+    simulator: StartSimulator, start_agent: StartAgent, status: Status, dest: Path
+) -> None:
+    run_in_background(start_agent, simulator("hash=never"), dest, "--hash-timeout=1h")
+    wait_until(state_is(dest, "verifying"), "the state `verifying`")
+    (row,) = document(status())["archives"]
+    assert row["state"] == "hashing"
+    assert row["bytes"] == row["total_bytes"]
+
+
+def test_the_status_file_is_fresh_during_a_run(simulator: StartSimulator, start_agent: StartAgent, dest: Path) -> None:
+    run_in_background(start_agent, simulator("never-ready"), dest)
+    wait_until(state_is(dest, "waiting"), "the first status")
+    first = status_in(dest)["updated_at"]
+    second = wait_until(lambda: (now := status_in(dest)["updated_at"]) != first and now, "a newer status")
+    apart = datetime.fromisoformat(second) - datetime.fromisoformat(first)
+    assert apart.total_seconds() <= 5
+
+
+def test_looking_disturbs_nothing(
+    simulator: StartSimulator, start_agent: StartAgent, status: Status, dest: Path
+) -> None:
+    sim = simulator("drip=512K", archive_size=256 << 10)
+    process = start_agent(["run", *connection_args(sim), *QUICK, f"--dest={dest}"])
+    wait_until(lambda: deliveries(sim) and (dest / ".restore-agent" / "status.json").exists(), "the download")
+    for _ in range(5):
+        assert status().code == 0
+    assert finished(process).code == 0
+    assert len(deliveries(sim)) == 1
+
+
+def test_after_a_success_it_has_the_verdicts_and_the_exit_code(
+    simulator: StartSimulator, restore: Restore, status: Status, dest: Path
+) -> None:
+    sim = simulator(shards=1)
+    assert restore(sim).code == 0
+    before = snapshot_of(dest)
+    seen = document(status())
+    assert (seen["state"], seen["exit_code"]) == ("finished", 0)
+    assert [row["state"] for row in seen["archives"]] == ["verified"] * 2
+    assert seen == status_in(dest)
+    assert snapshot_of(dest) == before
+
+
+def test_after_a_failure_it_has_the_exit_code_and_still_ends_with_0(
+    simulator: StartSimulator, restore: Restore, status: Status
+) -> None:
+    assert restore(simulator("expired")).code == 22
+    ended = status()
+    assert (ended.code, document(ended)["exit_code"]) == (0, 22)
+    assert [row["state"] for row in document(ended)["archives"]] == ["failed"]
+
+
+def test_an_error_of_the_api_is_an_end_too(simulator: StartSimulator, restore: Restore, status: Status) -> None:
+    assert restore(simulator("forbidden")).code == 30
+    seen = document(status())
+    assert (seen["state"], seen["exit_code"], seen["archives"]) == ("finished", 30, [])
+
+
+def test_a_killed_run_is_called_interrupted(
+    simulator: StartSimulator, start_agent: StartAgent, status: Status, dest: Path
+) -> None:
+    process = start_agent(["run", *connection_args(simulator("never-ready")), *QUICK, f"--dest={dest}"])
+    wait_until(state_is(dest, "waiting"), "the first status")
+    process.kill()
+    process.communicate()
+    assert status_in(dest)["state"] == "waiting", "the file itself could not be corrected any more"
+    seen = document(status())
+    assert (seen["state"], seen["exit_code"]) == ("interrupted", None)
+    assert list(seen) == FIELDS
+
+
+def test_a_pid_that_somebody_else_has_now_does_not_make_a_dead_run_live(
+    simulator: StartSimulator, start_agent: StartAgent, status: Status, dest: Path
+) -> None:
+    process = start_agent(["run", *connection_args(simulator("never-ready")), *QUICK, f"--dest={dest}"])
+    wait_until(state_is(dest, "waiting"), "the first status")
+    process.kill()
+    process.communicate()
+    path = dest / ".restore-agent" / "status.json"
+    path.write_text(json.dumps({**status_in(dest), "pid": os.getpid()}))
+    assert document(status())["state"] == "interrupted"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_says_so(
+    simulator: StartSimulator, start_agent: StartAgent, status: Status, dest: Path, number: signal.Signals, code: int
+) -> None:
+    process = start_agent(["run", *connection_args(simulator("never-ready")), *QUICK, f"--dest={dest}"])
+    wait_until(state_is(dest, "waiting"), "the first status")
+    process.send_signal(number)
+    assert finished(process).code == code
+    seen = document(status())
+    assert (seen["state"], seen["exit_code"]) == ("interrupted", code)
+
+
+# What is not there or not whole
+
+
+def test_a_dest_without_a_run_is_42(status: Status, dest: Path) -> None:
+    dest.mkdir()
+    ended = status()
+    assert ended.code == 42
+    assert ended.result["exit_code"] == 42
+    assert str(dest) in ended.events("error")[0]["message"]
+    assert not list(dest.iterdir())
+
+
+def test_a_dest_that_is_not_there_is_named_and_not_made(status: Status, dest: Path) -> None:
+    ended = status()
+    assert ended.code in (41, 42)
+    assert str(dest) in ended.events("error")[0]["message"]
+    assert not dest.exists()
+
+
+def test_a_run_that_has_left_no_status_yet_is_told_apart(status: Status, dest: Path) -> None:
+    (dest / ".restore-agent").mkdir(parents=True)
+    ended = status()
+    assert (ended.code, ended.events("error")[0]["hint"]) == (42, "Try again in a few seconds.")
+
+
+def test_dest_must_be_given(run_agent: RunAgent) -> None:
+    assert run_agent(["status"]).code == 2
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"schema": "restore-agent/status/1"}',
+        '{"schema": "restore-agent/status/1", "state": "finished"}',
+        '{"schema": "restore-agent/status/1", "state": "finished", "pid": 1, "updated_at": "", "archives": 7}',
+        '{"schema": "restore-agent/status/1", "state": "finished", "pid": 1, "updated_at": "", "archives": [{}]}',
+        '{"schema": "restore-agent/status/2", "state": "finished"}',
+        '{"schema": 1, "state": "finished"}',
+        "[" * 100_000,
+    ],
+)
+def test_a_status_file_that_is_damaged_or_of_a_future_version_is_42(
+    status: Status, dest: Path, text: str, output: str
+) -> None:
+    (dest / ".restore-agent").mkdir(parents=True)
+    (dest / ".restore-agent" / "status.json").write_text(text)
+    ended = status(f"--output={output}")
+    assert ended.code == 42, ended.out + ended.err
+    if output == "json":
+        assert ended.events("error")[0]["id"] == "record-unreadable"
+
+
+def test_a_status_cut_in_half_is_42(simulator: StartSimulator, restore: Restore, status: Status, dest: Path) -> None:
+    assert restore(simulator()).code == 0
+    path = dest / ".restore-agent" / "status.json"
+    path.write_bytes(path.read_bytes()[:150])
+    assert status().code == 42
+
+
+def test_a_link_for_the_status_file_is_not_followed(status: Status, dest: Path) -> None:
+    (dest / ".restore-agent").mkdir(parents=True)
+    (dest / ".restore-agent" / "status.json").symlink_to("/etc/hostname")
+    assert status().code == 42
+
+
+# For people
+
+
+def test_the_text_tells_state_archives_and_sizes(simulator: StartSimulator, restore: Restore, status: Status) -> None:
+    sim = simulator()
+    assert restore(sim).code == 0
+    head, *rows = status("--output=text").out.splitlines()
+    assert head.startswith("finished, exit code 0, pid ")
+    assert rows[0].startswith("verified")
+    assert "KiB" in rows[0]
+
+
+def test_the_text_fits_80_columns_with_large_archives_under_way(status: Status, dest: Path) -> None:
+    row = {
+        "job_id": "j" * 24,
+        "file_name": "electron_configRS-1492528465-" + "5" * 24 + ".tar.gz",
+        "state": "downloading",
+        "bytes": 1023 << 30,
+        "total_bytes": 1023 << 31,
+        "bytes_per_second": 1023 << 20,
+        "expires_at": None,
+        "downloads_spent": 1,
+    }
+    told = {
+        "schema": "restore-agent/status/1",
+        "state": "finished",
+        "pid": 4194304,
+        "started_at": "2026-01-01T00:00:00.000Z",
+        "updated_at": "2026-01-01T00:00:00.000Z",
+        "batch_id": None,
+        "exit_code": 143,
+        "archives": [row],
+    }
+    (dest / ".restore-agent").mkdir(parents=True)
+    (dest / ".restore-agent" / "status.json").write_text(json.dumps(told))
+    ended = status("--output=text")
+    assert ended.code == 0
+    assert max(map(len, ended.out.splitlines())) <= 80

@@ -1,0 +1,185 @@
+"""The error tree is its own docstring, and exit codes are an interface: both are held to what is written down."""
+
+import ast
+import inspect
+import pathlib
+import re
+from dataclasses import dataclass
+
+import pytest
+
+import restore_agent
+from restore_agent.core import errors
+from restore_agent.core.errors import AgentError, ArchiveError, Expired, Stopped
+from restore_agent.core.exit_codes import EXIT_CODES, combined_exit_code
+
+# the contract's section 4, row by row
+CONTRACT = {
+    0: ("every selected archive is verified, now or already", "go on"),
+    1: ("a defect of the agent", "report it"),
+    2: ("usage or configuration", "fix the call"),
+    10: ("whole on disk, but no hash was published in time", "run `verify` later"),
+    11: ("differs from the published hash, or is damaged; quarantined", "new restore job"),
+    12: ("several archives failed, for different reasons", "read the receipt"),
+    20: ("jobs not READY within `--wait-timeout`", "run again"),
+    21: ("job BROKEN or KILLED, or delivery FAILED or INTERRUPTED", "new restore job"),
+    22: ("delivery expired", "new restore job, longer expiry"),
+    23: ("downloads used up before an archive was whole", "new restore job, more downloads"),
+    24: ("no such batch, job, cluster or group; or fewer jobs than expected", "check the ids"),
+    25: ("READY, yet the delivery URL keeps refusing or sends something else", "look at Ops Manager"),
+    30: ("401 or 403 from the API", "key, role, access list"),
+    31: ("TLS: untrusted, wrong host, client certificate refused", "CA file, client certificate"),
+    32: ("Ops Manager cannot be reached, or keeps answering 429/5xx", "run again"),
+    40: ("no space", "free space"),
+    41: ("cannot write, sync or lock in DEST", "host team"),
+    42: ("something else is in the way in DEST", "look at DEST"),
+    50: ("another run holds DEST", "wait"),
+    130: ("stopped by SIGINT; state kept", "run again"),
+    143: ("stopped by SIGTERM; state kept", "run again"),
+}
+
+CLASSES = [thing for thing in vars(errors).values() if inspect.isclass(thing) and issubclass(thing, AgentError)]
+WITH_ID = [one for one in CLASSES if "id" in vars(one)]
+BASES = {one for one in CLASSES if any(other is not one and issubclass(other, one) for other in CLASSES)}
+
+
+def test_the_exit_codes_are_the_contracts() -> None:
+    assert EXIT_CODES == CONTRACT
+
+
+def test_only_a_signal_and_success_have_no_error_of_their_own_code() -> None:
+    raised = {one.exit_code for one in CLASSES}
+    assert raised <= set(EXIT_CODES)
+    assert set(EXIT_CODES) - raised == {0, 12, 130, 143}  # 12 sums up, the two signals are Stopped
+
+
+# ---------------------------------------------------------------- the tree
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One line of the tree in the docstring."""
+
+    name: str
+    parent: str | None
+    codes: tuple[int, ...]
+    id: str | None
+
+
+def drawn_tree() -> list[Drawn]:
+    lines = [line for line in (errors.__doc__ or "").splitlines() if re.search(r"[A-Z]\w+ {2,}|─", line)]
+    found: list[Drawn] = []
+    above: list[tuple[int, str]] = []
+    for line in lines:
+        match = re.fullmatch(r"([ │├└─]*)([A-Z]\w+)(?: +([\d, ]*\d))?(?: +(\(.*\)|[a-z].*))?", line)
+        assert match, line
+        depth = len(match[1])
+        above = [(at, name) for at, name in above if at < depth]
+        codes = tuple(int(code) for code in (match[3] or "").split(",") if code.strip())
+        words = match[4] or ""
+        named = words if re.fullmatch(r"[a-z]+(-[a-z]+)*", words) else None
+        found.append(Drawn(match[2], above[-1][1] if above else None, codes, named))
+        above.append((depth, match[2]))
+    return found
+
+
+TREE = drawn_tree()
+
+
+def test_every_class_is_drawn_once() -> None:
+    assert sorted(drawn.name for drawn in TREE) == sorted(one.__name__ for one in CLASSES)
+    assert len(TREE) > 35
+
+
+@pytest.mark.parametrize("drawn", TREE, ids=lambda drawn: drawn.name)
+def test_a_class_is_what_the_tree_says_of_it(drawn: Drawn) -> None:
+    one = getattr(errors, drawn.name)
+    assert one.__bases__[0].__name__ == (drawn.parent or "Exception")
+    if "id" in vars(one):
+        assert drawn.id == one.id
+    if drawn.name == "Stopped":
+        assert drawn.codes == (130, 143)
+    elif drawn.codes:
+        assert drawn.codes == (one.exit_code,)
+    else:
+        assert "exit_code" not in vars(one)
+        assert one in BASES
+
+
+# ---------------------------------------------------------------- ids and hints
+
+
+def test_ids_are_unique_and_in_kebab_case() -> None:
+    ids = [one.id for one in WITH_ID]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", each) for each in ids)
+
+
+@pytest.mark.parametrize("one", CLASSES, ids=lambda one: one.__name__)
+def test_an_error_that_a_person_can_meet_has_an_id_and_is_no_mere_base(one: type[AgentError]) -> None:
+    assert "id" in vars(one) or one in BASES
+
+
+@pytest.mark.parametrize("one", [one for one in WITH_ID if one is not AgentError], ids=lambda one: one.__name__)
+def test_an_error_that_a_person_can_meet_says_what_to_do_next(one: type[AgentError]) -> None:
+    assert one.hint != AgentError.hint
+    assert one.hint.endswith(".")
+    assert "\n" not in one.hint
+
+
+def test_the_hint_of_a_defect_asks_for_a_report() -> None:
+    assert "report" in AgentError.hint
+    assert AgentError.exit_code == 1
+
+
+@pytest.mark.parametrize("one", CLASSES, ids=lambda one: one.__name__)
+def test_an_error_says_in_one_line_when_it_is_raised(one: type[AgentError]) -> None:
+    assert (one.__doc__ or "").splitlines()[0].strip().endswith(".")
+
+
+def test_no_error_without_an_id_is_ever_raised() -> None:
+    nameless = {one.__name__ for one in CLASSES if one not in WITH_ID}
+    raised = set()
+    for path in pathlib.Path(restore_agent.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
+                raised.add(node.exc.func.id)
+    assert "TransferCut" in raised
+    assert raised & nameless == set()
+
+
+# ---------------------------------------------------------------- what an error carries
+
+
+def test_an_error_says_what_happened_to_which_archive_and_what_is_left() -> None:
+    error = Expired("it expired", archive="rs0.tar.gz", left="rs0.tar.gz.part is kept", spent=True)
+    assert str(error) == "it expired"
+    assert error.fields() == {
+        "id": "delivery-expired",
+        "exit_code": 22,
+        "message": "it expired",
+        "archive": "rs0.tar.gz",
+        "on_disk": "rs0.tar.gz.part is kept",
+        "download_spent": True,
+        "hint": Expired.hint,
+    }
+
+
+def test_an_error_may_know_better_advice_than_its_class() -> None:
+    assert ArchiveError("x", hint="Do this.").hint == "Do this."
+    assert Expired("x").hint == Expired.hint
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_a_signal_carries_its_own_exit_code(code: int) -> None:
+    error = Stopped("stopped", exit_code=code)
+    assert (error.exit_code, error.fields()["exit_code"]) == (code, code)
+    assert Stopped.exit_code not in (130, 143)
+
+
+@pytest.mark.parametrize(
+    ("codes", "combined"),
+    [([], 0), ([0], 0), ([0, 0], 0), ([22], 22), ([0, 22, 22], 22), ([22, 23], 12), ([0, 10, 11, 22], 12), ([12], 12)],
+)
+def test_many_archives_make_one_exit_code(codes: list[int], combined: int) -> None:
+    assert combined_exit_code(codes) == combined

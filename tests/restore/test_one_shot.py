@@ -1,0 +1,619 @@
+"""Delivery URLs that may be good for one download only: what is asked of them, and what follows when one breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from support.agents import (
+    QUICK,
+    SMALL,
+    Json,
+    Restore,
+    Result,
+    StartAgent,
+    StartSimulator,
+    connection_args,
+    deliveries,
+    finished,
+    journal_in,
+    meanwhile,
+    receipt_in,
+    sha1_of,
+    status_in,
+    wait_until,
+)
+
+from restore_agent.simulator import Simulator
+
+FRAMINGS = ["length", "chunked", "close"]
+ENDINGS = ["cut", "reset", "clean-cut", "stall"]
+BRISK = ("--stall-timeout=0.3s",)
+
+
+def is_published(sim: Simulator, dest: Path, index: int = 0) -> bool:
+    """Whether the archive stands at its final name, as served last."""
+    path = dest / sim.job(index).file_name
+    return path.exists() and sha1_of(path) == sim.job(index).sha1
+
+
+def never_published_wrongly(sim: Simulator, dest: Path) -> bool:
+    """Whether nothing, or the right bytes, stand at the final name."""
+    path = dest / sim.job(0).file_name
+    return not path.exists() or sha1_of(path) == sim.job(0).archive().sha1
+
+
+def attempts_in(dest: Path) -> list[Json]:
+    return [line for line in journal_in(dest) if line.get("fact") == "attempt"]
+
+
+def started_run(start_agent: StartAgent, sim: Simulator, dest: Path, *options: str) -> subprocess.Popen[str]:
+    """A run in a process of its own."""
+    return start_agent(["run", *connection_args(sim), *QUICK, f"--dest={dest}", "-o", "json", *options])
+
+
+# ---------------------------------------------------------------- what is asked
+
+
+def test_one_get_and_nothing_else_touches_the_url(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
+    sim = simulator(shards=2)
+    assert restore(sim).code == 0
+    assert sorted((request.method, request.job_id) for request in deliveries(sim)) == sorted(
+        ("GET", job.id) for job in sim.jobs
+    )
+    assert all(request.range is None for request in deliveries(sim))
+    assert all(request.headers["accept-encoding"] == "identity" for request in deliveries(sim))
+
+
+def test_no_head_and_no_probe_is_sent_on_any_way(simulator: StartSimulator, restore: Restore) -> None:
+    sim = simulator("cut=30%", "html-body=1", "redirect=2", "max-downloads=9", "range=honour", shards=1)
+    restore(sim)
+    assert {request.method for request in sim.requests} == {"GET"}
+    assert {request.range for request in deliveries(sim)} <= {None} | {f"bytes={size}-" for size in range(1, SMALL * 2)}
+
+
+def test_the_journal_says_so_before_each_get(simulator: StartSimulator, start_agent: StartAgent, dest: Path) -> None:
+    sim = simulator("cut=30%x2", "stall=0%", "max-downloads=9", shards=0)
+    process = started_run(start_agent, sim, dest, "--stall-timeout=30s")
+
+    def seen(number: int) -> bool:
+        return len(deliveries(sim)) >= number
+
+    for number in (1, 2, 3):
+        wait_until(partial(seen, number))
+        assert len(attempts_in(dest)) >= number
+    wait_until(lambda: len(deliveries(sim)) == 3)
+    assert len(attempts_in(dest)) == 3
+    process.kill()
+
+
+def test_the_journal_line_is_synced_before_the_request_is_sent(
+    simulator: StartSimulator, restore: Restore, dest: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim = simulator("cut=30%", "max-downloads=2")
+    seen: list[tuple[int, int]] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("journal.jsonl"):
+            seen.append((len(attempts_in(dest)), len(deliveries(sim))))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    assert restore(sim).code == 0
+    assert (1, 0) in seen, "the first attempt was on disk when no request had arrived"
+    assert (2, 1) in seen, "the second attempt was on disk when only the first request had arrived"
+    assert all(requests <= attempts for attempts, requests in seen)
+
+
+def test_success_is_followed_by_no_further_get(simulator: StartSimulator, restore: Restore) -> None:
+    sim = simulator("max-downloads=9", "hash=late:0.3")
+    assert restore(sim).code == 0
+    assert restore(sim).code == 0
+    assert len(deliveries(sim)) == 1
+
+
+def test_an_expired_or_unready_link_is_never_tried(simulator: StartSimulator, restore: Restore) -> None:
+    sim = simulator("expired@0", "never-ready@1", "automated@2", shards=2)
+    restore(sim, "--wait-timeout=0.2s")
+    assert deliveries(sim) == []
+
+
+# ---------------------------------------------------------------- cuts
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_cut_one_shot_download_is_never_published(
+    ending: str, framing: str, simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator(f"{ending}=60%", f"framing={framing}")
+    ended = restore(sim, *BRISK)
+    assert ended.code == 23, ended.out
+    assert ended.archive["verdict"] == "failed"
+    assert len(deliveries(sim)) == 1
+    assert not (dest / sim.job(0).file_name).exists()
+    assert not (dest / f"{sim.job(0).file_name}.unproven").exists()
+    assert not (dest / "SHA1SUMS").exists()
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_cut_is_made_good_while_downloads_are_left(
+    ending: str, framing: str, simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator(f"{ending}=60%x2", f"framing={framing}", "max-downloads=3")
+    ended = restore(sim, *BRISK)
+    assert ended.code == 0, ended.out
+    assert ended.archive["downloads_spent"] == 3
+    assert ended.archive["resumed"] is False
+    assert len(ended.events("attempt-failed")) == 2
+    assert is_published(sim, dest)
+
+
+@pytest.mark.parametrize("cut", ["0%", "1", "10", "100%"])
+@pytest.mark.parametrize("framing", ["chunked", "close"])
+def test_a_body_that_ends_at_its_edges_is_judged_by_its_own_structure(
+    cut: str, framing: str, simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator(f"clean-cut={cut}", f"framing={framing}", "hash=early")
+    ended = restore(sim)
+    assert ended.code == (0 if cut == "100%" else 23), ended.out
+    assert never_published_wrongly(sim, dest)
+
+
+def test_a_clean_cut_of_a_plain_tar_is_noticed(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
+    sim = simulator("clean-cut=60%", "framing=close", "plain-tar")
+    assert restore(sim).code == 23
+    assert not (dest / sim.job(0).file_name).exists()
+
+
+def test_the_job_is_read_again_before_another_attempt(simulator: StartSimulator, restore: Restore) -> None:
+    sim = simulator("cut=60%x3", "max-downloads=9")
+    restore(sim)
+    kinds = [request.kind for request in sim.requests]
+    gets = [place for place, kind in enumerate(kinds) if kind == "delivery"]
+    assert len(gets) == 4
+    assert all("api" in kinds[one:next_] for one, next_ in pairwise(gets))
+
+
+@pytest.mark.parametrize(("count", "spent"), [("start", 2), ("end", 3)])
+def test_the_servers_word_decides_not_a_guess_of_what_it_counts(
+    count: str, spent: int, simulator: StartSimulator, restore: Restore
+) -> None:
+    sim = simulator("cut=60%x2", f"count={count}", "max-downloads=2" if count == "start" else "max-downloads=1")
+    ended = restore(sim)
+    assert ended.code == (23 if count == "start" else 0)
+    assert ended.archive["downloads_spent"] == len(deliveries(sim)) == spent
+
+
+def test_22_when_the_link_expires_after_a_cut(simulator: StartSimulator, restore: Restore) -> None:
+    sim = simulator("cut=60%", "max-downloads=9", "expires-in=3600")
+
+    def expire() -> None:
+        wait_until(lambda: deliveries(sim))
+        sim.clock.advance(7200)
+
+    with meanwhile(expire):
+        ended = restore(sim, "--poll-interval=0.5s")
+    assert ended.code == 22
+    assert len(deliveries(sim)) == 1
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_25_when_the_retries_are_used_up_while_the_api_says_ready(
+    retries: int, simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("cut=60%xalways", "max-downloads=99")
+    ended = restore(sim, f"--retries={retries}")
+    assert ended.code == 25
+    assert ended.archive["reason"] == "transfer-cut"
+    assert len(deliveries(sim)) == ended.archive["downloads_spent"] == retries + 1
+    problem = ended.events("archive")[0]["problem"]
+    assert f"{retries + 1} attempt" in problem["message"]
+    assert problem["download_spent"] is True
+    assert ".part with" in problem["on_disk"]
+
+
+@pytest.mark.parametrize(
+    ("faults", "retries", "code"),
+    [
+        (("max-downloads=1",), 0, 23),
+        (("max-downloads=2",), 1, 23),
+        (("max-downloads=9", "expires-in=0.3", "drip=64K", "stall=50%"), 0, 22),
+    ],
+)
+def test_after_the_last_attempt_ops_managers_own_word_decides(
+    faults: tuple[str, ...], retries: int, code: int, simulator: StartSimulator, restore: Restore
+) -> None:
+    sim = simulator("cut=60%xalways", *faults)
+    ended = restore(sim, f"--retries={retries}", "--stall-timeout=0.5s")
+    assert ended.code == code
+    assert len(deliveries(sim)) == retries + 1
+
+
+def test_a_resume_that_led_to_other_bytes_is_no_mismatch_even_after_the_last_attempt(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("cut=60%", "range=wrong-bytes", "max-downloads=9")
+    ended = restore(sim, "--retries=1")
+    assert (ended.code, ended.archive["reason"]) == (25, "transfer-cut")
+    assert restore(sim).code == 0
+    assert is_published(sim, dest)
+
+
+def test_nothing_is_spent_when_the_delivery_host_cannot_be_reached(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    gone = simulator()
+    url = gone.document(0)["delivery"]["url"]
+    gone.stop()
+    sim = simulator(f'job-field=delivery.url:"{url}"')
+    ended = restore(sim, "--retries=1")
+    assert ended.code == 25
+    assert ended.archive["reason"] == "delivery-unreachable"
+    assert ended.archive["downloads_spent"] == 0
+    assert ended.events("archive")[0]["problem"]["download_spent"] is False
+
+
+def test_retry_after_of_a_refusal_is_honoured(simulator: StartSimulator, restore: Restore) -> None:
+    sim = simulator("refuse=503", "retry-after=1", "max-downloads=9")
+    assert restore(sim).code == 0
+    first, second = deliveries(sim)
+    assert second.time - first.time >= 1
+
+
+@pytest.mark.parametrize(
+    "page", ["html-body=1", "json-body=1", "empty-body=1", "refuse=503", "refuse=404", "refuse=204"]
+)
+def test_a_page_in_the_archives_place_is_refused_and_the_next_attempt_gets_it(
+    page: str, simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator(page, "max-downloads=2")
+    assert restore(sim).code == 0
+    assert len(deliveries(sim)) == 2
+    assert is_published(sim, dest)
+
+
+def test_a_page_does_not_spoil_a_part_that_can_be_resumed(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("cut=60%", "refuse=503", "max-downloads=9", "range=honour")
+    ended = restore(sim)
+    assert ended.code == 0
+    assert [request.status for request in deliveries(sim)] == [200, 503, 206]
+    assert ended.archive["resumed"] is True
+
+
+def test_a_url_that_is_renewed_is_taken_from_the_latest_reading(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("renew-url=1", "drip=64K", "cut=60%x2", "max-downloads=9")
+    assert restore(sim, "--retries=20").code == 0
+    assert is_published(sim, dest)
+    assert len({request.path for request in deliveries(sim)}) > 1
+
+
+# ---------------------------------------------------------------- resume
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_a_cut_transfer_is_resumed_where_the_server_proves_that_it_can(
+    framing: str, simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("cut=60%", "range=honour", "max-downloads=2", f"framing={framing}")
+    ended = restore(sim)
+    assert ended.code == 0, ended.out
+    first, second = deliveries(sim)
+    assert (first.status, first.range) == (200, None)
+    assert "if-range" not in first.headers
+    assert second.headers["if-range"].startswith('"')
+    total = sim.job(0).archive().size
+    kept = int(second.range.removeprefix("bytes=").removesuffix("-")) if second.range else 0
+    assert 0 < kept <= total * 0.6 + 1
+    assert second.status == 206
+    assert ended.archive["resumed"] is True
+    assert ended.archive["downloads_spent"] == 2
+    assert is_published(sim, dest)
+    (begun, resumed) = ended.events("download-started")
+    assert (begun["offset"], resumed["offset"]) == (0, kept)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ["range=none"],
+        ["range=ignore"],
+        ["range=416"],
+        ["range=wrong-offset"],
+        ["range=wrong-total"],
+        ["range=wrong-bytes"],
+        ["range=honour", "etag-changes"],
+        ["range=honour", "no-validator"],
+        ["range=honour", "different-bytes"],
+        ["range=ignore", "framing=chunked"],
+        ["range=wrong-total", "framing=close"],
+    ],
+    ids="+".join,
+)
+def test_a_range_that_cannot_be_trusted_becomes_a_fresh_start(
+    faults: list[str], simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("cut=60%", "max-downloads=9", *faults)
+    ended = restore(sim)
+    assert ended.code == 0, ended.out
+    assert is_published(sim, dest)
+    assert ended.archive["resumed"] is False
+    assert ended.archive["bytes"] == sim.job(0).archive(sim.job(0).attempts - 1).size
+
+
+@pytest.mark.parametrize("fault", ["range=wrong-offset", "range=wrong-total", "range=wrong-bytes", "range=416"])
+def test_a_lying_range_costs_a_download_and_never_the_truth(
+    fault: str, simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("cut=60%", "max-downloads=2", fault)
+    ended = restore(sim)
+    assert ended.code in (0, 11, 23)
+    assert never_published_wrongly(sim, dest)
+    assert (ended.code == 0) == is_published(sim, dest)
+
+
+def test_a_resumed_download_that_is_cut_is_resumed_again(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("cut=50%x4", "range=honour", "max-downloads=9", archive_size=1 << 20)
+    ended = restore(sim)
+    assert ended.code == 0
+    starts = [line["offset"] for line in ended.events("download-started")]
+    assert starts == sorted(starts)
+    assert len(set(starts)) == 5
+    assert is_published(sim, dest)
+
+
+def test_a_part_file_changed_meanwhile_is_caught_by_the_hash_and_fetched_anew(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("cut=60%", "range=honour", "max-downloads=1")
+    assert restore(sim).code == 23
+    part = dest / f"{sim.job(0).file_name}.part"
+    with part.open("r+b") as file:
+        file.seek(20_000)
+        file.write(b"\x00" * 100)
+    with sim.lock:
+        sim.job(0).max_downloads = 9
+    ended = restore(sim)
+    assert ended.code == 0, ended.out
+    assert [request.status for request in deliveries(sim)] == [200, 206, 200]
+    assert ended.archive["resumed"] is False
+    assert is_published(sim, dest)
+
+
+# ---------------------------------------------------------------- redirects and credentials
+
+
+def test_five_redirects_are_followed(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
+    sim = simulator("redirect=5")
+    assert restore(sim).code == 0
+    assert [request.status for request in deliveries(sim)] == [302] * 5 + [200]
+    assert is_published(sim, dest)
+
+
+@pytest.mark.parametrize("fault", ["redirect=6", "redirect-loop"])
+def test_a_sixth_redirect_is_not(fault: str, simulator: StartSimulator, restore: Restore) -> None:
+    sim = simulator(fault, "max-downloads=9")
+    ended = restore(sim, "--retries=0")
+    assert ended.code == 25
+    assert ended.archive["reason"] == "delivery-refused"
+    assert len(deliveries(sim)) == 6
+
+
+def test_the_token_goes_along_within_its_origin_and_to_no_other(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("url-v2", "redirect=1", "redirect-other-origin")
+    assert restore(sim).code == 0
+    header = f"Bearer {sim.job(0).bearer}"
+    seen = [(request.headers["host"], request.headers.get("authorization")) for request in deliveries(sim)]
+    first, second = (origin.split("//")[1] for origin in (sim.manager.origin, sim.manager.second_origin))
+    assert seen == [(first, header), (first, header), (second, None)]
+
+
+@pytest.mark.parametrize("faults", [[], ["other-origin"], ["url-v2"], ["url-v2=only", "other-origin"], ["redirect=2"]])
+def test_api_credentials_never_reach_a_delivery_url(
+    faults: list[str], simulator: StartSimulator, restore: Restore
+) -> None:
+    sim = simulator(*faults, shards=1)
+    assert restore(sim).code == 0
+    for request in deliveries(sim):
+        said = request.headers.get("authorization", "")
+        assert "digest" not in said.lower()
+        assert sim.hello["public_key"] not in json.dumps(request.headers) + request.path
+        assert sim.hello["private_key"] not in json.dumps(request.headers) + request.path
+    for request in sim.requests:
+        if request.kind == "api":
+            assert "bearer" not in request.headers.get("authorization", "").lower()
+
+
+@pytest.mark.parametrize("variant", [[], ["no-bearer-field"], ["bearer-in-value"]])
+@pytest.mark.parametrize("kind", ["both", "only"])
+def test_the_newer_url_with_its_header_is_preferred(
+    kind: str, variant: list[str], simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator(f"url-v2={kind}", *variant)
+    assert restore(sim).code == 0
+    (request,) = deliveries(sim)
+    assert "/v3/pull/" in request.path
+    assert request.auth == "bearer"
+    assert is_published(sim, dest)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("ftp://example.net/a.tar.gz", "delivery-url-unusable"),
+        ("http://user:word@127.0.0.1/a.tar.gz", "delivery-url-unusable"),
+        ("http://127.0.0.1:99999/a.tar.gz", "delivery-url-unusable"),
+        ("not a url", "delivery-url-unusable"),
+    ],
+)
+def test_25_when_the_url_itself_is_none(url: str, reason: str, simulator: StartSimulator, restore: Restore) -> None:
+    ended = restore(simulator(f"job-field=delivery.url:{json.dumps(url)}"))
+    assert ended.code == 25
+    assert ended.archive["reason"] == reason
+    assert ended.archive["downloads_spent"] == 0
+
+
+# ---------------------------------------------------------------- killed, stopped, run again
+
+
+def in_flight(sim: Simulator, dest: Path, size: int = 1000) -> None:
+    """Wait until so many bytes of the archive are on disk."""
+    part = dest / f"{sim.job(0).file_name}.part"
+    wait_until(lambda: part.exists() and part.stat().st_size > size, "bytes on disk")
+
+
+def test_a_killed_run_is_resumed_by_the_next_one(
+    simulator: StartSimulator, restore: Restore, start_agent: StartAgent, dest: Path
+) -> None:
+    sim = simulator("drip=40K", "range=honour", "max-downloads=2")
+    process = started_run(start_agent, sim, dest)
+    in_flight(sim, dest)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    sim.set_faults("range=honour")
+    ended = restore(sim)
+    assert ended.code == 0
+    assert ended.archive["resumed"] is True
+    assert ended.archive["downloads_spent"] == 2
+    assert [request.status for request in deliveries(sim)] == [200, 206]
+    assert is_published(sim, dest)
+
+
+def test_a_killed_run_of_a_server_without_ranges_starts_over(
+    simulator: StartSimulator, restore: Restore, start_agent: StartAgent, dest: Path
+) -> None:
+    sim = simulator("drip=40K", "max-downloads=2")
+    process = started_run(start_agent, sim, dest)
+    in_flight(sim, dest)
+    process.kill()
+    process.wait()
+    sim.set_faults()
+    ended = restore(sim)
+    assert ended.code == 0
+    assert ended.archive["resumed"] is False
+    assert ended.archive["downloads_spent"] == 2
+
+
+def test_a_run_killed_while_it_waits_for_the_hash_needs_no_second_download(
+    simulator: StartSimulator, restore: Restore, start_agent: StartAgent, dest: Path
+) -> None:
+    sim = simulator("hash=late:3600")
+    process = started_run(start_agent, sim, dest, "--hash-timeout=60s")
+    wait_until((dest / ".restore-agent/journal.jsonl").exists)
+    wait_until(lambda: any(line.get("fact") == "whole" for line in journal_in(dest)))
+    process.kill()
+    process.wait()
+    sim.set_faults()
+    ended = restore(sim)
+    assert ended.code == 0
+    assert ended.archive["downloads_spent"] == 1
+    assert len(deliveries(sim)) == 1
+    assert is_published(sim, dest)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_waiting_ends_at_once_and_spends_nothing(
+    number: signal.Signals, code: int, simulator: StartSimulator, start_agent: StartAgent, dest: Path
+) -> None:
+    sim = simulator("never-ready")
+    process = started_run(start_agent, sim, dest, "--wait-timeout=1h", "--poll-interval=1h")
+    wait_until((dest / ".restore-agent/status.json").exists)
+    wait_until(lambda: any(request.status == 200 for request in sim.requests))
+    process.send_signal(number)
+    ended = finished(process)
+    assert ended.code == code
+    assert ended.result["outcome"] == "failed"
+    assert "Traceback" not in ended.err
+    assert status_in(dest)["state"] == "interrupted"
+    assert deliveries(sim) == []
+
+
+def test_a_signal_during_a_stalled_transfer_ends_it_at_once_and_keeps_what_came(
+    simulator: StartSimulator, start_agent: StartAgent, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("stall=60%", "range=honour", "max-downloads=2")
+    process = started_run(start_agent, sim, dest, "--stall-timeout=60s")
+    in_flight(sim, dest)
+    process.send_signal(signal.SIGTERM)
+    assert finished(process).code == 143
+    ended = restore(sim)
+    assert ended.code == 0
+    assert ended.archive["resumed"] is True
+
+
+def test_a_receipt_of_an_earlier_run_is_left_as_it_was_by_a_stopped_one(
+    simulator: StartSimulator, start_agent: StartAgent, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("never-ready@1", shards=1)
+    with sim.lock:
+        sim.job(1).status = "BROKEN"  # so that it is known not to be selected
+    assert restore(sim, "--select=electron_0-*").code == 0
+    with sim.lock:
+        sim.job(1).status = None
+    before = receipt_in(dest)
+    process = started_run(start_agent, sim, dest, "--wait-timeout=1h")
+    wait_until(lambda: status_in(dest)["pid"] == process.pid)
+    process.terminate()
+    assert finished(process).code == 143
+    assert receipt_in(dest) == before
+
+
+# ---------------------------------------------------------------- order
+
+
+def test_the_tightest_expiry_goes_first_when_one_goes_at_a_time(simulator: StartSimulator, restore: Restore) -> None:
+    sim = simulator(shards=3)
+    with sim.lock:
+        for index, hours in enumerate((4, 2, 3, 1)):
+            sim.job(index).expires = sim.clock.now() + hours * 3600
+    assert restore(sim, "--parallel=1").code == 0
+    assert [request.job_id for request in deliveries(sim)] == [sim.job(index).id for index in (3, 1, 2, 0)]
+
+
+def test_a_job_without_expiry_comes_after_those_that_have_one(simulator: StartSimulator, restore: Restore) -> None:
+    sim = simulator("job-field=delivery.expires:__missing__@0", shards=1)
+    assert restore(sim, "--parallel=1").code == 0
+    assert [request.job_id for request in deliveries(sim)] == [sim.job(1).id, sim.job(0).id]
+
+
+@pytest.mark.parametrize(("parallel", "most"), [(1, 1), (2, 2), (4, 4)])
+def test_no_more_transfers_run_at_once_than_parallel_says(
+    parallel: int, most: int, simulator: StartSimulator, restore: Restore
+) -> None:
+    sim = simulator("stall=50%@0", "stall=50%@1", "stall=50%@2", "stall=50%@3", "max-downloads=2", shards=3)
+    peak: list[int] = []
+
+    def count() -> None:
+        wait_until(lambda: len(deliveries(sim)) >= most)
+        peak.append(len(deliveries(sim)))
+
+    with meanwhile(count):
+        restore(sim, f"--parallel={parallel}", "--stall-timeout=0.2s", "--retries=0")
+    assert peak == [most]
+
+
+def test_one_archives_trouble_does_not_hold_up_the_others(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("cut=10%xalways@0", shards=2)
+    ended: Result = restore(sim)
+    assert ended.code == 23
+    assert sorted(ended.verdicts) == ["failed", "verified", "verified"]
+    assert is_published(sim, dest, 1)
+    assert is_published(sim, dest, 2)
