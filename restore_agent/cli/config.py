@@ -17,9 +17,9 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..core.redaction import Secret
-from ..core.settings import Connection, Pace, Target
+from ..core.settings import Connection, RunLimits, Target
 from ..core.untrusted import printable
-from .options import DEFAULT_CONFIG, OPTIONS, PACE, Option
+from .options import DEFAULT_CONFIG, LIMITS, OPTIONS, Option
 
 _KEY_FILE_LIMIT = 64 * 1024
 
@@ -136,9 +136,9 @@ def target(values: Values) -> Target:
     )
 
 
-def pace(values: Values) -> Pace:
+def limits(values: Values) -> RunLimits:
     """Timeouts, attempts, width and rate. Raises UsageError."""
-    return Pace(**{name: values.get(name) for name in PACE})
+    return RunLimits(**{name: values.get(name) for name in LIMITS})
 
 
 def dest(values: Values) -> Path:

@@ -234,7 +234,7 @@ CONNECTION = ("url", "public_key", "private_key_file", "ca_file", "client_cert",
 
 TARGET = ("group_id", "cluster_id", "host_id", "batch_id", "job_id", "select", "expect_jobs", "dest")
 
-PACE = (
+LIMITS = (
     "wait_timeout",
     "hash_timeout",
     "poll_interval",
@@ -245,6 +245,6 @@ PACE = (
     "allow_unproven",
 )
 
-TOLD = ("metrics_file",)
+METRICS_OPTIONS = ("metrics_file",)
 
-SHOWN = ("output", "progress")
+OUTPUT_OPTIONS = ("output", "progress")

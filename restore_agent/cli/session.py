@@ -15,7 +15,7 @@ from typing import Any
 
 from ..core.clock import rfc3339
 from ..core.errors import AgentError, Stopped
-from ..core.events import Display, Failed, Finished
+from ..core.events import Display, RunFailed, RunFinished
 from ..core.receipt import Receipt
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
@@ -82,8 +82,8 @@ def output_wanted(given: Any) -> str:
 def end_with(console: Display, error: AgentError, summary: Callable[[AgentError], Receipt]) -> int:
     """Print an error and the result that ends every run; the exit code."""
 
-    console.report(Failed(error.fields()))
-    console.report(Finished(summary(error)))
+    console.report(RunFailed(error.fields()))
+    console.report(RunFinished(summary(error)))
     return error.exit_code
 
 
@@ -137,5 +137,5 @@ def run_agent(agent: Any, session: Session) -> int:
 
     session.summary = agent.summary
     receipt: Receipt = run_loop(agent.run, agent.stop)
-    session.console.report(Finished(receipt))
+    session.console.report(RunFinished(receipt))
     return receipt.exit_code

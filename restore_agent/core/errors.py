@@ -6,7 +6,7 @@
     │   ├── AccessRefused             30   api-access-refused
     │   ├── NotFound                  24   not-found
     │   ├── RedirectRefused           32   api-redirect
-    │   └── PassingApiError           32   (base of what polling again may mend)
+    │   └── TransientApiError           32   (base of what polling again may mend)
     │       ├── Unreachable           32   ops-manager-unreachable
     │       └── AnswerUnusable        32   api-answer-unusable
     ├── TlsError                      31   tls
@@ -20,7 +20,7 @@
     │   ├── JobBroken                 21   job-failed
     │   ├── Expired                   22   delivery-expired
     │   ├── DownloadsUsedUp           23   downloads-used-up
-    │   ├── LinkUnusable              25   delivery-url-unusable
+    │   ├── DeliveryUrlUnusable              25   delivery-url-unusable
     │   ├── HashUnpublished           10   hash-not-published
     │   ├── HashMismatch              11   hash-mismatch
     │   ├── Damaged                   11   archive-damaged
@@ -38,7 +38,7 @@
     │   │   ├── OtherBatch            42   other-batch
     │   │   ├── RecordUnreadable      42   record-unreadable
     │   │   └── ArchiveMissing        42   archive-missing
-    │   └── Held                      50   dest-held
+    │   └── DestHeld                      50   dest-held
     └── Stopped                  130, 143  stopped
 
 Exit codes are an interface of their own: `EXIT_CODES` is the table that the README shows.
@@ -125,7 +125,7 @@ class RedirectRefused(OpsManagerError):
     hint = "Give --url as the final address of Ops Manager (its central URL, scheme and port included)."
 
 
-class PassingApiError(OpsManagerError):
+class TransientApiError(OpsManagerError):
     """An API fault that asking again may mend. `retry_after` is in seconds, when the server named it."""
 
     exit_code = 32
@@ -133,13 +133,13 @@ class PassingApiError(OpsManagerError):
     retry_after: float | None = None
 
 
-class Unreachable(PassingApiError):
+class Unreachable(TransientApiError):
     """No connection, reset, timeout, 429 or 5xx."""
 
     id = "ops-manager-unreachable"
 
 
-class AnswerUnusable(PassingApiError):
+class AnswerUnusable(TransientApiError):
     """The API answered 200 with something that is not the document it should be."""
 
     id = "api-answer-unusable"
@@ -224,7 +224,7 @@ class DownloadsUsedUp(ArchiveError):
     hint = "Create a new restore job with more downloads (delivery.maxDownloads)."
 
 
-class LinkUnusable(ArchiveError):
+class DeliveryUrlUnusable(ArchiveError):
     """The job is READY, but its URL cannot be used."""
 
     id = "delivery-url-unusable"
@@ -351,7 +351,7 @@ class ArchiveMissing(InTheWay):
     hint = "Look for who moved it; `restore-agent run` fetches it again while its delivery is READY."
 
 
-class Held(DestError):
+class DestHeld(DestError):
     """Another run holds the lock in DEST."""
 
     id = "dest-held"

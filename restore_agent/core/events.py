@@ -80,7 +80,7 @@ class Progress(Event):
 
 
 @dataclass(frozen=True)
-class AttemptEnded(Event):
+class RetryScheduled(Event):
     """An attempt failed and another follows after `wait` seconds."""
 
     name: ClassVar[str] = "attempt-failed"
@@ -107,7 +107,7 @@ class Downloaded(Event):
 
 
 @dataclass(frozen=True)
-class ArchiveSettled(Event):
+class ArchiveFinished(Event):
     """The verdict on one archive, with what an operator needs to go on when it is not `verified`."""
 
     name: ClassVar[str] = "archive"
@@ -127,7 +127,7 @@ class Notice(Event):
 
 
 @dataclass(frozen=True)
-class Failed(Event):
+class RunFailed(Event):
     """The run ends with an error of its own, not of one archive."""
 
     name: ClassVar[str] = "error"
@@ -135,7 +135,7 @@ class Failed(Event):
 
 
 @dataclass(frozen=True)
-class Finished(Event):
+class RunFinished(Event):
     """The last event: the receipt's fields and, after a plan, the verdict per job."""
 
     name: ClassVar[str] = "result"
@@ -157,7 +157,7 @@ class Display(Reporter, Protocol):
         """Let go of it; a second call does nothing."""
 
 
-class Several:
+class DisplayGroup:
     """Displays as one, told in their order."""
 
     def __init__(self, *displays: Display) -> None:

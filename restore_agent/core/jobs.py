@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import unquote, urlsplit
 
-from .errors import ArchiveError, DownloadsUsedUp, Expired, JobBroken, LinkUnusable
+from .errors import ArchiveError, DeliveryUrlUnusable, DownloadsUsedUp, Expired, JobBroken
 from .redaction import Secret
 from .untrusted import printable
 
@@ -18,7 +18,7 @@ _HTTP_DELIVERIES = ("HTTP", "CLIENT_PIT_HTTP")
 
 
 @dataclass(frozen=True)
-class Link:
+class DeliveryUrl:
     """Where an archive can be fetched. Both the URL (its path holds a token) and the header value are secrets."""
 
     url: str = field(repr=False)
@@ -47,8 +47,8 @@ class Job:
     delivery_status: str | None = None
     method: str | None = None
     automated: bool = False
-    link: Link | None = None
-    link_defect: str | None = None
+    delivery_url: DeliveryUrl | None = None
+    delivery_url_defect: str | None = None
     expires: float | None = None
     max_downloads: int | None = None
     hashes: tuple[tuple[str, str], ...] = ()
@@ -113,9 +113,9 @@ def decide(job: Job) -> Decision:
         return verdict
     if job.delivery_status != "READY":
         return Decision(Step.WAIT, "not-ready")
-    if job.link_defect:
+    if job.delivery_url_defect:
         return Decision(Step.FAIL, "delivery-url-unusable")
-    return Decision(Step.DOWNLOAD, "ready") if job.link else Decision(Step.WAIT, "no-url-yet")
+    return Decision(Step.DOWNLOAD, "ready") if job.delivery_url else Decision(Step.WAIT, "no-url-yet")
 
 
 def last_segment(name: str) -> str:
@@ -131,7 +131,7 @@ def refusal(job: Job, decision: Decision, after: str = "") -> ArchiveError:
         case "downloads-used-up":
             return DownloadsUsedUp("the downloads are used up before the archive was whole" + after)
         case "delivery-url-unusable":
-            return LinkUnusable(f"the delivery URL cannot be used: {job.link_defect}")
+            return DeliveryUrlUnusable(f"the delivery URL cannot be used: {job.delivery_url_defect}")
         case _:
             said = f"the job {job.status or 'nothing'}, its delivery {job.delivery_status or 'nothing'}"
             return JobBroken(f"Ops Manager calls {said}")

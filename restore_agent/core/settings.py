@@ -34,7 +34,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Pace:
+class RunLimits:
     """Timeouts in seconds, attempts, width and rate (bytes per second)."""
 
     wait_timeout: float = 6 * 3600.0

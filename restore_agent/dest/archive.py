@@ -23,7 +23,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 from ..core.errors import InTheWay
 from ..core.names import PART
 from ..core.untrusted import printable
-from ..restore.job.pipeline import Flow
+from ..restore.job.pipeline import Pipeline
 from .directory import Directory, errors_of_dest
 from .structure import Finding, StructureCheck
 
@@ -88,26 +88,26 @@ class Part:
             await self._file.truncate(keep)
             await self._file.seek(0)
 
-    async def pour(self, flow: Flow) -> None:
+    async def pour(self, pipeline: Pipeline) -> None:
         """Hash and write a flow's blocks until it ends. Raises DestError; then the file's tail is not to be trusted.
 
         Never cancel it, end the flow: its threads work until then, and hash and file stay in step.
         """
-        hashing = asyncio.get_running_loop().run_in_executor(self._threads, self._hash_all, flow)
+        hashing = asyncio.get_running_loop().run_in_executor(self._threads, self._hash_all, pipeline)
         try:
             with errors_of_dest(f"write {printable(self.name)}"):
-                await self._file.writelines(self._landing(flow))
+                await self._file.writelines(self._landing(pipeline))
         finally:
-            flow.break_off()  # after a failed write; else it is over already
+            pipeline.break_off()  # after a failed write; else it is over already
             await hashing
 
-    def _hash_all(self, flow: Flow) -> None:
-        for block in flow.stage(0):
+    def _hash_all(self, pipeline: Pipeline) -> None:
+        for block in pipeline.stage(0):
             self._sha1.update(block)
 
-    def _landing(self, flow: Flow) -> Iterator[memoryview]:
+    def _landing(self, pipeline: Pipeline) -> Iterator[memoryview]:
         begun = self.size
-        for block in flow.stage(1):
+        for block in pipeline.stage(1):
             yield block
             self.size += len(block)  # being asked for the next one means that this one is written
             if self.size >= begun + _WRITE_BACK_EVERY:

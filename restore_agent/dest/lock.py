@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from ..core.errors import Held
+from ..core.errors import DestHeld
 from .directory import Directory, errors_of_dest
 
 STATE_DIRECTORY = ".restore-agent"
@@ -34,14 +34,14 @@ class Lock:
 
     @classmethod
     def take(cls, state: Directory) -> Lock:
-        """Take the lock. Raises Held when another run has it, else DestError."""
+        """Take the lock. Raises DestHeld when another run has it, else DestError."""
         with errors_of_dest("take the lock in DEST"):
             descriptor = state.open_file(LOCK, os.O_RDWR | os.O_CREAT)
             try:
                 _exclusively(descriptor)
             except BlockingIOError:
                 os.close(descriptor)
-                raise Held(f"another run holds {state.path.parent}", spent=False) from None
+                raise DestHeld(f"another run holds {state.path.parent}", spent=False) from None
             except OSError:
                 os.close(descriptor)
                 raise

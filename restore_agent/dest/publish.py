@@ -48,7 +48,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Publisher:
+class Promoter:
     """Publishes proven archives into one DEST."""
 
     directory: Directory
@@ -60,28 +60,28 @@ class Publisher:
         try:
             await asyncio.to_thread(self.directory.sync_file, candidate.name)
         except DestError:
-            await self.distrust(job_id, candidate.name)
+            await self.discard_unsynced(job_id, candidate.name)
             raise
         now = self.clock.wall()
         await self.journal.record("proven", job_id, now, file_name=archive, sha1=candidate.digest.sha1)
         await publish(self.directory, candidate.name, archive, candidate.digest)
-        await self.vouch(job_id, archive, candidate.digest)
+        await self.record_verified(job_id, archive, candidate.digest)
         for suffix in (PART, UNPROVEN):  # what earlier attempts of ours left is of no use any more
             self.directory.remove(archive + suffix)
 
-    async def distrust(self, job_id: str, name: str) -> None:
+    async def discard_unsynced(self, job_id: str, name: str) -> None:
         """Forget a file whose sync failed: the kernel tells of a lost write once, then shows the bytes as if well."""
         with suppress(DestError):
             self.directory.remove(name)
             await self.journal.record("discarded", job_id, self.clock.wall())
 
-    async def adopt(self, job_id: str, archive: str, digest: Digest) -> None:
+    async def accept_existing(self, job_id: str, archive: str, digest: Digest) -> None:
         """Vouch for a file that stands at the final name already, whoever wrote it. Raises DestError."""
         await asyncio.to_thread(self.directory.sync_file, archive)
         self.directory.sync()
-        await self.vouch(job_id, archive, digest)
+        await self.record_verified(job_id, archive, digest)
 
-    async def vouch(self, job_id: str, archive: str, digest: Digest) -> None:
+    async def record_verified(self, job_id: str, archive: str, digest: Digest) -> None:
         """Journal which very file is proven, so that a later run need not hash it again while nobody touched it."""
         now = self.clock.wall()
         if self.journal.entry(job_id).proven != digest.sha1:

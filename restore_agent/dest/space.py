@@ -6,7 +6,7 @@ from ..core.errors import NoSpace
 from .directory import Directory
 
 
-class Room:
+class DiskSpace:
     """Who still needs how much. Asked all the time, so that a transfer ends before the disk is full.
 
     The last bytes of a disk are kept for the agent's own records: a run that ends for want of space must still be

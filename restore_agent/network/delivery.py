@@ -29,10 +29,10 @@ from ..core.errors import (
     TlsError,
     TransferCut,
 )
-from ..core.jobs import Link
+from ..core.jobs import DeliveryUrl
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
-from ..restore.job.pipeline import Broken, Flow
+from ..restore.job.pipeline import ConsumerFailed, Pipeline
 from ..restore.job.rate import RateLimit
 from .client import client, tls_problem
 from .transport import BLOCKS, BlockStream, BlockTransport
@@ -80,42 +80,46 @@ class Body:
         with _as_cut():
             return self._counted(await self._source.readinto(block))
 
-    async def pour(self, flow: Flow, limit: RateLimit) -> None:
+    async def pour(self, pipeline: Pipeline, limit: RateLimit) -> None:
         """Bring the rest of the body into a flow, and end that. Raises TransferCut; what came before is in the flow."""
         try:
             with _as_cut():
                 if isinstance(self._source, BlockStream):
-                    await self._source.run(partial(self._pump, flow, limit, asyncio.get_running_loop()))
+                    await self._source.run(partial(self._pump, pipeline, limit, asyncio.get_running_loop()))
                 else:
-                    await self._carry(flow, limit)
-        except Broken:
+                    await self._carry(pipeline, limit)
+        except ConsumerFailed:
             return  # the consumer that gave up has an error of its own to tell
         finally:
-            flow.end()
+            pipeline.end()
 
     def _pump(
-        self, flow: Flow, limit: RateLimit, loop: asyncio.AbstractEventLoop, readinto: Callable[[memoryview], int]
+        self,
+        pipeline: Pipeline,
+        limit: RateLimit,
+        loop: asyncio.AbstractEventLoop,
+        readinto: Callable[[memoryview], int],
     ) -> None:
         """Fill block after block, in the thread that reads."""
         while True:
-            block = flow.take()
-            got = self._counted(readinto(block[: limit.bite(len(block))]))
+            block = pipeline.take()
+            got = self._counted(readinto(block[: limit.chunk_size(len(block))]))
             if not got:
                 return
-            flow.give(block, got)
+            pipeline.give(block, got)
             if not limit.off:
                 asyncio.run_coroutine_threadsafe(limit.spend(got), loop).result()
 
-    async def _carry(self, flow: Flow, limit: RateLimit) -> None:
+    async def _carry(self, pipeline: Pipeline, limit: RateLimit) -> None:
         """The same where the event loop reads, over the stock transport."""
         while True:
-            block = flow.take_now()
+            block = pipeline.take_now()
             if block is None:
-                block = await asyncio.to_thread(flow.take)
-            got = self._counted(await self._source.readinto(block[: limit.bite(len(block))]))
+                block = await asyncio.to_thread(pipeline.take)
+            got = self._counted(await self._source.readinto(block[: limit.chunk_size(len(block))]))
             if not got:
                 return
-            flow.give(block, got)
+            pipeline.give(block, got)
             await limit.spend(got)
 
     def _counted(self, got: int) -> int:
@@ -156,7 +160,7 @@ class _Refilled:
         return size
 
 
-class Deliveries:
+class DeliveryClient:
     """Opens delivery URLs. Never a HEAD, never a probe, never the API's credentials. An async context manager."""
 
     def __init__(self, context: ssl.SSLContext, stall_timeout: float, redactor: Redactor) -> None:
@@ -168,14 +172,14 @@ class Deliveries:
         self._client = client(verify=context, transport=transport, timeout=timeout)
         self._client.headers = httpx.Headers({"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT})
 
-    async def __aenter__(self) -> Deliveries:
+    async def __aenter__(self) -> DeliveryClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
     @asynccontextmanager
-    async def open(self, link: Link, resume: Resume | None, now: float) -> AsyncIterator[Body]:
+    async def open(self, link: DeliveryUrl, resume: Resume | None, now: float) -> AsyncIterator[Body]:
         """Send one GET and check the head of its answer. `now` is the server's time, for Retry-After dates.
 
         Raises TlsError, or an AttemptFailed: ConnectFailed (nothing was sent), DeliveryRefused, ResumeRefused,
@@ -190,7 +194,7 @@ class Deliveries:
         finally:
             await response.aclose()
 
-    async def _send(self, link: Link, resume: Resume | None, now: float) -> httpx.Response:
+    async def _send(self, link: DeliveryUrl, resume: Resume | None, now: float) -> httpx.Response:
         try:
             request = self._request(httpx.URL(link.url), link, resume, with_token=True)
         except httpx.InvalidURL:
@@ -210,7 +214,7 @@ class Deliveries:
             request = self._request(target, link, resume, with_token=_origin(target) == _origin(first))
         raise DeliveryRefused(f"the delivery URL redirects more than {_MOST_REDIRECTS} times", spent=True)
 
-    def _request(self, url: httpx.URL, link: Link, resume: Resume | None, *, with_token: bool) -> httpx.Request:
+    def _request(self, url: httpx.URL, link: DeliveryUrl, resume: Resume | None, *, with_token: bool) -> httpx.Request:
         headers: dict[str, str] = {}
         if link.header and with_token:
             headers[link.header[0]] = link.header[1].reveal()

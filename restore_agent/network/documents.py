@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ..core.errors import AnswerUnusable
-from ..core.jobs import Job, Link, last_segment
+from ..core.jobs import DeliveryUrl, Job, last_segment
 from ..core.redaction import Secret
 from ..core.untrusted import parse_document, printable
 
@@ -113,8 +113,8 @@ def parse_job(document: Any) -> Job:
         delivery_status=delivery.text("statusName"),
         method=delivery.text("methodName"),
         automated=bool(delivery.text("targetClusterId") or delivery.text("targetGroupId")),
-        link=link,
-        link_defect=defect,
+        delivery_url=link,
+        delivery_url_defect=defect,
         expires=delivery.moment("expires"),
         max_downloads=delivery.number("maxDownloads"),
         hashes=_hashes(job),
@@ -134,7 +134,7 @@ def _hashes(job: _Reader) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _link(delivery: _Reader) -> tuple[Link | None, str | None]:
+def _link(delivery: _Reader) -> tuple[DeliveryUrl | None, str | None]:
     """The link to use and, when there is a URL but none can be used, why. `urlV2` with its header comes first."""
     newer, header = delivery.text("urlV2"), _authorization(delivery)
     older = delivery.text("url")
@@ -155,7 +155,7 @@ def _authorization(delivery: _Reader) -> tuple[str, Secret] | None:
     return (name if _HEADER_NAME.fullmatch(name) else "Authorization", Secret(value if whole else f"{bearer} {value}"))
 
 
-def _checked(url: str, header: tuple[str, Secret] | None) -> tuple[Link | None, str | None]:
+def _checked(url: str, header: tuple[str, Secret] | None) -> tuple[DeliveryUrl | None, str | None]:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -167,7 +167,7 @@ def _checked(url: str, header: tuple[str, Secret] | None) -> tuple[Link | None, 
         return None, "it holds a user name or password"
     if not url.isprintable() or " " in url:
         return None, "it holds control characters or white space"
-    return Link(url, last_segment(unquote(parts.path.rsplit("/", 1)[-1])), header), None
+    return DeliveryUrl(url, last_segment(unquote(parts.path.rsplit("/", 1)[-1])), header), None
 
 
 def parse_answer(body: bytes) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The API of Ops Manager: digest, pages, envelopes, error documents and the server's clock.
 
 One of the two borders where httpx errors become ours. Every call is one attempt; whether and when to ask again is
-decided elsewhere, by the class of the error (`PassingApiError` or not).
+decided elsewhere, by the class of the error (`TransientApiError` or not).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class OpsManager:
     """Ops Manager's restore jobs. Use as an async context manager. `origin` and `tls` tell how it is reached.
 
     `unknown` holds an error for each job id of the last reading that Ops Manager does not know, while it knows others.
-    Every method raises AccessRefused, NotFound, RedirectRefused, TlsError, or a PassingApiError.
+    Every method raises AccessRefused, NotFound, RedirectRefused, TlsError, or a TransientApiError.
     """
 
     def __init__(self, connection: Connection, clock: ServerClock, redactor: Redactor) -> None:
@@ -140,10 +140,10 @@ class OpsManager:
 
     def _learnt(self, job: Job) -> Job:
         """The job, after its secrets are known to whoever hides them."""
-        if job.link:
-            self._redactor.learn_url(job.link.url)
-            if job.link.header:
-                value = job.link.header[1].reveal()
+        if job.delivery_url:
+            self._redactor.learn_url(job.delivery_url.url)
+            if job.delivery_url.header:
+                value = job.delivery_url.header[1].reveal()
                 self._redactor.learn(value)
                 self._redactor.learn(value.split(" ")[-1])
         return job

@@ -123,7 +123,7 @@ class Tls:
         self._plain.expect_bulk()
 
     def receive(self, view: memoryview, *, all_of_it: bool) -> int:
-        """What one bite of records holds. Raises Idle, OSError (ssl.SSLError among them)."""
+        """What one chunk_size of records holds. Raises Idle, OSError (ssl.SSLError among them)."""
         filled = 0
         while filled < len(view):
             try:

@@ -13,14 +13,14 @@ from typing import Any
 
 from ..core.clock import Deadline, rfc3339
 from ..core.errors import AgentError, FewerJobs, NotFound, NothingDelivered, NothingSelected, NotReady, Stopped
-from ..core.events import ArchiveProgress, Failed, JobSeen, Notice, Progress
+from ..core.events import ArchiveProgress, JobSeen, Notice, Progress, RunFailed
 from ..core.jobs import Job, Step, decide
 from ..core.receipt import ArchiveRecord, Receipt, Verdict
 from ..core.settings import Target
-from .job.context import Surroundings
+from .job.context import RunContext
 from .job.job import NOTHING_LEFT, JobRestore, Phase
 from .poller import PATIENCE
-from .selection import Roster
+from .selection import JobSelection
 
 _READINGS_TO_SELECT = 3
 
@@ -40,17 +40,17 @@ class Batch:
 
     def __init__(
         self,
-        surroundings: Surroundings,
+        context: RunContext,
         target: Target,
         earlier: Receipt | None,
         on_tick: Callable[[], None],
         on_settled: Callable[[], Awaitable[None]],
     ) -> None:
-        self._all = surroundings
-        self._watch = surroundings.watch
+        self._context = context
+        self._poller = context.poller
         self._target, self._earlier = target, earlier
         self._on_tick, self._on_settled = on_tick, on_settled
-        self._roster = Roster(target, surroundings.journal)
+        self._selection = JobSelection(target, context.journal)
         self._restores: dict[str, JobRestore] = {}
         self._admitted = 0  # how many readings were taken up
         self._show_due = 0.0
@@ -78,13 +78,13 @@ class Batch:
     @property
     def batch_id(self) -> str | None:
         """The batch asked for, or that of the jobs asked for one by one."""
-        return self._target.batch_id or next((job.batch_id for job in self._watch.jobs.values() if job.batch_id), None)
+        return self._target.batch_id or next((job.batch_id for job in self._poller.jobs.values() if job.batch_id), None)
 
     async def supervise(self) -> None:
         """Go on until every archive is settled. Raises AgentError for an end that is not the archives' own."""
-        wait = Deadline(self._all.clock, self._all.pace.wait_timeout)
+        wait = Deadline(self._context.clock, self._context.limits.wait_timeout)
         helpers = [
-            asyncio.ensure_future(work) for work in (self._watch.run(), self._ring_on_news(), self._warn_of_space())
+            asyncio.ensure_future(work) for work in (self._poller.run(), self._ring_on_news(), self._warn_of_space())
         ]
         try:
             while not self._stopped:
@@ -115,55 +115,55 @@ class Batch:
 
     async def _ring_on_news(self) -> None:
         while True:
-            await self._watch.news()
+            await self._poller.wait_for_poll()
             self._wake.set()
 
     async def _pause(self) -> None:
-        tick = _BUSY_TICK if self._tasks else min(_IDLE_TICK, self._all.pace.poll_interval)
+        tick = _BUSY_TICK if self._tasks else min(_IDLE_TICK, self._context.limits.poll_interval)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), tick)
         self._wake.clear()
 
     def _check_jobs_belong_here(self) -> None:
         """Jobs named one by one tell their batch only once they are read. Raises OtherBatch."""
-        if self._earlier and not self._target.batch_id and not self._restores and self._watch.jobs:
+        if self._earlier and not self._target.batch_id and not self._restores and self._poller.jobs:
             self._earlier.require_same_restore(self.batch_id, self._target.job_ids)
 
     # ------------------------------------------------------------ admitting jobs
 
     def _admit(self) -> None:
         """Take up jobs as they are listed, and name their archives as soon as their URLs are known."""
-        if self._admitted == self._watch.readings:
+        if self._admitted == self._poller.successful_polls:
             return
-        self._admitted = self._watch.readings
-        jobs = self._watch.jobs
-        self._roster.update(jobs.values())
+        self._admitted = self._poller.successful_polls
+        jobs = self._poller.jobs
+        self._selection.update(jobs.values())
         for job in jobs.values():
-            if job.id not in self._restores and self._roster.selected(job) is not False:
-                self._restores[job.id] = JobRestore(job.id, self._all)
+            if job.id not in self._restores and self._selection.selected(job) is not False:
+                self._restores[job.id] = JobRestore(job.id, self._context)
                 for oddity in job.oddities:
-                    self._all.reporter.report(Notice("warning", f"Ops Manager's document is odd: {oddity}", job.id))
-            self._christen(job)
+                    self._context.reporter.report(Notice("warning", f"Ops Manager's document is odd: {oddity}", job.id))
+            self._assign_name(job)
             self._tell_of(job)
 
-    def _christen(self, job: Job) -> None:
-        restore, name = self._restores.get(job.id), self._roster.name(job)
+    def _assign_name(self, job: Job) -> None:
+        restore, name = self._restores.get(job.id), self._selection.name(job)
         if not restore or not name or restore.phase is not Phase.NAMING:
             return
-        if self._roster.selected(job) is False:
+        if self._selection.selected(job) is False:
             del self._restores[job.id]  # only its name could tell, and that does not match
         else:
-            restore.christen(name, self._roster.served_as(job) or name)
+            restore.assign_name(name, self._selection.served_as(job) or name)
 
     def _tell_of(self, job: Job) -> None:
-        decision, name = decide(job), self._roster.name(job)
+        decision, name = decide(job), self._selection.name(job)
         expires = rfc3339(job.expires) if job.expires else None
         seen = JobSeen(job.id, name, job.status, job.delivery_status, decision.step.value, decision.reason, expires)
         restore = self._restores.get(job.id)
         waiting = restore and restore.phase in (Phase.NAMING, Phase.WAITING)
         if waiting and self._seen.get(job.id) != seen:
             self._seen[job.id] = seen
-            self._all.reporter.report(seen)
+            self._context.reporter.report(seen)
 
     # ------------------------------------------------------------ starting phases
 
@@ -176,12 +176,14 @@ class Batch:
                 self._start(restore, restore.guarded(restore.look))
             elif restore.phase is Phase.PROVING:
                 self._start(restore, restore.guarded(restore.prove))
-        if self._watch.fatal is None and self._defect is None:  # then nothing new is begun
+        if self._poller.fatal is None and self._defect is None:  # then nothing new is begun
             self._start_downloads(busy)
 
     def _start_downloads(self, busy: set[JobRestore]) -> None:
         """Fill the free slots, tightest expiry first."""
-        free = self._all.pace.parallel - sum(restore.phase is Phase.FETCHING for restore in self._restores.values())
+        free = self._context.limits.parallel - sum(
+            restore.phase is Phase.FETCHING for restore in self._restores.values()
+        )
         ready = [restore for restore in self._restores.values() if restore not in busy and restore.may_fetch()]
         ready.sort(key=lambda restore: (restore.job.expires is None, restore.job.expires or 0.0, restore.job_id))
         for restore in ready[: max(0, free)]:
@@ -219,22 +221,22 @@ class Batch:
         When it is over, Ops Manager is asked once more: only its answer, not its silence, is a word about hashes.
         """
         restores = self._restores.values()
-        awaited = len(self._watch.jobs) < (self._target.expect_jobs or 0) and not wait.passed()
+        awaited = len(self._poller.jobs) < (self._target.expect_jobs or 0) and not wait.passed()
         if awaited or not restores or any(restore.may_still_fetch() for restore in restores):
             self._hash_deadline = self._last_word = None
-            self._all.hash_time_over.clear()
+            self._context.hash_time_over.clear()
         elif self._hash_deadline is None:
-            self._hash_deadline = Deadline(self._all.clock, self._all.pace.hash_timeout)
+            self._hash_deadline = Deadline(self._context.clock, self._context.limits.hash_timeout)
         elif self._hash_deadline.passed() and self._last_word is None:
-            self._last_word = self._watch.mark()
-            self._watch.hurry()
+            self._last_word = self._poller.poll_number()
+            self._poller.poll_now()
         elif (
             self._last_word is not None
-            and self._watch.newer_than(self._last_word)
-            and not self._all.hash_time_over.is_set()
+            and self._poller.newer_than(self._last_word)
+            and not self._context.hash_time_over.is_set()
         ):
-            self._all.hash_time_over.set()
-            await self._watch.ring()
+            self._context.hash_time_over.set()
+            await self._poller.notify()
 
     async def _judge_waiting(self, wait: Deadline) -> None:
         """Settle jobs that Ops Manager gave up, and those that are not READY in time."""
@@ -246,52 +248,52 @@ class Batch:
                 del self._restores[restore.job_id]
             elif decision.step in (Step.FAIL, Step.SKIP):
                 await restore.refuse(decision)
-            elif self._watch.gone(restore.job_id):
+            elif self._poller.gone(restore.job_id):
                 await restore.fail(NotFound("Ops Manager does not list the restore job any more"))
             elif restore.given_up:
                 await restore.give_up()
-            elif decision.step is Step.WAIT and wait.passed() and not self._watch.trouble:
+            elif decision.step is Step.WAIT and wait.passed() and not self._poller.trouble:
                 said = f"job {restore.job.status or 'unknown'}, delivery {restore.job.delivery_status or 'none'}"
                 odd = f"; its document is odd: {restore.job.oddities[0]}" if restore.job.oddities else ""
                 await restore.fail(NotReady(f"not READY within --wait-timeout ({said}, {decision.reason}){odd}"))
 
     def _is_only_perhaps_selected(self, restore: JobRestore) -> bool:
         """Whether --select may mean a job by a name that never came, while it surely means others. Says so."""
-        if self._roster.selected(restore.job) is not None:
+        if self._selection.selected(restore.job) is not None:
             return False
-        if not any(self._roster.selected(other.job) for other in self._restores.values()):
+        if not any(self._selection.selected(other.job) for other in self._restores.values()):
             return False
         if restore.job_id not in self._left_out:  # each reading takes it up again, should its name come after all
             self._left_out.add(restore.job_id)
             text = f"job {restore.job_id} has no URL yet, so no name that --select could mean: it is left out"
-            self._all.reporter.report(Notice("warning", text, restore.job_id))
+            self._context.reporter.report(Notice("warning", text, restore.job_id))
         return True
 
     def _complete(self, wait: Deadline) -> bool:
         """Whether every selected job is settled, and there are as many as there should be."""
         if (
-            not self._watch.readings
+            not self._poller.successful_polls
             or self._tasks
             or any(r.phase is not Phase.SETTLED for r in self._restores.values())
         ):
             return False
-        listed, expected = len(self._watch.jobs), self._target.expect_jobs or 0
+        listed, expected = len(self._poller.jobs), self._target.expect_jobs or 0
         if not listed:
             return False
         if listed < expected:
             if not wait.passed():
                 return False
             self.extra = FewerJobs(f"the batch lists {listed} jobs, --expect-jobs asks for {expected}")
-        elif not self._restores and self._watch.readings < _READINGS_TO_SELECT:
+        elif not self._restores and self._poller.successful_polls < _READINGS_TO_SELECT:
             return False  # the batch may still be growing
         elif not self._restores:
             self.extra = NothingSelected(f"none of the {listed} jobs matches --select")
         elif all(r.record and r.record.verdict is Verdict.SKIPPED for r in self._restores.values()):
             self.extra = NothingDelivered("every selected job is an automated restore, left to its own agents")
-        elif self._all.api.unknown:
-            self.extra = self._all.api.unknown[0]
+        elif self._context.api.unknown:
+            self.extra = self._context.api.unknown[0]
         if self.extra:
-            self._all.reporter.report(Failed(self.extra.fields()))
+            self._context.reporter.report(RunFailed(self.extra.fields()))
         return True
 
     def _raise_trouble(self, wait: Deadline) -> None:
@@ -300,16 +302,20 @@ class Batch:
             return
         if self._defect:
             raise self._defect
-        if self._watch.fatal:
-            raise self._watch.fatal
+        if self._poller.fatal:
+            raise self._poller.fatal
         over = self._hash_deadline or wait
-        if over.passed() and (trouble := self._watch.trouble or self._watch.silence(_SILENCE)) and not self._patient():
+        if (
+            over.passed()
+            and (trouble := self._poller.trouble or self._poller.silence(_SILENCE))
+            and not self._patient()
+        ):
             raise trouble
 
     def _patient(self) -> bool:
         """Whether a link between two attempts is worth a minute, although the time to wait for READY is over."""
         retrying = any(restore.retrying for restore in self._restores.values())
-        return retrying and self._watch.troubled_for() < PATIENCE
+        return retrying and self._poller.troubled_for() < PATIENCE
 
     # ------------------------------------------------------------ what there is to tell
 
@@ -341,7 +347,7 @@ class Batch:
 
     def rows(self) -> tuple[ArchiveProgress, ...]:
         """Where every archive stands."""
-        now = self._all.server_clock.now()
+        now = self._context.server_clock.now()
         rows = []
         for restore in self._restores.values():
             job, moving = restore.job, restore.shown_state in ("downloading", "hashing")
@@ -362,33 +368,35 @@ class Batch:
         return tuple(rows)
 
     def _show(self) -> None:
-        if self._all.clock.monotonic() < self._show_due:  # a batch of hundreds is woken more often than anybody looks
+        if (
+            self._context.clock.monotonic() < self._show_due
+        ):  # a batch of hundreds is woken more often than anybody looks
             return
         if rows := self.rows():
-            self._show_due = self._all.clock.monotonic() + _BUSY_TICK
-            self._all.reporter.report(Progress(rows))
+            self._show_due = self._context.clock.monotonic() + _BUSY_TICK
+            self._context.reporter.report(Progress(rows))
         for row in rows:
             if row.job_id not in self._warned and (text := _too_slow(row)):
                 self._warned.add(row.job_id)
-                self._all.reporter.report(Notice("warning", f"{row.file_name}: {text}", row.job_id))
+                self._context.reporter.report(Notice("warning", f"{row.file_name}: {text}", row.job_id))
 
     async def _warn_of_space(self) -> None:
         """Hold the snapshots' uncompressed sizes, an upper bound, against the free space: a warning, no refusal."""
         while not self._restores:
-            await self._watch.news()
+            await self._poller.wait_for_poll()
             await asyncio.sleep(0)
         with suppress(AgentError, TimeoutError):  # only a hint hangs on it, and the polls wait for their turn
             async with asyncio.timeout(_TIME_FOR_A_HINT):
                 sizes = [await self._bound(restore.job) for restore in list(self._restores.values())[:100]]
-            needed, free = sum(filter(None, sizes)), self._all.directory.free_bytes()
+            needed, free = sum(filter(None, sizes)), self._context.directory.free_bytes()
             if needed > free:
                 text = f"the snapshots are up to {needed} bytes uncompressed, {free} are free: archives may not fit"
-                self._all.reporter.report(Notice("warning", text))
+                self._context.reporter.report(Notice("warning", text))
 
     async def _bound(self, job: Job) -> int | None:
         if job.snapshot_id is None or decide(job).step not in (Step.WAIT, Step.DOWNLOAD):
             return None
-        return await self._all.api.largest_size(self._target, job.snapshot_id, job.cluster_id)
+        return await self._context.api.largest_size(self._target, job.snapshot_id, job.cluster_id)
 
 
 def _too_slow(row: ArchiveProgress) -> str | None:

@@ -11,8 +11,8 @@ from typing import Any
 from ..core.clock import Clock, ServerClock, rfc3339
 from ..core.errors import (
     AgentError,
+    DestHeld,
     ForeignFile,
-    Held,
     InTheWay,
     NoSpace,
     NothingDelivered,
@@ -25,17 +25,17 @@ from ..core.jobs import Job, Step, decide, refusal
 from ..core.names import MISMATCH, PART, RECEIPT, UNPROVEN
 from ..core.receipt import Receipt, Verdict, parse_receipt, record_of
 from ..core.redaction import Redactor
-from ..core.settings import Connection, Pace, Target
+from ..core.settings import Connection, RunLimits, Target
 from ..core.untrusted import printable
 from ..dest.archive import digest_of
 from ..dest.directory import Directory, errors_of_dest
 from ..dest.journal import Identity, Journal
 from ..dest.lock import STATE_DIRECTORY, Lock
-from ..dest.space import Room
+from ..dest.space import DiskSpace
 from ..dest.workspace import require_own_names, require_own_sums
 from ..network.opsmanager import OpsManager
 from .poller import first_reading
-from .selection import Roster
+from .selection import JobSelection
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,13 @@ class Plan:
         self,
         connection: Connection,
         target: Target,
-        pace: Pace,
+        limits: RunLimits,
         dest: Path,
         reporter: Reporter,
         clock: Clock,
         redactor: Redactor,
     ) -> None:
-        self._connection, self._target, self._pace, self._dest = connection, target, pace, dest
+        self._connection, self._target, self._limits, self._dest = connection, target, limits, dest
         self._reporter, self._clock, self._redactor = reporter, clock, redactor
         self._server_clock = ServerClock(clock)
         self._started_at = rfc3339(clock.wall())
@@ -97,7 +97,7 @@ class Plan:
             api = await stack.enter_async_context(OpsManager(self._connection, self._server_clock, self._redactor))
             self._ops_manager = api.origin
             self._reporter.report(RunStarted(api.origin, str(self._dest)))
-            watch = await first_reading(api, self._target, self._clock, self._pace.poll_interval)
+            watch = await first_reading(api, self._target, self._clock, self._limits.poll_interval)
             jobs = list(watch.jobs.values())
             if self._earlier and not self._target.batch_id:
                 batch_id = next((job.batch_id for job in jobs if job.batch_id), None)
@@ -141,7 +141,7 @@ class Plan:
     # ------------------------------------------------------------ DEST
 
     def _look_at_dest(self, stack: AsyncExitStack) -> None:
-        """What of DEST would stop a run. Raises Unwritable, InTheWay, OtherBatch, RecordUnreadable or Held."""
+        """What of DEST would stop a run. Raises Unwritable, InTheWay, OtherBatch, RecordUnreadable or DestHeld."""
         try:
             os.lstat(self._dest)
         except FileNotFoundError:
@@ -157,7 +157,7 @@ class Plan:
         if state:
             stack.enter_context(state)
             if Lock.is_held(state):
-                raise Held(f"another run holds {self._dest}", spent=False)
+                raise DestHeld(f"another run holds {self._dest}", spent=False)
             self._journal = Journal.peek(state)
         if (raw := where.read(RECEIPT)) is not None:
             self._earlier = parse_receipt(raw)
@@ -171,7 +171,7 @@ class Plan:
         free = probe.free_bytes()
         if probe is not self._directory:
             probe.close()
-        if downloads and free < Room.LEAST + Room.RECORDS:
+        if downloads and free < DiskSpace.LEAST + DiskSpace.RECORDS:
             raise NoSpace(f"{free} bytes are free in DEST's file system", spent=False)
         bound = sum(row.largest_bytes or 0 for row in downloads)
         if bound > free:
@@ -181,24 +181,24 @@ class Plan:
     # ------------------------------------------------------------ jobs
 
     async def _judge(self, api: OpsManager, jobs: list[Job]) -> Any:
-        roster = Roster(self._target, self._journal)
-        roster.update(jobs)
+        selection = JobSelection(self._target, self._journal)
+        selection.update(jobs)
         for job in jobs:
-            if roster.selected(job) is False:
+            if selection.selected(job) is False:
                 continue
-            row = await self._row(job, roster)
+            row = await self._row(job, selection)
             if row.step == "download" and job.snapshot_id:
                 with suppress(AgentError):  # only a hint hangs on it
                     bound = await api.largest_size(self._target, job.snapshot_id, job.cluster_id)
                     row = Planned(job, row.archive, row.step, row.reason, 0, bound, row.expires_in)
             yield row
 
-    async def _row(self, job: Job, roster: Roster) -> Planned:
-        name, decision = roster.name(job), decide(job)
+    async def _row(self, job: Job, selection: JobSelection) -> Planned:
+        name, decision = selection.name(job), decide(job)
         expires_in = job.expires - self._server_clock.now() if job.expires else None
         try:
             found = (
-                await self._on_disk(job, name, roster.served_as(job))
+                await self._on_disk(job, name, selection.served_as(job))
                 if name and decision.step is not Step.SKIP
                 else None
             )

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from ..core.clock import Backoff, Clock, Deadline
-from ..core.errors import AgentError, AnswerUnusable, NothingListed, PassingApiError, Unreachable
+from ..core.errors import AgentError, AnswerUnusable, NothingListed, TransientApiError, Unreachable
 from ..core.jobs import Job
 from ..core.settings import Target
 from ..network.opsmanager import OpsManager
@@ -26,7 +26,7 @@ PATIENCE = 60.0
 """Seconds for which passing faults of the API are retried, by the contract's 5.7."""
 
 
-class Watch:
+class JobPoller:
     """Polls in a task of its own (`run`); everybody else reads `jobs` and awaits `news`.
 
     `readings` counts polls that brought an answer. `trouble` is the fault of the last poll if it failed in passing,
@@ -46,9 +46,9 @@ class Watch:
         self._empty = 0
         self._unusable = 0
         self._begun = 0
-        self.readings = 0
+        self.successful_polls = 0
         self.read_begun = 0
-        self.trouble: PassingApiError | None = None
+        self.trouble: TransientApiError | None = None
         self._troubled_since: float | None = None
         self._asked_at: float | None = None  # when the poll that is under way began
         self.fatal: AgentError | None = None
@@ -68,7 +68,7 @@ class Watch:
             return None
         return Unreachable(f"Ops Manager has not answered for {waited:.0f} s")
 
-    def mark(self) -> int:
+    def poll_number(self) -> int:
         """A mark for `newer_than`: any poll that begins from now on is newer."""
         return self._begun
 
@@ -78,18 +78,18 @@ class Watch:
 
     def gone(self, job_id: str) -> bool:
         """Whether a job that was listed is missing from the last three readings."""
-        return self.readings - self._listed[job_id][1] >= _EMPTY_POLLS
+        return self.successful_polls - self._listed[job_id][1] >= _EMPTY_POLLS
 
-    def hurry(self) -> None:
+    def poll_now(self) -> None:
         """Ask for the next poll now, and start the backoff over. Never sooner than a Retry-After allows."""
         self._urgent.set()
 
-    async def ring(self) -> None:
+    async def notify(self) -> None:
         """Wake everybody in `news`, as if there were some."""
         async with self._news:
             self._news.notify_all()
 
-    async def news(self) -> None:
+    async def wait_for_poll(self) -> None:
         """Return after the next poll, good or bad."""
         async with self._news:
             await self._news.wait()
@@ -102,14 +102,14 @@ class Watch:
             self._asked_at = self._clock.monotonic()
             await self._poll(self._begun)
             self._asked_at = None
-            await self.ring()
+            await self.notify()
             if self.fatal is None:
                 await self._pause(self.trouble.retry_after if self.trouble else None)
 
     async def _poll(self, number: int) -> None:
         try:
             jobs = await self._api.jobs(self._target)
-        except PassingApiError as error:
+        except TransientApiError as error:
             self.trouble = error
             self._troubled_since = self._clock.monotonic() if self._troubled_since is None else self._troubled_since
             self._unusable = self._unusable + 1 if isinstance(error, AnswerUnusable) else 0
@@ -122,13 +122,13 @@ class Watch:
 
     def _take(self, jobs: list[Job], number: int) -> None:
         self.trouble, self._troubled_since, self._unusable = None, None, 0
-        self.readings += 1
+        self.successful_polls += 1
         self.read_begun = number
         latest = {job.id: job for job in jobs}
         if any(self._jobs.get(job_id) != job for job_id, job in latest.items()):
             self._backoff.reset()
         self._jobs.update(latest)
-        self._listed.update(dict.fromkeys(latest, (number, self.readings)))
+        self._listed.update(dict.fromkeys(latest, (number, self.successful_polls)))
         self._empty = 0 if self._jobs else self._empty + 1
         if self._empty >= _EMPTY_POLLS:
             self.fatal = NothingListed(f"batch {self._target.batch_id} listed no restore job in {_EMPTY_POLLS} polls")
@@ -151,13 +151,13 @@ class Watch:
 
 async def first_reading(
     api: OpsManager, target: Target, clock: Clock, interval: float, *, empty_will_do: bool = False
-) -> Watch:
+) -> JobPoller:
     """A watch that has read the jobs once. Raises what ended polling, or the passing fault after a minute."""
-    watch = Watch(api, target, clock, min(interval, PATIENCE / 8))
+    watch = JobPoller(api, target, clock, min(interval, PATIENCE / 8))
     deadline = Deadline(clock, PATIENCE)
     polling = asyncio.ensure_future(watch.run())
     try:
-        while not watch.jobs and not (empty_will_do and watch.readings):
+        while not watch.jobs and not (empty_will_do and watch.successful_polls):
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(polling), 0.02)
             if watch.fatal:

@@ -17,19 +17,19 @@ from ..core.exit_codes import RECEIPT_CODES, combined_exit_code
 from ..core.names import OWN_NAMES, RECEIPT
 from ..core.receipt import Receipt, outcome_of, parse_receipt
 from ..core.redaction import Redactor
-from ..core.settings import Connection, Pace, Target
+from ..core.settings import Connection, RunLimits, Target
 from ..dest.directory import Directory, temporary_name
 from ..dest.journal import Journal
 from ..dest.lock import STATE_DIRECTORY, Lock
-from ..dest.space import Room
+from ..dest.space import DiskSpace
 from ..dest.status import StatusFile
 from ..dest.workspace import require_own_names, require_own_sums, write_receipt, write_sums
-from ..network.delivery import Deliveries
+from ..network.delivery import DeliveryClient
 from ..network.opsmanager import OpsManager
 from .batch import Batch
-from .job.context import Surroundings
+from .job.context import RunContext
 from .job.rate import RateLimit
-from .poller import Watch
+from .poller import JobPoller
 
 _STATUS_EVERY, _STATUS_SOONEST = 2.0, 0.2  # seconds; the contract allows five
 
@@ -43,13 +43,13 @@ class Agent:
         self,
         connection: Connection,
         target: Target,
-        pace: Pace,
+        limits: RunLimits,
         dest: Path,
         reporter: Reporter,
         clock: Clock,
         redactor: Redactor,
     ) -> None:
-        self._connection, self._target, self._pace, self._dest = connection, target, pace, dest
+        self._connection, self._target, self._limits, self._dest = connection, target, limits, dest
         self._reporter, self._clock, self._redactor = reporter, clock, redactor
         self._started_at = rfc3339(clock.wall())
         self._stopped: Stopped | None = None
@@ -83,9 +83,9 @@ class Agent:
             stack.push_async_callback(journal.finish)
             require_own_sums(self._directory, self._earlier, journal)
             self._status = StatusFile(state, os.getpid(), self._started_at, self._target.batch_id)
-            surroundings = await stack.enter_async_context(self._surroundings(journal))
+            context = await stack.enter_async_context(self._surroundings(journal))
             self._tell_of_start(journal)
-            batch = self._batch = Batch(surroundings, self._target, self._earlier, self._tick, self._on_settled)
+            batch = self._batch = Batch(context, self._target, self._earlier, self._tick, self._on_settled)
             if self._stopped:
                 batch.stop(self._stopped)
             try:
@@ -96,23 +96,23 @@ class Agent:
             return await asyncio.to_thread(self._written, self.summary())
 
     @asynccontextmanager
-    async def _surroundings(self, journal: Journal) -> AsyncIterator[Surroundings]:
+    async def _surroundings(self, journal: Journal) -> AsyncIterator[RunContext]:
         """What every job of the run shares, with both connections open."""
         server_clock = ServerClock(self._clock)
         async with (
             OpsManager(self._connection, server_clock, self._redactor) as api,
-            Deliveries(api.tls, self._pace.stall_timeout, self._redactor) as deliveries,
+            DeliveryClient(api.tls, self._limits.stall_timeout, self._redactor) as deliveries,
         ):
             self._ops_manager = api.origin
-            yield Surroundings(
+            yield RunContext(
                 directory=self._directory,
-                room=Room(self._directory),
+                space=DiskSpace(self._directory),
                 journal=journal,
                 api=api,
-                watch=Watch(api, self._target, self._clock, self._pace.poll_interval),
+                poller=JobPoller(api, self._target, self._clock, self._limits.poll_interval),
                 deliveries=deliveries,
-                pace=self._pace,
-                limit=RateLimit(self._clock, self._pace.limit_rate),
+                limits=self._limits,
+                limit=RateLimit(self._clock, self._limits.limit_rate),
                 clock=self._clock,
                 server_clock=server_clock,
                 reporter=self._reporter,

@@ -11,7 +11,7 @@ from ..core.settings import Target
 from ..dest.journal import Journal
 
 
-class Roster:
+class JobSelection:
     """Names and selection, kept over every reading of the batch.
 
     A name is given once and stays, also over runs: the journal remembers it. Every job of the batch is named,
@@ -33,8 +33,8 @@ class Roster:
         for job in jobs:
             if self._names.of(job.id) is None and (earlier := self._journal.entry(job.id).file_name):
                 self._names.keep(job.id, safe_name(earlier, job.id))
-            elif job.link and decide(job).step is not Step.SKIP:
-                wanted[job.id] = job.link.file_name
+            elif job.delivery_url and decide(job).step is not Step.SKIP:
+                wanted[job.id] = job.delivery_url.file_name
         self._names.give(wanted)
 
     def name(self, job: Job) -> str | None:
@@ -43,14 +43,16 @@ class Roster:
 
     def served_as(self, job: Job) -> str | None:
         """What the server, and so the published hash, calls the archive."""
-        return job.link.file_name if job.link else self._journal.entry(job.id).served_as or self.name(job)
+        return (
+            job.delivery_url.file_name if job.delivery_url else self._journal.entry(job.id).served_as or self.name(job)
+        )
 
     def selected(self, job: Job) -> bool | None:
         """Whether --select admits a job; None while that hangs on a name that is not known yet."""
         if not self._target.select:
             return True
         name = self.name(job)
-        if matches(self._target.select, [*_ids(job), name, job.link.file_name if job.link else None]):
+        if matches(self._target.select, [*_ids(job), name, job.delivery_url.file_name if job.delivery_url else None]):
             return True
         return None if name is None and self._globs_for_names and decide(job).step is Step.WAIT else False
 

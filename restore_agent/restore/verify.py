@@ -20,7 +20,7 @@ from ..core.errors import (
     OtherBatch,
     UsageError,
 )
-from ..core.events import ArchiveProgress, ArchiveSettled, Notice, Progress, Reporter, RunStarted
+from ..core.events import ArchiveFinished, ArchiveProgress, Notice, Progress, Reporter, RunStarted
 from ..core.jobs import Job
 from ..core.names import MISMATCH, PART, RECEIPT, UNPROVEN
 from ..core.receipt import ArchiveRecord, Receipt, Verdict, outcome_of, parse_receipt
@@ -31,7 +31,7 @@ from ..dest.archive import Digest, digest_of, structure_of
 from ..dest.directory import Directory
 from ..dest.journal import Journal
 from ..dest.lock import STATE_DIRECTORY, Lock
-from ..dest.publish import Candidate, Publisher, set_aside
+from ..dest.publish import Candidate, Promoter, set_aside
 from ..dest.structure import Finding
 from ..dest.workspace import write_receipt, write_sums
 from ..network.opsmanager import OpsManager
@@ -79,7 +79,7 @@ class Verification:
             stack.callback(Lock.take(state).release)
             self._journal = Journal.open(state)
             stack.callback(self._journal.close)
-            self._publisher = Publisher(where, self._journal, self._clock)
+            self._publisher = Promoter(where, self._journal, self._clock)
             known = self._known()
             self._reporter.report(RunStarted(known.ops_manager, str(self._dest)))
             await self._ask(known)
@@ -168,7 +168,7 @@ class Verification:
             error = problem
             error.archive = record.file_name or record.job_id
             proven = self._judged(record, error, self._read.get(record.job_id))
-        self._reporter.report(ArchiveSettled(record.job_id, proven, error.fields() if error else None))
+        self._reporter.report(ArchiveFinished(record.job_id, proven, error.fields() if error else None))
         return proven
 
     async def _judge(self, record: ArchiveRecord) -> ArchiveRecord:
@@ -193,7 +193,7 @@ class Verification:
         if digest.sha1 in (entry.proven, expected) or (
             record.verdict is Verdict.VERIFIED and digest.sha1 == record.sha1
         ):
-            await self._publisher.adopt(record.job_id, name, digest)
+            await self._publisher.accept_existing(record.job_id, name, digest)
             return self._verified(record, name, digest, digest.sha1)
         if record.verdict is not Verdict.VERIFIED and not entry.proven:
             raise InTheWay(f"a file stands at {printable(name)} that this agent did not put there")

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..core.events import ArchiveProgress
 from ..core.untrusted import printable
-from .terminal import room_on
+from .terminal import terminal_size
 from .wording import NARROW, shortened, size_text, time_text, waiting_text
 
 _PLAIN_EVERY = 30.0  # seconds between two plain progress lines
@@ -56,7 +56,7 @@ class Bars:
 
     def show(self, archives: tuple[ArchiveProgress, ...]) -> None:
         self._shown_any = True
-        columns, lines = room_on(self._err)
+        columns, lines = terminal_size(self._err)
         moving = [row for row in archives if row.state in ("downloading", "hashing")]
         moving.sort(key=lambda row: row.state)  # what still comes in is looked at more than what awaits its hash
         most = max(1, min(self._SHOWN, lines // 2))

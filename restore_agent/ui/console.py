@@ -6,7 +6,7 @@ from typing import TextIO
 
 from ..core.redaction import Redactor
 from .json_lines import JsonConsole
-from .terminal import is_the_journal
+from .terminal import is_systemd_journal
 from .text import TextConsole
 
 
@@ -14,7 +14,7 @@ def console_for(output: str, progress: str, out: TextIO, err: TextIO, redactor: 
     """The console that the operator asked for."""
     if output == "json":
         return JsonConsole(out, redactor)
-    return TextConsole(out, err, redactor, progress, command, is_the_journal(err))
+    return TextConsole(out, err, redactor, progress, command, is_systemd_journal(err))
 
 
 Console = JsonConsole | TextConsole

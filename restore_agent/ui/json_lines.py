@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from ..core.clock import rfc3339
-from ..core.events import ArchiveSettled, Event, Failed, Finished, Progress
+from ..core.events import ArchiveFinished, Event, Progress, RunFailed, RunFinished
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
 from .terminal import say
@@ -40,12 +40,12 @@ class JsonConsole:
 
 def _fields(event: Event) -> dict[str, Any]:
     match event:
-        case Finished():
+        case RunFinished():
             plan = {} if event.plan is None else {"plan": [dict(row) for row in event.plan]}
             return {**event.receipt.to_json(), **plan}
-        case ArchiveSettled():
+        case ArchiveFinished():
             return {**asdict(event.record), "problem": dict(event.problem) if event.problem else None}
-        case Failed():
+        case RunFailed():
             return dict(event.problem)
         case _:
             return {name: value for name, value in asdict(event).items() if name != "job_id" or value is not None}

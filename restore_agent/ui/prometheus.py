@@ -17,7 +17,7 @@ from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from .. import __version__
-from ..core.events import ArchiveProgress, ArchiveSettled, Event, Finished, JobSeen, Progress, RunStarted
+from ..core.events import ArchiveFinished, ArchiveProgress, Event, JobSeen, Progress, RunFinished, RunStarted
 from ..core.receipt import ArchiveRecord, Receipt, Verdict
 from ..core.redaction import Redactor
 from .files import replace_file
@@ -88,9 +88,9 @@ class MetricsFile:
                 self._archives[event.job_id] = replace(archive, expires=_seconds(event.expires_at))
             case Progress():
                 self._take(event.archives)
-            case ArchiveSettled():
+            case ArchiveFinished():
                 self._settle(event.record)
-            case Finished():
+            case RunFinished():
                 self._finish(event.receipt)
         if self._problem and not self._warned:
             self._warned = True

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from ..core.events import ArchiveProgress, Event, Failed, Finished, Progress, RunStarted
+from ..core.events import ArchiveProgress, Event, Progress, RunFailed, RunFinished, RunStarted
 from ..core.exit_codes import EXIT_CODES
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
@@ -39,9 +39,9 @@ class StatusLine:
             case Progress() if self._monotonic() >= self._due:
                 self._due = self._monotonic() + _EVERY
                 self._send(f"STATUS={standing(event.archives)}")
-            case Failed():
+            case RunFailed():
                 self._problem = str(event.problem["message"])
-            case Finished():
+            case RunFinished():
                 meaning = EXIT_CODES[event.receipt.exit_code][0].replace("`", "")
                 self._send("STOPPING=1", f"STATUS=exit code {event.receipt.exit_code}: {self._problem or meaning}")
 

@@ -9,7 +9,7 @@ from typing import TextIO
 WIDTH = 80
 
 
-def room_on(stream: TextIO) -> tuple[int, int]:
+def terminal_size(stream: TextIO) -> tuple[int, int]:
     """Columns and lines to fill on a terminal, 80 by 24 where it does not say; three columns stay free, or the `^C`
     that the terminal echoes would wrap and push the bars out of place.
     """
@@ -29,7 +29,7 @@ def say(text: str, file: TextIO) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
-def is_the_journal(stream: TextIO) -> bool:
+def is_systemd_journal(stream: TextIO) -> bool:
     """Whether what is written here ends in systemd's journal: JOURNAL_STREAM names it by device and inode."""
     try:
         status = os.fstat(stream.fileno())

@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 from ..core.events import (
-    ArchiveSettled,
-    AttemptEnded,
+    ArchiveFinished,
     Downloaded,
     DownloadStarted,
     Event,
-    Failed,
-    Finished,
     JobSeen,
     Notice,
     Progress,
+    RetryScheduled,
+    RunFailed,
+    RunFinished,
     RunStarted,
 )
 from ..core.exit_codes import EXIT_CODES
@@ -26,7 +26,7 @@ from ..core.receipt import ArchiveRecord, Receipt, Verdict
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
 from .bars import Bars, PlainLines
-from .terminal import WIDTH, room_on, say
+from .terminal import WIDTH, say, terminal_size
 from .wording import folded, shortened, size_text, time_text
 
 _INDENT = " " * 10  # under the archive names of the closing table
@@ -56,11 +56,11 @@ class TextConsole:
         if isinstance(event, Progress):
             if self._progress:
                 self._progress.show(event.archives)
-        elif isinstance(event, Finished):
+        elif isinstance(event, RunFinished):
             self.close()
             self._finish(event)
         else:
-            if isinstance(event, Failed):
+            if isinstance(event, RunFailed):
                 self.close()  # what follows are the last words
                 self._hints[event.problem["exit_code"]] = event.problem["hint"]
             self._log(_lines(event), _priority(event))
@@ -79,7 +79,7 @@ class TextConsole:
         stamp = time.strftime("%H:%M:%S")
         lines = [f"{stamp} {self._clean(line)}" for line in told]
         if self._folds:
-            lines = [part for line in lines for part in folded(line, room_on(self._err)[0])]
+            lines = [part for line in lines for part in folded(line, terminal_size(self._err)[0])]
         if self._journal and told:  # one entry with its priority; the journal knows the time
             lines = [f"<{priority}>" + "; ".join(self._clean(line.strip()) for line in told)]
         if isinstance(self._progress, Bars):
@@ -87,11 +87,11 @@ class TextConsole:
         elif lines:
             say("\n".join(lines), self._err)
 
-    def _finish(self, event: Finished) -> None:
+    def _finish(self, event: RunFinished) -> None:
         rows = _plan_rows(event.plan) if event.plan is not None else self._archive_rows(event.receipt)
         say("\n".join([*rows, *self._closing(event)]), self._out)
 
-    def _closing(self, event: Finished) -> list[str]:
+    def _closing(self, event: RunFinished) -> list[str]:
         receipt, code = event.receipt, event.receipt.exit_code
         if event.plan is not None and code == 0:
             return ["Nothing stands in the way."]
@@ -162,9 +162,9 @@ def _plan_rows(plan: tuple[Mapping[str, Any], ...]) -> list[str]:
 def _lines(event: Event) -> list[str]:
     """One event as log lines: several for an error, none for what is not worth one."""
     match event:
-        case ArchiveSettled(problem=problem) if problem:
+        case ArchiveFinished(problem=problem) if problem:
             return problem_lines(problem)
-        case Failed():
+        case RunFailed():
             return problem_lines(event.problem)
         case _:
             told = _sentence(event)
@@ -173,11 +173,11 @@ def _lines(event: Event) -> list[str]:
 
 def _priority(event: Event) -> int:
     match event:
-        case Failed():
+        case RunFailed():
             return _ERROR
-        case ArchiveSettled(problem=problem) if problem:
+        case ArchiveFinished(problem=problem) if problem:
             return _ERROR
-        case AttemptEnded():
+        case RetryScheduled():
             return _WARNING
         case Notice(level=level) if level != "info":
             return _WARNING
@@ -196,7 +196,7 @@ def _sentence(event: Event) -> str | None:
         case DownloadStarted():
             begin = f"resuming at {size_text(event.offset)}" if event.offset else "downloading"
             return f"{event.archive}: {begin} from {event.url.split('/…/')[0]}, attempt {event.attempt}"
-        case AttemptEnded():
+        case RetryScheduled():
             spent = "a download may be spent" if event.spent else "no download was spent"
             after = f"{size_text(event.received)} on disk, {spent}, next attempt in {time_text(event.wait)}"
             return f"{event.archive}: {event.message} ({after})"
@@ -204,7 +204,7 @@ def _sentence(event: Event) -> str | None:
             speed = f" ({size_text(event.bytes / event.seconds)}/s)" if event.seconds > 0 else ""
             took = f"{size_text(event.bytes)} in {event.seconds:.1f} s{speed}"
             return f"{event.archive}: {took}, waiting for the published hash"
-        case ArchiveSettled():
+        case ArchiveFinished():
             return f"{_name(event.record)}: {event.record.verdict}"
         case Notice():
             return event.message if event.level == "info" else f"warning: {event.message}"

@@ -211,7 +211,7 @@ def test_a_lost_run_is_said_so_and_one_that_goes_on_without_its_play_is_watched_
         running.communicate()
         again = play(lab)
         assert again.code == 0, again.out
-        assert re.search(r"Watch the run of an earlier play.*\n(?:skipping.*\n)*included: .* for shard0", again.out)
+        assert re.search(r"JobPoller the run of an earlier play.*\n(?:skipping.*\n)*included: .* for shard0", again.out)
         assert again.changed == dict.fromkeys(HOSTS, 0) or again.changed["shard0"] == 1, "its receipt is news here"
         assert [job.downloads for job in lab.simulator.jobs] == [2, 1, 1]
 

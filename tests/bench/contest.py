@@ -59,7 +59,7 @@ class Contest:
         return Sample(cost, cost.seconds, sync)
 
     def _together(self, each: Sequence[Sequence[Pipeline]]) -> Cost:
-        """Several downloads at once: each in a shell of its own, since their steps do not keep pace."""
+        """DisplayGroup downloads at once: each in a shell of its own, since their steps do not keep pace."""
         scripts = [" && ".join(_line(step) for step in steps) for steps in each]
         return measure.side_by_side([[["sh", "-c", script]] for script in scripts], self._log)
 

@@ -31,7 +31,7 @@ from support.agents import (
 import restore_agent
 import restore_agent.restore.poller
 from restore_agent.cli.main import cli
-from restore_agent.cli.options import CONNECTION, OPTIONS, PACE, SHOWN, TARGET
+from restore_agent.cli.options import CONNECTION, LIMITS, OPTIONS, OUTPUT_OPTIONS, TARGET
 
 COMMANDS = cli.list_commands(click.Context(cli))
 
@@ -62,7 +62,7 @@ def test_each_command_has_help_with_examples(run_agent: RunAgent, command: str, 
 @pytest.mark.parametrize("command", ["run", "plan"])
 def test_help_has_every_option_with_its_variable_and_default(run_agent: RunAgent, command: str) -> None:
     text = " ".join(run_agent([command, "--help"]).out.split())
-    for name in (*CONNECTION, *TARGET, *PACE, *SHOWN):
+    for name in (*CONNECTION, *TARGET, *LIMITS, *OUTPUT_OPTIONS):
         option = OPTIONS[name]
         assert option.flag in text
         assert option.env is None or f"${option.env}" in text

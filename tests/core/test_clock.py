@@ -233,7 +233,7 @@ def test_without_a_limit_nothing_waits() -> None:
     limit = RateLimit(clock, None)
     clock.run(limit.spend(1 << 40))
     assert clock.sleeps == []
-    assert limit.bite(2 << 20) == 2 << 20
+    assert limit.chunk_size(2 << 20) == 2 << 20
 
 
 def test_a_transfer_takes_as_long_as_its_rate_says() -> None:
@@ -286,19 +286,19 @@ def test_a_rate_is_met_although_every_bite_comes_late(late: float) -> None:
 
     async def transfer() -> None:
         for _ in range(100):
-            await limit.spend(limit.bite(1 << 20))
+            await limit.spend(limit.chunk_size(1 << 20))
             clock.now += late  # reading takes its time, and so does waking up
 
     clock.run(transfer())
-    rate = 100 * limit.bite(1 << 20) / (clock.now - began)
+    rate = 100 * limit.chunk_size(1 << 20) / (clock.now - began)
     assert rate == pytest.approx(1000.0, rel=0.05)
 
 
 @pytest.mark.parametrize(
-    ("rate", "bite"), [(None, 2 << 20), (1.0, 1), (19.0, 1), (100.0, 5), (1 << 20, 52428), (1 << 40, 2 << 20)]
+    ("rate", "chunk_size"), [(None, 2 << 20), (1.0, 1), (19.0, 1), (100.0, 5), (1 << 20, 52428), (1 << 40, 2 << 20)]
 )
-def test_a_slow_rate_takes_small_bites(rate: float | None, bite: int) -> None:
-    assert RateLimit(VirtualClock(), rate).bite(2 << 20) == bite
+def test_a_slow_rate_takes_small_bites(rate: float | None, chunk_size: int) -> None:
+    assert RateLimit(VirtualClock(), rate).chunk_size(2 << 20) == chunk_size
 
 
 # ---------------------------------------------------------------- meter

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from restore_agent.core.jobs import Decision, Job, Link, Step, decide
+from restore_agent.core.jobs import Decision, DeliveryUrl, Job, Step, decide
 from restore_agent.core.redaction import Secret
 from restore_agent.network.documents import parse_job
 
@@ -106,7 +106,7 @@ def test_the_example_of_the_reference_page_reads_field_by_field() -> None:
         status="FINISHED",
         delivery_status="READY",
         method="HTTP",
-        link_defect="it does not parse",  # a port called {PORT}
+        delivery_url_defect="it does not parse",  # a port called {PORT}
         expires=1492750197.0,
         max_downloads=1,
         encryption_enabled=False,
@@ -119,7 +119,7 @@ def test_the_example_of_the_reference_page_is_downloadable_once_its_placeholders
     filled = REFERENCE.replace("{OPSMANAGER-HOST}", "om.example.net").replace("{PORT}", "8080")
     jobs = [parse_job(entry) for entry in json.loads(filled)["results"]]
     assert [decide(job) for job in jobs] == [Decision(Step.DOWNLOAD, "ready")] * 2
-    assert [job.link and job.link.file_name for job in jobs] == [
+    assert [job.delivery_url and job.delivery_url.file_name for job in jobs] == [
         "electron_0-1492636465-{JOB-ID}.tar.gz",
         "electron_0-1492528465-{JOB-ID}.tar.gz",
     ]
@@ -222,7 +222,7 @@ def test_a_url_of_no_use_does_not_matter_before_the_delivery_is_ready() -> None:
 
 def test_old_servers_leave_the_delivery_out_while_a_job_is_in_progress() -> None:
     job = parse_job({"id": "5c9e", "statusName": "IN_PROGRESS"})
-    assert job.link is None
+    assert job.delivery_url is None
     assert decide(job) == Decision(Step.WAIT, "not-ready")
 
 
@@ -387,7 +387,7 @@ def test_the_hash_is_found_among_those_of_other_files() -> None:
 # ---------------------------------------------------------------- links
 
 
-def link_of(**delivery: Any) -> Link | None:
+def link_of(**delivery: Any) -> DeliveryUrl | None:
     return parse_job(document(delivery)).link
 
 
@@ -425,19 +425,19 @@ def test_the_scheme_of_the_token_is_found_although_a_space_follows_it() -> None:
 @pytest.mark.parametrize("value", [None, "", "two\r\nlines", "\x00", "tök", ["t0k3n"]])
 def test_without_a_token_of_use_the_older_url_is_taken(value: object) -> None:
     link = link_of(urlV2=URL_V2, authHeader="Authorization", authValue=value)
-    assert link == Link(URL, NAME)
+    assert link == DeliveryUrl(URL, NAME)
 
 
 def test_a_newer_url_that_is_alone_is_taken_without_a_token() -> None:
-    assert link_of(url=None, urlV2=URL_V2) == Link(URL_V2, NAME)
+    assert link_of(url=None, urlV2=URL_V2) == DeliveryUrl(URL_V2, NAME)
 
 
 def test_an_empty_newer_url_is_one_that_is_not_there() -> None:
-    assert link_of(urlV2="", authValue="t0k3n") == Link(URL, NAME)
+    assert link_of(urlV2="", authValue="t0k3n") == DeliveryUrl(URL, NAME)
 
 
 def test_the_older_url_gets_no_header() -> None:
-    assert link_of(authHeader="Authorization", authValue="t0k3n") == Link(URL, NAME)
+    assert link_of(authHeader="Authorization", authValue="t0k3n") == DeliveryUrl(URL, NAME)
 
 
 @pytest.mark.parametrize(
@@ -455,7 +455,7 @@ def test_the_older_url_gets_no_header() -> None:
     ],
 )
 def test_the_name_is_the_last_segment_of_the_path(url: str, name: str) -> None:
-    assert link_of(url=url) == Link(url, name)
+    assert link_of(url=url) == DeliveryUrl(url, name)
 
 
 @pytest.mark.parametrize(
@@ -478,15 +478,15 @@ def test_the_name_is_the_last_segment_of_the_path(url: str, name: str) -> None:
 @pytest.mark.parametrize("field", ["url", "urlV2"])
 def test_a_url_that_cannot_be_fetched_is_named_without_being_shown(field: str, url: str, why: str) -> None:
     job = parse_job(document({"url": None, field: url}))
-    assert job.link is None
-    assert why in (job.link_defect or "")
+    assert job.delivery_url is None
+    assert why in (job.delivery_url_defect or "")
     assert not any(part in repr(job) for part in ("x.tar.gz", "user@", ":word"))
 
 
 @pytest.mark.parametrize("url", [None, "", [], {}])
 def test_a_url_that_is_not_there_yet_is_no_defect(url: object) -> None:
     job = parse_job(document({"url": url}))
-    assert (job.link, job.link_defect) == (None, None)
+    assert (job.delivery_url, job.delivery_url_defect) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -510,7 +510,7 @@ def test_a_link_to_an_address_of_version_6_keeps_its_brackets() -> None:
 
 def test_a_job_does_not_show_its_secrets() -> None:
     job = parse_job(document({"urlV2": URL, "authValue": "t0k3n-t0k3n"}))
-    assert job.link is not None
+    assert job.delivery_url is not None
     assert TOKEN not in repr(job)
     assert "t0k3n" not in repr(job)
 
@@ -560,7 +560,7 @@ def test_whatever_the_api_sends_is_a_job_or_no_job(sent: object) -> None:
         return
     assert isinstance(decide(job), Decision)
     assert all(oddity.isprintable() for oddity in job.oddities)
-    assert job.link is None or str(job.link)
+    assert job.delivery_url is None or str(job.delivery_url)
 
 
 @hypothesis_settings(deadline=None, max_examples=75)
@@ -575,5 +575,5 @@ def test_a_link_that_is_taken_goes_to_an_http_host_without_credentials(url: str)
 def test_a_hash_is_found_by_the_name_as_the_url_spells_it_or_decoded(spelt: str) -> None:
     url = "https://om.example.net/backup/restore/v2/pull/1/TOKEN/a%20b+c-%C3%BC.tar.gz"
     job = parse_job({"id": "1", "delivery": {"url": url}, "hashes": [{"fileName": spelt, "hash": "a" * 40}]})
-    assert job.link is not None
-    assert job.published_hash(job.link.file_name) == "a" * 40
+    assert job.delivery_url is not None
+    assert job.published_hash(job.delivery_url.file_name) == "a" * 40

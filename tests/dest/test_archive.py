@@ -25,9 +25,9 @@ from restore_agent.dest.archive import BLOCK, Digest, Part, digest_of, structure
 from restore_agent.dest.directory import Directory
 from restore_agent.dest.journal import Identity, Journal
 from restore_agent.dest.lock import STATE_DIRECTORY
-from restore_agent.dest.publish import Candidate, Publisher, publish, set_aside
+from restore_agent.dest.publish import Candidate, Promoter, publish, set_aside
 from restore_agent.dest.structure import Finding
-from restore_agent.restore.job.pipeline import Flow
+from restore_agent.restore.job.pipeline import Pipeline
 from restore_agent.restore.job.transfer import CONSUMERS
 
 COMPANIONS = ("", PART, UNPROVEN, MISMATCH)
@@ -240,7 +240,7 @@ def test_no_archive_ever_lands_on_another_one_or_on_a_file_of_the_agent(wanted: 
 
 async def put(part: Part, *pieces: bytes) -> None:
     """Let pieces flow into a part, as a transfer would."""
-    flow = Flow(2, BLOCK, CONSUMERS)
+    flow = Pipeline(2, BLOCK, CONSUMERS)
 
     def bring() -> None:
         for piece in pieces:
@@ -539,17 +539,17 @@ class WallClock:
 
 
 @pytest.fixture
-def publisher(dest: Directory) -> Iterator[Publisher]:
+def publisher(dest: Directory) -> Iterator[Promoter]:
     state = dest.subdirectory(STATE_DIRECTORY, create=True)
     assert state is not None
     with state:
         journal = Journal.open(state)
-        yield Publisher(dest, journal, WallClock())
+        yield Promoter(dest, journal, WallClock())
         journal.close()
 
 
 def test_a_crash_at_any_step_of_publishing_finds_what_it_needs(
-    publisher: Publisher, dest: Directory, monkeypatch: pytest.MonkeyPatch
+    publisher: Promoter, dest: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bytes, then the fact that they are proven, then the name, and only then which file it was."""
     digest = run(write(dest, "a", DATA))
@@ -577,7 +577,7 @@ def test_a_crash_at_any_step_of_publishing_finds_what_it_needs(
 
 
 def test_a_file_whose_sync_failed_is_never_trusted_again(
-    publisher: Publisher, dest: Directory, monkeypatch: pytest.MonkeyPatch
+    publisher: Promoter, dest: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = run(write(dest, "a", DATA))
     fsync = os.fsync

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from restore_agent.core.errors import Held, InTheWay, NoSpace, RecordUnreadable, Unwritable
+from restore_agent.core.errors import DestHeld, InTheWay, NoSpace, RecordUnreadable, Unwritable
 from restore_agent.dest.directory import Directory
 from restore_agent.dest.journal import JOURNAL, SCHEMA, Entry, Identity, Journal
 from restore_agent.dest.lock import LOCK, STATE_DIRECTORY, Lock, boot_id
@@ -527,7 +527,7 @@ def test_whatever_stands_in_the_journal_it_is_read_or_refused(state: Directory, 
 
 def test_one_run_per_dest(state: Directory) -> None:
     lock = Lock.take(state)
-    with pytest.raises(Held) as caught:
+    with pytest.raises(DestHeld) as caught:
         Lock.take(state)
     lock.release()
     assert str(state.path.parent) in caught.value.message
@@ -579,7 +579,7 @@ def test_the_lock_goes_with_the_process_however_that_ends(state: Directory) -> N
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         assert Lock.is_held(state)
-        with pytest.raises(Held):
+        with pytest.raises(DestHeld):
             Lock.take(state)
         holder.send_signal(signal.SIGKILL)
     assert not Lock.is_held(state)

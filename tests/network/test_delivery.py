@@ -26,11 +26,11 @@ from restore_agent.core.errors import (
     TransferCut,
     Unreachable,
 )
-from restore_agent.core.jobs import Link
+from restore_agent.core.jobs import DeliveryUrl
 from restore_agent.core.redaction import Redactor, Secret
 from restore_agent.network import transport as wire
 from restore_agent.network.client import tls_problem
-from restore_agent.network.delivery import Deliveries, Resume, delivery_error
+from restore_agent.network.delivery import DeliveryClient, Resume, delivery_error
 from restore_agent.network.opsmanager import api_error
 from restore_agent.network.transport import BLOCKS, BlockTransport
 
@@ -451,8 +451,8 @@ async def _attempt(url: str, resume: Resume | None, header: tuple[str, Secret] |
     collected = bytearray()
     block = memoryview(bytearray(1 << 16))
     async with (
-        Deliveries(ssl.create_default_context(), 2.0, Redactor()) as deliveries,
-        deliveries.open(Link(url, "a.tar.gz", header), resume, time.time()) as body,
+        DeliveryClient(ssl.create_default_context(), 2.0, Redactor()) as deliveries,
+        deliveries.open(DeliveryUrl(url, "a.tar.gz", header), resume, time.time()) as body,
     ):
         while got := await body.read(block):
             collected += block[:got]
@@ -608,8 +608,8 @@ def test_a_redirect_from_https_to_http_is_not_followed(simulator: StartSimulator
 def test_a_validator_that_if_range_may_not_carry_is_not_kept(etag: str) -> None:
     async def ask(url: str) -> str | None:
         async with (
-            Deliveries(ssl.create_default_context(), 2.0, Redactor()) as deliveries,
-            deliveries.open(Link(url, "a"), None, 0) as body,
+            DeliveryClient(ssl.create_default_context(), 2.0, Redactor()) as deliveries,
+            deliveries.open(DeliveryUrl(url, "a"), None, 0) as body,
         ):
             return body.validator
 

@@ -12,7 +12,7 @@ from support.agents import Restore, StartSimulator, deliveries
 from restore_agent.core.clock import SystemClock
 from restore_agent.core.events import Event, Notice
 from restore_agent.core.redaction import Redactor, Secret
-from restore_agent.core.settings import Connection, Pace, Target
+from restore_agent.core.settings import Connection, RunLimits, Target
 from restore_agent.restore.run import Agent
 from restore_agent.simulator import Simulator
 
@@ -43,8 +43,8 @@ def agent_for(sim: Simulator, dest: Path, reporter: Kept, clock: SystemClock, **
     hello = sim.hello
     connection = Connection(hello["url"], hello["public_key"], Secret(hello["private_key"]))
     target = Target(hello["group_id"], hello["cluster_id"], job_ids=tuple(hello["job_ids"]))
-    quick = Pace(wait_timeout=10, hash_timeout=3, poll_interval=0.05, stall_timeout=3)
-    return Agent(connection, target, Pace(**{**vars(quick), **pace}), dest, reporter, clock, Redactor())
+    quick = RunLimits(wait_timeout=10, hash_timeout=3, poll_interval=0.05, stall_timeout=3)
+    return Agent(connection, target, RunLimits(**{**vars(quick), **pace}), dest, reporter, clock, Redactor())
 
 
 @pytest.mark.parametrize("fault", ["hash=late:0.3", "no-date", "bad-date", "clock-skew=-90000", "ready-after=0.3"])

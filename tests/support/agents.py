@@ -22,7 +22,7 @@ PATIENCE = 15.0
 """Seconds after which waiting for a condition is a failure; no test waits that long when all is well."""
 
 QUICK = ("--poll-interval=0.05s", "--wait-timeout=5s", "--hash-timeout=2s", "--stall-timeout=5s")
-"""Pace of tests; what a test gives after it wins."""
+"""RunLimits of tests; what a test gives after it wins."""
 
 Json = dict[str, Any]
 

@@ -20,7 +20,7 @@ from restore_agent.core.redaction import Secret
 from restore_agent.core.settings import Connection
 from restore_agent.network.client import tls_context
 from restore_agent.restore.job import transfer
-from restore_agent.restore.job.pipeline import Broken, Flow
+from restore_agent.restore.job.pipeline import ConsumerFailed, Pipeline
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,7 +95,7 @@ def test_the_rate_limit_is_met_and_shared_fairly(simulator: StartSimulator, rest
 # ---------------------------------------------------------------- blocks
 
 
-def consumed(flow: Flow, into: list[bytes], *, slowly: threading.Event | None = None) -> threading.Thread:
+def consumed(flow: Pipeline, into: list[bytes], *, slowly: threading.Event | None = None) -> threading.Thread:
     """A consumer of the first stage, in a thread."""
 
     def work() -> None:
@@ -110,7 +110,7 @@ def consumed(flow: Flow, into: list[bytes], *, slowly: threading.Event | None = 
 
 
 def test_blocks_come_out_of_a_flow_as_they_went_in() -> None:
-    flow, seen = Flow(2, 4, 1), list[bytes]()
+    flow, seen = Pipeline(2, 4, 1), list[bytes]()
     consumer = consumed(flow, seen)
     for number in range(100):
         block = flow.take()
@@ -122,7 +122,7 @@ def test_blocks_come_out_of_a_flow_as_they_went_in() -> None:
 
 
 def test_a_reader_is_never_further_ahead_than_the_blocks_there_are() -> None:
-    flow, go, seen = Flow(3, 1, 1), threading.Event(), list[bytes]()
+    flow, go, seen = Pipeline(3, 1, 1), threading.Event(), list[bytes]()
     consumer = consumed(flow, seen, slowly=go)
     for _ in range(3):
         flow.give(flow.take(), 1)
@@ -135,7 +135,7 @@ def test_a_reader_is_never_further_ahead_than_the_blocks_there_are() -> None:
 
 
 def test_a_flow_that_is_held_gives_no_block_until_it_goes_on() -> None:
-    flow = Flow(1, 1, 1)
+    flow = Pipeline(1, 1, 1)
     flow.hold()
     assert flow.take_now() is None
     threading.Timer(0.05, flow.resume).start()
@@ -143,12 +143,12 @@ def test_a_flow_that_is_held_gives_no_block_until_it_goes_on() -> None:
 
 
 def test_a_reader_learns_that_a_consumer_gave_up_also_while_it_waits() -> None:
-    flow = Flow(1, 1, 1)
+    flow = Pipeline(1, 1, 1)
     flow.give(flow.take(), 1)
     flow.hold()
     threading.Timer(0.05, flow.break_off).start()
     for _ in range(2):
-        with pytest.raises(Broken):
+        with pytest.raises(ConsumerFailed):
             flow.take()
 
 

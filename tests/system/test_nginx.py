@@ -1,4 +1,4 @@
-"""Deliveries from a server that nobody here wrote: nginx, over http and https, with its framing and its ranges."""
+"""DeliveryClient from a server that nobody here wrote: nginx, over http and https, with its framing and its ranges."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from support.agents import QUICK, Restore, StartAgent, StartSimulator, connectio
 
 from restore_agent.core.clock import SystemClock
 from restore_agent.core.errors import AgentError, ConnectFailed, DeliveryRefused, TlsError, TransferCut
-from restore_agent.core.jobs import Link
+from restore_agent.core.jobs import DeliveryUrl
 from restore_agent.core.redaction import Redactor
 from restore_agent.dest.archive import Part
 from restore_agent.dest.directory import Directory
-from restore_agent.network.delivery import Body, Deliveries, Resume
-from restore_agent.restore.job.pipeline import Flow
+from restore_agent.network.delivery import Body, DeliveryClient, Resume
+from restore_agent.restore.job.pipeline import Pipeline
 from restore_agent.restore.job.rate import RateLimit
 from restore_agent.restore.job.transfer import CONSUMERS
 from restore_agent.simulator.archives import Recipe, make_archive
@@ -127,8 +127,8 @@ class Nginx:
     def url(self, place: str, scheme: str = "http") -> str:
         return f"{scheme}://127.0.0.1:{self.port if scheme == 'http' else self.tls_port}/{place}/{NAME}"
 
-    def link(self, place: str, scheme: str = "http") -> Link:
-        return Link(self.url(place, scheme), NAME)
+    def link(self, place: str, scheme: str = "http") -> DeliveryUrl:
+        return DeliveryUrl(self.url(place, scheme), NAME)
 
     @property
     def asked(self) -> list[Asked]:
@@ -182,12 +182,18 @@ def context(nginx: Nginx) -> ssl.SSLContext:
 
 
 async def stream(body: Body, part: Part) -> None:
-    flow = Flow(4, 1 << 18, CONSUMERS)
+    flow = Pipeline(4, 1 << 18, CONSUMERS)
     await asyncio.gather(part.pour(flow), body.pour(flow, RateLimit(SystemClock(), None)))
 
 
 def fetch(
-    nginx: Nginx, link: Link, dest: Path, *, have: bytes = b"", validator: str = "", tls: ssl.SSLContext | None = None
+    nginx: Nginx,
+    link: DeliveryUrl,
+    dest: Path,
+    *,
+    have: bytes = b"",
+    validator: str = "",
+    tls: ssl.SSLContext | None = None,
 ) -> tuple[Body, str]:
     """Download into a part file, after `have` bytes if there are any; the body's head and the SHA1 of the file."""
     dest.mkdir(exist_ok=True)
@@ -202,7 +208,7 @@ def fetch(
                 if resume:
                     await part.take_over(len(have), lambda _: None)
                 async with (
-                    Deliveries(tls or context(nginx), 5.0, Redactor()) as deliveries,
+                    DeliveryClient(tls or context(nginx), 5.0, Redactor()) as deliveries,
                     deliveries.open(link, resume, 0.0) as body,
                 ):
                     if body.offset == 0:
@@ -284,21 +290,21 @@ def test_an_untrusted_certificate_is_no_connection(nginx: Nginx, dest: Path) -> 
 
 
 def test_a_certificate_for_another_host_is_no_connection(nginx: Nginx, dest: Path) -> None:
-    link = Link(nginx.url("plain", "https").replace("127.0.0.1", "127.0.0.2"), NAME)
+    link = DeliveryUrl(nginx.url("plain", "https").replace("127.0.0.1", "127.0.0.2"), NAME)
     with pytest.raises(TlsError, match=r"(?i)mismatch|not valid"):
         fetch(nginx, link, dest)
     assert not nginx.asked
 
 
 def test_http_spoken_to_a_tls_port_is_refused_not_taken(nginx: Nginx, dest: Path) -> None:
-    link = Link(f"http://127.0.0.1:{nginx.tls_port}/plain/{NAME}", NAME)
+    link = DeliveryUrl(f"http://127.0.0.1:{nginx.tls_port}/plain/{NAME}", NAME)
     with pytest.raises(AgentError) as refused:
         fetch(nginx, link, dest)
     assert isinstance(refused.value, (DeliveryRefused, TransferCut))
 
 
 def test_tls_spoken_to_a_plain_port_is_a_tls_error(nginx: Nginx, dest: Path) -> None:
-    link = Link(f"https://127.0.0.1:{nginx.port}/plain/{NAME}", NAME)
+    link = DeliveryUrl(f"https://127.0.0.1:{nginx.port}/plain/{NAME}", NAME)
     with pytest.raises(AgentError) as refused:
         fetch(nginx, link, dest)
     assert isinstance(refused.value, (TlsError, ConnectFailed))

@@ -69,27 +69,27 @@ def _forget_the_journal_line() -> None:
 
 
 def _log_the_url() -> None:
-    from restore_agent.network.delivery import Deliveries
+    from restore_agent.network.delivery import DeliveryClient
 
-    send = Deliveries._send
+    send = DeliveryClient._send
 
     async def talkative(self: Any, link: Any, *more: Any) -> Any:
         print(f"fetching {link.url}", file=sys.stderr)
         return await send(self, link, *more)
 
-    Deliveries._send = talkative  # type: ignore[method-assign, assignment]
+    DeliveryClient._send = talkative  # type: ignore[method-assign, assignment]
 
 
 def _probe_with_head() -> None:
-    from restore_agent.network.delivery import Deliveries
+    from restore_agent.network.delivery import DeliveryClient
 
-    send = Deliveries._send
+    send = DeliveryClient._send
 
     async def curious(self: Any, link: Any, *more: Any) -> Any:
         await (await self._client.send(self._client.build_request("HEAD", link.url), stream=True)).aclose()
         return await send(self, link, *more)
 
-    Deliveries._send = curious  # type: ignore[method-assign, assignment]
+    DeliveryClient._send = curious  # type: ignore[method-assign, assignment]
 
 
 def _leave_a_temporary_file() -> None:

@@ -17,7 +17,7 @@ WAIT_TIMEOUT = 4.0
 HASH_TIMEOUT = 1.0
 STALL_TIMEOUT = 1.0
 POLL_INTERVAL = 0.05
-"""Pace of the agents, in seconds: short, so that a round is."""
+"""RunLimits of the agents, in seconds: short, so that a round is."""
 
 
 @dataclass(frozen=True)

@@ -35,17 +35,17 @@ from support.agents import (
 
 from restore_agent.core.errors import HashMismatch, RedirectRefused
 from restore_agent.core.events import (
+    ArchiveFinished,
     ArchiveProgress,
-    ArchiveSettled,
-    AttemptEnded,
     Downloaded,
     DownloadStarted,
     Event,
-    Failed,
-    Finished,
     JobSeen,
     Notice,
     Progress,
+    RetryScheduled,
+    RunFailed,
+    RunFinished,
     RunStarted,
     Silent,
 )
@@ -54,7 +54,7 @@ from restore_agent.core.receipt import ArchiveRecord, Receipt, Verdict
 from restore_agent.core.redaction import Redactor
 from restore_agent.ui import bars
 from restore_agent.ui.json_lines import JsonConsole
-from restore_agent.ui.terminal import room_on
+from restore_agent.ui.terminal import terminal_size
 from restore_agent.ui.text import TextConsole
 from restore_agent.ui.wording import folded, shortened, size_text, time_text, waiting_text
 
@@ -201,16 +201,16 @@ SENTENCES: list[tuple[Event, str]] = [
         "job job: job IN_PROGRESS, delivery -: wait (not-ready)",
     ),
     (
-        AttemptEnded("job", "a.tar.gz", 1, "transfer-cut", "the connection broke", 1024, True, 2.0),
+        RetryScheduled("job", "a.tar.gz", 1, "transfer-cut", "the connection broke", 1024, True, 2.0),
         "a.tar.gz: the connection broke (1.0 KiB on disk, a download may be spent, next attempt in 2s)",
     ),
     (
-        AttemptEnded("job", "a.tar.gz", 1, "delivery-unreachable", "no route", 0, False, 61.0),
+        RetryScheduled("job", "a.tar.gz", 1, "delivery-unreachable", "no route", 0, False, 61.0),
         "a.tar.gz: no route (0 B on disk, no download was spent, next attempt in 1m01s)",
     ),
     (Downloaded("job", "a.tar.gz", 2048, "0" * 40, 2.0), "a.tar.gz: 2.0 KiB in 2.0 s (1.0 KiB/s)"),
     (Downloaded("job", "a.tar.gz", 2048, "0" * 40, 0.0), "a.tar.gz: 2.0 KiB in 0.0 s, "),
-    (ArchiveSettled("job", ArchiveRecord("job", verdict=Verdict.VERIFIED)), "job job: verified"),
+    (ArchiveFinished("job", ArchiveRecord("job", verdict=Verdict.VERIFIED)), "job job: verified"),
     (Notice("warning", "the disk is nearly full"), "warning: the disk is nearly full"),
     (Notice("info", "all is well"), "all is well"),
 ]
@@ -245,7 +245,7 @@ def test_a_download_names_host_and_offset_and_no_path() -> None:
     assert "a.tar.gz: downloading" in err.getvalue()
 
 
-@pytest.mark.parametrize("event", [Failed(MISMATCH.fields()), ArchiveSettled("job", SETTLED, MISMATCH.fields())])
+@pytest.mark.parametrize("event", [RunFailed(MISMATCH.fields()), ArchiveFinished("job", SETTLED, MISMATCH.fields())])
 def test_an_error_tells_what_which_archive_what_is_left_what_was_spent_and_what_next(event: Event) -> None:
     console, _, err = text_console()
     console.report(event)
@@ -267,9 +267,9 @@ ALL_EVENTS = [
     *(event for event, _ in SENTENCES),
     DownloadStarted("job", "a.tar.gz", 1, 0, "https://om/…/a.tar.gz"),
     Progress((progress("downloading"), progress("waiting"))),
-    Failed(MISMATCH.fields()),
-    ArchiveSettled("job", SETTLED, MISMATCH.fields()),
-    Finished(receipt(SETTLED, code=11)),
+    RunFailed(MISMATCH.fields()),
+    ArchiveFinished("job", SETTLED, MISMATCH.fields()),
+    RunFinished(receipt(SETTLED, code=11)),
 ]
 
 
@@ -289,7 +289,7 @@ def test_each_event_is_a_line_of_json_with_event_and_time(event: Event) -> None:
 
 def test_a_line_of_json_about_one_archive_s_failure_names_its_job() -> None:
     out = io.StringIO()
-    JsonConsole(out, Redactor()).report(ArchiveSettled("job", SETTLED, MISMATCH.fields()))
+    JsonConsole(out, Redactor()).report(ArchiveFinished("job", SETTLED, MISMATCH.fields()))
     line = json.loads(out.getvalue())
     assert line["job_id"] == "job"
     assert line["problem"]["id"] == "hash-mismatch"
@@ -389,7 +389,7 @@ def long_record(verdict: Verdict | None, **more: Any) -> ArchiveRecord:
 def test_the_closing_table_fits_80_columns() -> None:
     console, out, _ = text_console()
     rows = [long_record(verdict, reason="fewer-jobs-than-expected", exit_code=25) for verdict in (*Verdict, None)]
-    console.report(Finished(receipt(*rows, code=25)))
+    console.report(RunFinished(receipt(*rows, code=25)))
     table = out.getvalue().splitlines()
     assert sum(line.strip() == f"sha1 {'a' * 40}, 1023.0 MiB/s" for line in table) == len(rows)
     assert sum("fewer-jobs-than-expected" in line for line in table) == len(rows)
@@ -398,7 +398,7 @@ def test_the_closing_table_fits_80_columns() -> None:
 
 def closing_table(*records: ArchiveRecord, code: int = 0) -> list[str]:
     console, out, _ = text_console()
-    console.report(Finished(receipt(*records, code=code)))
+    console.report(RunFinished(receipt(*records, code=code)))
     return out.getvalue().splitlines()
 
 
@@ -458,23 +458,23 @@ def test_after_a_failure_the_end_counts_what_is_verified() -> None:
 
 def test_an_error_that_ends_a_run_says_what_is_next_at_the_end_too() -> None:
     console, out, _ = text_console()
-    console.report(Failed(RedirectRefused("it redirects").fields()))
-    console.report(Finished(receipt(code=32)))
+    console.report(RunFailed(RedirectRefused("it redirects").fields()))
+    console.report(RunFinished(receipt(code=32)))
     assert "Next: Give --url as the final address" in out.getvalue()
     assert max(map(len, out.getvalue().splitlines())) <= 80
 
 
 def test_what_an_error_says_is_next_is_for_its_own_exit_code() -> None:
     console, out, _ = text_console()
-    console.report(Failed(RedirectRefused("it redirects").fields()))
-    console.report(Finished(receipt(code=41)))
+    console.report(RunFailed(RedirectRefused("it redirects").fields()))
+    console.report(RunFinished(receipt(code=41)))
     assert "Give --url" not in out.getvalue()
 
 
 @pytest.mark.parametrize("code", sorted(EXIT_CODES))
 def test_every_end_says_its_code_and_what_to_do(code: int) -> None:
     console, out, _ = text_console()
-    console.report(Finished(receipt(code=code)))
+    console.report(RunFinished(receipt(code=code)))
     closing = out.getvalue().splitlines()
     if code:
         assert f"xit code {code}" in "\n".join(closing)
@@ -498,7 +498,7 @@ def test_every_end_says_its_code_and_what_to_do(code: int) -> None:
 )
 def test_a_success_counts_its_archives(records: list[Verdict], changed: bool, command: str, text: str) -> None:
     console, out, _ = text_console(command=command)
-    console.report(Finished(receipt(*(long_record(verdict) for verdict in records), changed=changed)))
+    console.report(RunFinished(receipt(*(long_record(verdict) for verdict in records), changed=changed)))
     assert out.getvalue().splitlines()[-1] == text
 
 
@@ -751,7 +751,7 @@ def test_a_terminal_that_does_not_know_its_size_counts_as_80_by_24(
     main, side = pty.openpty()
     fcntl.ioctl(main, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     with os.fdopen(side, "w") as stream:
-        assert room_on(stream) == room
+        assert terminal_size(stream) == room
     os.close(main)
 
 
@@ -774,7 +774,7 @@ def test_hashing_and_many_archives_have_their_bars() -> None:
     console.report(Progress((progress("downloading", bytes_per_second=0), progress("waiting"))))
     console.report(Notice("warning", "a line above the bars " * 10))
     console.report(Progress((progress("verified"),)))
-    console.report(Finished(receipt(long_record(Verdict.VERIFIED))))
+    console.report(RunFinished(receipt(long_record(Verdict.VERIFIED))))
     assert "waiting for the published hash" in err.getvalue()
     assert "{odd}.tar.gz" in err.getvalue()
     assert err.getvalue().count("0.0%") + err.getvalue().count(" 50%") >= 12

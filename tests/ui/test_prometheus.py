@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support.agents import Json, Restore, RunAgent, StartSimulator, meanwhile, wait_until
 
 from restore_agent.core.clock import rfc3339
-from restore_agent.core.events import ArchiveProgress, ArchiveSettled, Finished, JobSeen, Progress, RunStarted
+from restore_agent.core.events import ArchiveFinished, ArchiveProgress, JobSeen, Progress, RunFinished, RunStarted
 from restore_agent.core.exit_codes import EXIT_CODES, codes
 from restore_agent.core.receipt import ArchiveRecord, Receipt, Verdict
 from restore_agent.core.redaction import Redactor
@@ -268,8 +268,8 @@ def every_metric(file: Path) -> set[str]:
     row = progress("1", total_bytes=9, expires_at=rfc3339(NOW), expires_in=5.0)
     reporter.report(Progress((row,)))
     settled = ArchiveRecord("2", file_name="b", bytes=1, verdict=Verdict.MISMATCH)
-    reporter.report(ArchiveSettled("2", settled))
-    reporter.report(Finished(Receipt(None, None, None, "batch", None, "", "", "failed", 11, True, (settled,))))
+    reporter.report(ArchiveFinished("2", settled))
+    reporter.report(RunFinished(Receipt(None, None, None, "batch", None, "", "", "failed", 11, True, (settled,))))
     return {one.name for family in text_string_to_metric_families(file.read_text()) for one in family.samples}
 
 

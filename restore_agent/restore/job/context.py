@@ -7,29 +7,29 @@ from dataclasses import dataclass, field
 
 from ...core.clock import Clock, ServerClock
 from ...core.events import Reporter
-from ...core.settings import Pace
+from ...core.settings import RunLimits
 from ...dest.directory import Directory
 from ...dest.journal import Journal
-from ...dest.space import Room
-from ...network.delivery import Deliveries
+from ...dest.space import DiskSpace
+from ...network.delivery import DeliveryClient
 from ...network.opsmanager import OpsManager
-from ..poller import Watch
+from ..poller import JobPoller
 from .rate import RateLimit
 
 _READ_AT_ONCE = 4  # files that are hashed or checked at the same time, each with a block of its own
 
 
 @dataclass
-class Surroundings:
+class RunContext:
     """Made once per run by the agent, and handed to each job. `reading` bounds the memory of proofs."""
 
     directory: Directory
-    room: Room
+    space: DiskSpace
     journal: Journal
     api: OpsManager
-    watch: Watch
-    deliveries: Deliveries
-    pace: Pace
+    poller: JobPoller
+    deliveries: DeliveryClient
+    limits: RunLimits
     limit: RateLimit
     clock: Clock
     server_clock: ServerClock

@@ -30,7 +30,7 @@ from ...core.errors import (
     ResumeRefused,
     TransferCut,
 )
-from ...core.events import ArchiveSettled, AttemptEnded, Downloaded, DownloadStarted, Notice
+from ...core.events import ArchiveFinished, Downloaded, DownloadStarted, Notice, RetryScheduled
 from ...core.jobs import Decision, Job, Step, decide, refusal
 from ...core.names import MISMATCH, PART, UNPROVEN
 from ...core.receipt import ArchiveRecord, Verdict, record_of
@@ -38,12 +38,12 @@ from ...core.untrusted import printable
 from ...dest.archive import Digest, Part, digest_of, structure_of
 from ...dest.journal import Entry, Identity
 from ...dest.lock import boot_id
-from ...dest.publish import Candidate, Publisher, set_aside
-from ...dest.space import Room
+from ...dest.publish import Candidate, Promoter, set_aside
+from ...dest.space import DiskSpace
 from ...dest.structure import Finding
 from ...network.delivery import Body, Resume
 from ..poller import PATIENCE
-from .context import Surroundings
+from .context import RunContext
 from .rate import Meter
 from .transfer import Transfer, finished
 
@@ -66,15 +66,15 @@ class Phase(Enum):
 class JobRestore:
     """One restore job, from first sight to verdict."""
 
-    def __init__(self, job_id: str, surroundings: Surroundings) -> None:
+    def __init__(self, job_id: str, context: RunContext) -> None:
         self.job_id = job_id
-        self._all = surroundings
-        self._publisher = Publisher(surroundings.directory, surroundings.journal, surroundings.clock)
+        self._context = context
+        self._publisher = Promoter(context.directory, context.journal, context.clock)
         self.name: str | None = None
         self._served_as: str | None = None
         self.phase = Phase.NAMING
         self.record: ArchiveRecord | None = None
-        self.meter = Meter(surroundings.clock)
+        self.meter = Meter(context.clock)
         self.hashing = False
         self.changed = False
         self._part: Part | None = None
@@ -82,7 +82,7 @@ class JobRestore:
         self._tries = 0  # attempts of this run, and how many of them were sent
         self.sent = 0
         self._last_failure: AttemptFailed | None = None
-        self._backoff = Backoff(min(1.0, surroundings.pace.poll_interval))
+        self._backoff = Backoff(min(1.0, context.limits.poll_interval))
         self._not_before = 0.0
         self._reading_wanted: int | None = -1  # none: to be asked for when the backoff is over
         self._last_word: Deadline | None = None  # set once all attempts are made: until when to wait for that reading
@@ -91,12 +91,12 @@ class JobRestore:
     @property
     def job(self) -> Job:
         """The latest reading."""
-        return self._all.watch.jobs[self.job_id]
+        return self._context.poller.jobs[self.job_id]
 
     @property
     def entry(self) -> Entry:
         """What the journal knows."""
-        return self._all.journal.entry(self.job_id)
+        return self._context.journal.entry(self.job_id)
 
     @property
     def shown_state(self) -> str:
@@ -107,7 +107,7 @@ class JobRestore:
             return "hashing"
         return "downloading" if self.phase is Phase.FETCHING else "waiting"
 
-    def christen(self, name: str, served_as: str) -> None:
+    def assign_name(self, name: str, served_as: str) -> None:
         """Give the archive its name in DEST and the one that hashes call it by."""
         self.name, self._served_as = name, served_as
         self.phase = Phase.LOOKING
@@ -119,12 +119,12 @@ class JobRestore:
         """
         if self.phase is not Phase.WAITING or self._last_word or decide(self.job).step is not Step.DOWNLOAD:
             return False
-        if self._all.clock.monotonic() < self._not_before:
+        if self._context.clock.monotonic() < self._not_before:
             return False
         if self._reading_wanted is None:
-            self._reading_wanted = self._all.watch.mark()
-            self._all.watch.hurry()
-        return self._all.watch.newer_than(self._reading_wanted, self.job_id)
+            self._reading_wanted = self._context.poller.poll_number()
+            self._context.poller.poll_now()
+        return self._context.poller.newer_than(self._reading_wanted, self.job_id)
 
     @property
     def retrying(self) -> bool:
@@ -136,7 +136,7 @@ class JobRestore:
         """Whether all attempts are made, and Ops Manager, asked again or silent, has no reason to tell for it."""
         if self.phase is not Phase.WAITING or self._last_word is None or self._reading_wanted is None:
             return False
-        return self._all.watch.newer_than(self._reading_wanted, self.job_id) or self._last_word.passed()
+        return self._context.poller.newer_than(self._reading_wanted, self.job_id) or self._last_word.passed()
 
     async def give_up(self) -> None:
         """Settle with the last attempt's failure."""
@@ -164,11 +164,11 @@ class JobRestore:
         finally:
             self.hashing = False
             if self.name:
-                self._all.room.release(self.name)
+                self._context.space.release(self.name)
 
     async def look(self) -> None:
         """What DEST holds already: a verified archive, a whole one that wants proof, or nothing of use."""
-        name, where = self._named(), self._all.directory
+        name, where = self._named(), self._context.directory
         if found := where.find_file(name):
             await self._look_at_final(name, Identity.of(found))
             return
@@ -186,7 +186,7 @@ class JobRestore:
         if digest.sha1 not in (entry.proven, expected):
             why = f"SHA1 {digest.sha1}, published is {expected or 'none'}"
             raise ForeignFile(f"a file stands at {printable(name)} that is not proven: {why}", spent=False)
-        await self._publisher.adopt(self.job_id, name, digest)
+        await self._publisher.accept_existing(self.job_id, name, digest)
         self._verified(digest, expected)
 
     async def _look_at(self, name: str, suffix: str) -> bool:
@@ -207,24 +207,26 @@ class JobRestore:
 
     async def fetch(self) -> None:
         """One attempt: journal first, then one GET, then its bytes into the part file. Ends in PROVING."""
-        name, where = self._named(), self._all.directory
+        name, where = self._named(), self._context.directory
         known = self.entry.total
-        self._all.room.book(name, None if known is None else max(0, known - self._on_disk(PART)))
+        self._context.space.book(name, None if known is None else max(0, known - self._on_disk(PART)))
         part = self._part = self._part or await Part.open(where, name)
         self.changed = True
         resume = await self._resume(part)
-        if (link := self.job.link) is None or decide(self.job).step is not Step.DOWNLOAD:  # hashing takes a while
+        if (link := self.job.delivery_url) is None or decide(
+            self.job
+        ).step is not Step.DOWNLOAD:  # hashing takes a while
             self.phase = Phase.WAITING
             return
         self._tries += 1
         await self._journal("attempt", file_name=name, served_as=self._served_as, hash_before=self._expected())
         self.sent += 1
-        link = self.job.link or link  # the latest: syncing the journal may have taken a while, too
+        link = self.job.delivery_url or link  # the latest: syncing the journal may have taken a while, too
         attempt, offset = self.entry.attempts, resume.offset if resume else 0
-        self._all.reporter.report(DownloadStarted(self.job_id, name, attempt, offset, str(link)))
-        began = self._all.clock.monotonic()
+        self._context.reporter.report(DownloadStarted(self.job_id, name, attempt, offset, str(link)))
+        began = self._context.clock.monotonic()
         try:
-            async with self._all.deliveries.open(link, resume, self._all.server_clock.now()) as body:
+            async with self._context.deliveries.open(link, resume, self._context.server_clock.now()) as body:
                 received = await self._receive(body, part)
         except AgentError as error:
             if error.spent is False and not isinstance(error, DestError):  # the request never left
@@ -233,17 +235,17 @@ class JobRestore:
             raise
         digest = await self._synced(part)
         await self.close()
-        seconds = self._all.clock.monotonic() - began
+        seconds = self._context.clock.monotonic() - began
         await self._journal("whole", sha1=digest.sha1, seconds=round(seconds, 3), received=received)
         self._candidate, self.phase = Candidate(part.name, digest), Phase.PROVING
-        self._all.reporter.report(Downloaded(self.job_id, name, digest.size, digest.sha1, seconds))
+        self._context.reporter.report(Downloaded(self.job_id, name, digest.size, digest.sha1, seconds))
 
     async def _synced(self, part: Part) -> Digest:
         """Sync the part file; when that fails, what the kernel still shows of it proves nothing, and it goes."""
         try:
             return await part.sync()
         except DestError:
-            await self._publisher.distrust(self.job_id, part.name)
+            await self._publisher.discard_unsynced(self.job_id, part.name)
             raise
 
     async def _keep(self, part: Part) -> None:
@@ -267,7 +269,7 @@ class JobRestore:
 
     async def _receive(self, body: Body, part: Part) -> int:
         """Stream a checked answer into the part file; the number of bytes it brought."""
-        transfer = Transfer(body, part, self._all.pace.parallel, self._all.limit, self._book)
+        transfer = Transfer(body, part, self._context.limits.parallel, self._context.limit, self._book)
         await transfer.begin()
         if body.offset == 0:
             await part.restart()
@@ -279,20 +281,20 @@ class JobRestore:
             await transfer.run(partial(self._keep, part))
         finally:
             self.meter.bytes = part.size
-        self._all.room.release(self._named())
+        self._context.space.release(self._named())
         return part.size - begun
 
     def _book(self, size: int, to_come: int | None) -> None:
         """How far the transfer is, and what is still to come of it. Raises NoSpace."""
         self.meter.bytes = size
-        self._all.room.book(self._named(), to_come)
+        self._context.space.book(self._named(), to_come)
 
     async def prove(self) -> None:
         """Hold the whole file against the published hash, until there is one or --hash-timeout is over."""
         candidate = self._candidate
         assert candidate is not None  # noqa: S101  # every way into PROVING sets it
         before = self.entry.hash_before
-        self._all.watch.hurry()
+        self._context.poller.poll_now()
         check: asyncio.Task[Finding] | None = None
         try:
             while True:
@@ -301,11 +303,11 @@ class JobRestore:
                     await self._publish(candidate, expected)
                     return
                 # a hash from before this download may be that of an earlier one: it proves, but does not condemn
-                if (expected and expected != before) or self._all.hash_time_over.is_set():
+                if (expected and expected != before) or self._context.hash_time_over.is_set():
                     break
                 if check and check.done() and check.result() is Finding.TRUNCATED:
                     break
-                await self._all.watch.news()
+                await self._context.poller.wait_for_poll()
                 check = check or asyncio.ensure_future(self._structure(candidate.name))
             check = check or asyncio.ensure_future(self._structure(candidate.name))
             finding = await check
@@ -319,8 +321,8 @@ class JobRestore:
                 await finished(check)
 
     async def _structure(self, name: str) -> Finding:
-        async with self._all.reading:
-            return await structure_of(self._all.directory, name)
+        async with self._context.reading:
+            return await structure_of(self._context.directory, name)
 
     async def _judge(self, candidate: Candidate, finding: Finding) -> None:
         """The verdict on a file that no published hash matches."""
@@ -335,7 +337,7 @@ class JobRestore:
         if self.entry.resumed:
             await self._journal("discarded")
             raise TransferCut("the resumed archive is not what the server has; starting over", spent=True)
-        left = await set_aside(self._all.directory, candidate.name, self._named(), MISMATCH)
+        left = await set_aside(self._context.directory, candidate.name, self._named(), MISMATCH)
         await self._journal("discarded")
         self.changed = True
         self._settle_mismatch(candidate.digest, left)
@@ -360,18 +362,21 @@ class JobRestore:
         elif self.entry.whole:
             await self._journal("cut")
         self.phase = Phase.WAITING
-        if self._tries > self._all.pace.retries:  # only Ops Manager's word on why is awaited
-            self._reading_wanted, self._last_word = self._all.watch.mark(), Deadline(self._all.clock, PATIENCE)
-            self._all.watch.hurry()
+        if self._tries > self._context.limits.retries:  # only Ops Manager's word on why is awaited
+            self._reading_wanted, self._last_word = (
+                self._context.poller.poll_number(),
+                Deadline(self._context.clock, PATIENCE),
+            )
+            self._context.poller.poll_now()
             return
         wait = self._backoff.next(failure.retry_after)
-        self._not_before = self._all.clock.monotonic() + wait
+        self._not_before = self._context.clock.monotonic() + wait
         self._reading_wanted = None
         spent, received = bool(failure.spent), self._part.size if self._part else self._on_disk(PART)
-        self._all.reporter.report(
-            AttemptEnded(self.job_id, self._named(), self._tries, failure.id, failure.message, received, spent, wait)
+        self._context.reporter.report(
+            RetryScheduled(self.job_id, self._named(), self._tries, failure.id, failure.message, received, spent, wait)
         )
-        self._all.watch.hurry()
+        self._context.poller.poll_now()
 
     async def refuse(self, decision: Decision) -> None:
         """Settle by what Ops Manager says of the job: skipped, or failed for its reason."""
@@ -387,9 +392,9 @@ class JobRestore:
 
     async def fail(self, error: AgentError, reason: str | None = None) -> None:
         """Settle with an error; what is on disk stays there, but for the last bytes of a full disk."""
-        if isinstance(error, NoSpace) and self._part and self._all.room.is_full():
+        if isinstance(error, NoSpace) and self._part and self._context.space.is_full():
             with suppress(DestError):
-                await self._part.give_back(Room.RECORDS)
+                await self._part.give_back(DiskSpace.RECORDS)
         await self.close()
         if error.left is None:
             error.left = self.left()
@@ -405,10 +410,10 @@ class JobRestore:
         return f"{self.name}{PART} with {kept} bytes" if kept else NOTHING_LEFT
 
     async def _leave_unproven(self, candidate: Candidate) -> None:
-        left = await set_aside(self._all.directory, candidate.name, self._named(), UNPROVEN)
+        left = await set_aside(self._context.directory, candidate.name, self._named(), UNPROVEN)
         self.changed = self.changed or left != candidate.name
         error = HashUnpublished("the archive is whole, but Ops Manager published no hash for it in time")
-        error.exit_code = 0 if self._all.pace.allow_unproven else error.exit_code
+        error.exit_code = 0 if self._context.limits.allow_unproven else error.exit_code
         self._settle_aside(Verdict.UNPROVEN, candidate.digest, left, error)
 
     def _settle_aside(self, verdict: Verdict, digest: Digest, left: str, error: ArchiveError) -> None:
@@ -427,14 +432,14 @@ class JobRestore:
         self.meter.start(digest.size, digest.size)
         if expected and expected != digest.sha1:
             text = f"Ops Manager now publishes {expected}; {self._named()} was proven by the hash before that"
-            self._all.reporter.report(Notice("warning", text, self.job_id))
+            self._context.reporter.report(Notice("warning", text, self.job_id))
         self._settle(self._record(Verdict.VERIFIED, digest, digest.sha1, path=self._path(self._named())))
 
     def _settle(self, record: ArchiveRecord, error: AgentError | None = None) -> None:
         self.record, self.phase = record, Phase.SETTLED
         if error:
             error.archive = self.name or self.job_id
-        self._all.reporter.report(ArchiveSettled(self.job_id, record, error.fields() if error else None))
+        self._context.reporter.report(ArchiveFinished(self.job_id, record, error.fields() if error else None))
 
     async def close(self) -> None:
         """Let go of the part file; its bytes stay."""
@@ -450,28 +455,28 @@ class JobRestore:
         return self.name
 
     def _path(self, name: str) -> str:
-        return str(Path(self._all.directory.path) / name)
+        return str(Path(self._context.directory.path) / name)
 
     def _expected(self) -> str | None:
         return self.job.published_hash(self._served_as) if self._served_as else None
 
     def _on_disk(self, suffix: str) -> int:
-        found = self._all.directory.find(self._named() + suffix)
+        found = self._context.directory.find(self._named() + suffix)
         return found.st_size if found else 0
 
     def _count(self, size: int) -> None:
         self.meter.bytes = size
 
     async def _hash_again(self, name: str) -> Digest:
-        async with self._all.reading:
+        async with self._context.reading:
             self.hashing = True
-            self.meter.start(0, getattr(self._all.directory.find(name), "st_size", None))
-            digest = await digest_of(self._all.directory, name, self._count)
+            self.meter.start(0, getattr(self._context.directory.find(name), "st_size", None))
+            digest = await digest_of(self._context.directory, name, self._count)
         self.hashing = False
         return digest
 
     async def _journal(self, fact: str, **values: Any) -> None:
-        await self._all.journal.record(fact, self.job_id, self._all.clock.wall(), **values)
+        await self._context.journal.record(fact, self.job_id, self._context.clock.wall(), **values)
 
     def _record(
         self,

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 
 
-class Broken(Exception):
+class ConsumerFailed(Exception):
     """A consumer has given up; what the reader still brings is wanted by nobody."""
 
 
-class Flow:
+class Pipeline:
     """`blocks` blocks of `size` bytes for one reader (`take`, `give`, `end`) and `stages` consumers (`stage`)."""
 
     def __init__(self, blocks: int, size: int, stages: int) -> None:
@@ -29,16 +29,16 @@ class Flow:
     # ------------------------------------------------------------ the reader's side
 
     def take(self) -> memoryview:
-        """A block to fill, once one is free and the flow is not held. Raises Broken."""
+        """A block to fill, once one is free and the flow is not held. Raises ConsumerFailed."""
         self._open.wait()
         block = self._free.get()
         if block is None:
             self._free.put(None)  # for whoever asks again
-            raise Broken
+            raise ConsumerFailed
         return block
 
     def take_now(self) -> memoryview | None:
-        """A block, if there is one to be had without waiting. Raises Broken."""
+        """A block, if there is one to be had without waiting. Raises ConsumerFailed."""
         return None if self._free.empty() or not self._open.is_set() else self.take()
 
     def give(self, block: memoryview, size: int) -> None:
@@ -75,7 +75,7 @@ class Flow:
         self._open.set()
 
     def break_off(self) -> None:
-        """End it from the consumers' side: the reader gets Broken, and every stage comes to its end."""
+        """End it from the consumers' side: the reader gets ConsumerFailed, and every stage comes to its end."""
         self._free.put(None)
         self._open.set()
         for waiting in self._waiting:

@@ -28,7 +28,7 @@ class RateLimit:
         """Whether there is no limit."""
         return self._rate is None
 
-    def bite(self, most: int) -> int:
+    def chunk_size(self, most: int) -> int:
         """How many bytes to ask for at once, so that a slow limit is not met in bursts."""
         return most if self._rate is None else max(1, min(most, int(self._rate / self._BITES_PER_SECOND)))
 

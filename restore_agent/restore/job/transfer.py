@@ -16,12 +16,12 @@ from ...core.errors import NotAnArchive, TransferCut
 from ...dest.archive import Part
 from ...dest.structure import SNIFF, looks_like_archive
 from ...network.delivery import Body
-from .pipeline import Flow
+from .pipeline import Pipeline
 from .rate import RateLimit
 
 CONSUMERS = 2
 
-"""Stages that a `Flow` into a part has: the hash, then the file."""
+"""Stages that a `Pipeline` into a part has: the hash, then the file."""
 
 # (blocks, bytes of one) of a transfer. Four, one for each thread and one on the way: 512 KiB cost a tenth more CPU in
 # hand-overs, 256 KiB up to a quarter. Where the kernel fills a block by itself two large ones do better: a GiB from
@@ -60,7 +60,7 @@ class Transfer:
 
     Nothing is preallocated. `posix_fallocate` makes the file as long as it will be, and after a crash its size would
     tell of bytes that never came; with FALLOC_FL_KEEP_SIZE a killed run would leave the room taken, and the next one
-    would not find it. `Room` holds a known length against the free space instead.
+    would not find it. `DiskSpace` holds a known length against the free space instead.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Transfer:
     ) -> None:
         self._body, self._part, self._limit, self._tell = body, part, limit, look
         self._keep_every = keep_every(transfers)
-        self._flow = Flow(*blocks(transfers, filled=body.fills_blocks), CONSUMERS)
+        self._flow = Pipeline(*blocks(transfers, filled=body.fills_blocks), CONSUMERS)
         self._first = self._flow.take()
         self._got = 0
         self._keeping: asyncio.Future[None] | None = None
@@ -76,7 +76,7 @@ class Transfer:
 
     async def begin(self) -> None:
         """Read the first bytes and judge by them whether this is an archive. Raises NotAnArchive, TransferCut."""
-        block = self._first[: max(SNIFF, self._limit.bite(len(self._first)))]
+        block = self._first[: max(SNIFF, self._limit.chunk_size(len(self._first)))]
         while self._got < SNIFF and (got := await self._body.read(block[self._got :])):
             self._got += got
         if not self._got:

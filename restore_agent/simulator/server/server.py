@@ -213,7 +213,7 @@ class Handler(BaseHTTPRequestHandler):
             headers += (("X-Hostile", HOSTILE.replace("\r", "").replace("\n", "").replace("\0", "")),)
         return headers
 
-    # Deliveries
+    # DeliveryClient
 
     def _answer_delivery(self, headers: dict[str, str]) -> None:
         job = links.link_job(self.server.manager, self.path)

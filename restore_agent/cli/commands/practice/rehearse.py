@@ -12,10 +12,10 @@ import click
 from ....core.clock import SystemClock
 from ....core.errors import UsageError
 from ....core.redaction import Secret
-from ....core.settings import Connection, Pace, Target
+from ....core.settings import Connection, RunLimits, Target
 from ....restore.run import Agent
 from ....simulator import Simulator
-from ...options import SHOWN, Examples, common, options
+from ...options import OUTPUT_OPTIONS, Examples, common, options
 from ...parsers import size
 from ...session import Session, execute, run_agent
 from .simulator import SHARD_COUNT, archive_size_option, complete_fault, parsed_value, shards_option
@@ -44,7 +44,7 @@ restore-agent simulator --list-faults
     shell_complete=complete_fault,
     help="A fault of the simulated server; repeatable.",
 )
-@options("parallel", *SHOWN)
+@options("parallel", *OUTPUT_OPTIONS)
 @common
 def rehearse(dest: str | None, shards: str, archive_size: str, faults: tuple[str, ...], **flags: Any) -> int:
     """A drill: the real agent against the bundled simulated Ops Manager, with chosen faults."""
@@ -61,7 +61,7 @@ def _rehearse(session: Session, where: str | None, shards: str, archive_size: st
         jobs = () if hello["batch_id"] else tuple(hello["job_ids"])
         goal = Target(hello["group_id"], hello["cluster_id"], None, hello["batch_id"], jobs)
         parallel = session.values.get("parallel")
-        speed = Pace(wait_timeout=30, hash_timeout=10, poll_interval=0.5, stall_timeout=5, parallel=parallel)
+        speed = RunLimits(wait_timeout=30, hash_timeout=10, poll_interval=0.5, stall_timeout=5, parallel=parallel)
         return run_agent(Agent(reach, goal, speed, path, session.console, SystemClock(), session.redactor), session)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from ....core.clock import SystemClock
-from ....core.events import Finished
+from ....core.events import RunFinished
 from ....restore.plan import Plan
-from ...config import connection, dest, pace, target
-from ...options import CONNECTION, PACE, SHOWN, TARGET, TOLD, Examples, common, options
+from ...config import connection, dest, limits, target
+from ...options import CONNECTION, LIMITS, METRICS_OPTIONS, OUTPUT_OPTIONS, TARGET, Examples, common, options
 from ...session import Session, execute, run_loop
 
 _PLAN_EXAMPLES = """
@@ -19,7 +19,9 @@ restore-agent plan --config restore.toml --batch-id BATCH
 
 
 @click.command(cls=Examples, epilog=_PLAN_EXAMPLES)
-@options(*CONNECTION, *TARGET, *PACE, *TOLD, *SHOWN)  # those of `run`, so that one call serves both
+@options(
+    *CONNECTION, *TARGET, *LIMITS, *METRICS_OPTIONS, *OUTPUT_OPTIONS
+)  # those of `run`, so that one call serves both
 @common
 def plan(**flags: Any) -> int:
     """Show what `run` would do and whether it could; writes nothing, touches no delivery URL."""
@@ -30,9 +32,15 @@ def _plan(session: Session) -> int:
 
     values = session.values
     planning = Plan(
-        connection(values), target(values), pace(values), dest(values), session.console, SystemClock(), session.redactor
+        connection(values),
+        target(values),
+        limits(values),
+        dest(values),
+        session.console,
+        SystemClock(),
+        session.redactor,
     )
     session.summary = lambda error: planning.summary(error.exit_code)
     receipt, rows = run_loop(planning.make)
-    session.console.report(Finished(receipt, tuple(row.fields() for row in rows)))
+    session.console.report(RunFinished(receipt, tuple(row.fields() for row in rows)))
     return int(receipt.exit_code)

@@ -9,12 +9,12 @@ import click
 
 from ....core.clock import SystemClock
 from ....core.errors import UsageError
-from ....core.events import Display, Notice, Several
+from ....core.events import Display, DisplayGroup, Notice
 from ....restore.run import Agent
 from ....ui.prometheus import MetricsFile
 from ....ui.systemd import status_line
-from ...config import connection, dest, pace, target
-from ...options import CONNECTION, PACE, SHOWN, TARGET, TOLD, Examples, common, options
+from ...config import connection, dest, limits, target
+from ...options import CONNECTION, LIMITS, METRICS_OPTIONS, OUTPUT_OPTIONS, TARGET, Examples, common, options
 from ...session import Session, execute, run_agent
 
 _RUN_EXAMPLES = """
@@ -26,7 +26,7 @@ restore-agent run --config restore.toml --batch-id BATCH --select '*shard0*' -o 
 
 
 @click.command(cls=Examples, epilog=_RUN_EXAMPLES)
-@options(*CONNECTION, *TARGET, *PACE, *TOLD, *SHOWN)
+@options(*CONNECTION, *TARGET, *LIMITS, *METRICS_OPTIONS, *OUTPUT_OPTIONS)
 @common
 def run(**flags: Any) -> int:
     """Wait for the jobs, download, verify, write the receipt."""
@@ -38,7 +38,13 @@ def _run(session: Session) -> int:
     values = session.values
     session.console = _told_elsewhere(session)
     agent = Agent(
-        connection(values), target(values), pace(values), dest(values), session.console, SystemClock(), session.redactor
+        connection(values),
+        target(values),
+        limits(values),
+        dest(values),
+        session.console,
+        SystemClock(),
+        session.redactor,
     )
     return run_agent(agent, session)
 
@@ -55,7 +61,7 @@ def _told_elsewhere(session: Session) -> Display:
         others.append(
             _metrics()(path, batch_id, lambda text: console.report(Notice("warning", text)), session.redactor)
         )
-    return Several(*others, console)
+    return DisplayGroup(*others, console)
 
 
 def _metrics() -> type[MetricsFile]:

@@ -7,11 +7,11 @@ from typing import Any
 import click
 
 from ....core.clock import SystemClock
-from ....core.events import Finished
+from ....core.events import RunFinished
 from ....core.receipt import Receipt
 from ....restore.verify import Verification
 from ...config import connection, dest
-from ...options import CONNECTION, SHOWN, TARGET, Examples, common, options
+from ...options import CONNECTION, OUTPUT_OPTIONS, TARGET, Examples, common, options
 from ...session import Session, execute, run_loop
 
 _PROVEN = tuple(name for name in TARGET if name != "expect_jobs")
@@ -23,7 +23,7 @@ restore-agent verify --config restore.toml --dest /backup/restore   # with hashe
 
 
 @click.command(cls=Examples, epilog=_VERIFY_EXAMPLES)
-@options(*CONNECTION, *_PROVEN, "poll_interval", *SHOWN)
+@options(*CONNECTION, *_PROVEN, "poll_interval", *OUTPUT_OPTIONS)
 @common
 def verify(**flags: Any) -> int:
     """Prove archives in DEST again, and promote those whose hash was published late."""
@@ -48,5 +48,5 @@ def _verify(session: Session) -> int:
         values.get("select"),
     )
     receipt: Receipt = run_loop(check.run)
-    session.console.report(Finished(receipt))
+    session.console.report(RunFinished(receipt))
     return receipt.exit_code
