@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from restore_agent.cli import config as settings
-from restore_agent.cli.config import Values, connection, dest, pace, target
+from restore_agent.cli.config import Values, connection, dest, limits, target
 from restore_agent.cli.options import CONNECTION, LIMITS, METRICS_OPTIONS, OPTIONS, OUTPUT_OPTIONS, TARGET
 from restore_agent.cli.parsers import base_url, duration, identifier, positive_duration, size
 from restore_agent.core.errors import UsageError
@@ -122,7 +122,7 @@ def test_there_is_no_option_for_the_key_itself() -> None:
 
 
 def test_the_defaults_of_the_pace_are_those_of_the_options() -> None:
-    assert pace(Values({}, {})) == RunLimits()
+    assert limits(Values({}, {})) == RunLimits()
 
 
 # ---------------------------------------------------------------- precedence
@@ -769,7 +769,7 @@ def test_a_pace_holds_what_was_said() -> None:
         "limit_rate": "1M",
         "allow_unproven": True,
     }
-    assert pace(Values(said, {})) == RunLimits(3600.0, 0.0, 0.1, 5.0, 0, 64, 1 << 20, True)
+    assert limits(Values(said, {})) == RunLimits(3600.0, 0.0, 0.1, 5.0, 0, 64, 1 << 20, True)
 
 
 def test_dest_is_absolute_and_free_of_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

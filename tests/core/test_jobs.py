@@ -123,8 +123,8 @@ def test_the_example_of_the_reference_page_is_downloadable_once_its_placeholders
         "electron_0-1492636465-{JOB-ID}.tar.gz",
         "electron_0-1492528465-{JOB-ID}.tar.gz",
     ]
-    assert jobs[0].link is not None
-    assert str(jobs[0].link) == "https://om.example.net:8080/…/electron_0-1492636465-{JOB-ID}.tar.gz"
+    assert jobs[0].delivery_url is not None
+    assert str(jobs[0].delivery_url) == "https://om.example.net:8080/…/electron_0-1492636465-{JOB-ID}.tar.gz"
 
 
 def test_nothing_in_the_example_of_the_reference_page_is_odd() -> None:
@@ -388,7 +388,7 @@ def test_the_hash_is_found_among_those_of_other_files() -> None:
 
 
 def link_of(**delivery: Any) -> DeliveryUrl | None:
-    return parse_job(document(delivery)).link
+    return parse_job(document(delivery)).delivery_url
 
 
 @pytest.mark.parametrize(

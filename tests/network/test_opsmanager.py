@@ -518,7 +518,7 @@ def test_a_list_is_read_with_whatever_else_is_in_it() -> None:
     job = {"id": 5, "batchId": "b", "statusName": None, "delivery": [], "hashes": {}, "new": {"deep": [1]}}
     document = {"results": [job, job], "totalCount": "1", "links": "none", "status": 200, "more": None}
     (read,) = jobs_of(answer("200 OK", document))
-    assert (read.id, read.status, read.link) == ("5", None, None)
+    assert (read.id, read.status, read.delivery_url) == ("5", None, None)
 
 
 def test_only_a_digest_is_ever_sent() -> None:
