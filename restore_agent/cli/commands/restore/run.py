@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -11,7 +12,6 @@ from ....core.clock import SystemClock
 from ....core.errors import UsageError
 from ....core.events import Display, DisplayGroup, Notice
 from ....restore.run import Agent
-from ....ui.prometheus import MetricsFile
 from ....ui.systemd import status_line
 from ...config import connection, dest, limits, target
 from ...options import CONNECTION, LIMITS, METRICS_OPTIONS, OUTPUT_OPTIONS, TARGET, Examples, common, options
@@ -34,9 +34,8 @@ def run(**flags: Any) -> int:
 
 
 def _run(session: Session) -> int:
-
     values = session.values
-    session.console = _told_elsewhere(session)
+    session.console = _displays(session)
     agent = Agent(
         connection(values),
         target(values),
@@ -49,27 +48,25 @@ def _run(session: Session) -> int:
     return run_agent(agent, session)
 
 
-def _told_elsewhere(session: Session) -> Display:
-    """The console, and before it those who are told the same: the service manager, the metrics file."""
-
+def _displays(session: Session) -> Display:
+    """Return the console together with the other receivers of events: the service manager, the metrics file."""
     console = session.console
     others: list[Display] = []
     if (line := status_line(os.environ, session.redactor)) is not None:
         others.append(line)
     if (path := session.values.get("metrics_file")) is not None:
-        batch_id = session.values.get("batch_id")
-        others.append(
-            _metrics()(path, batch_id, lambda text: console.report(Notice("warning", text)), session.redactor)
-        )
+        others.append(_metrics(session, path, console))
     return DisplayGroup(*others, console)
 
 
-def _metrics() -> type[MetricsFile]:
+def _metrics(session: Session, path: Path, console: Display) -> Display:
+    """Return the writer of the metrics file. Raises UsageError if prometheus-client is not installed."""
     try:
-        from ....ui.prometheus import MetricsFile
+        from ....ui.prometheus import MetricsFile  # an optional library
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "prometheus_client":
             raise
         hint = "Install it (pip install 'restore-agent[metrics]'), use restore-agent.pyz, or leave --metrics-file out."
         raise UsageError("--metrics-file needs prometheus-client, which is not installed", hint=hint) from None
-    return MetricsFile
+    batch_id = session.values.get("batch_id")
+    return MetricsFile(path, batch_id, lambda text: console.report(Notice("warning", text)), session.redactor)
