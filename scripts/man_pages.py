@@ -63,8 +63,8 @@ def _program_page(group: click.Group, root: click.Context) -> Iterable[str]:
         yield from _item(f"{_PROGRAM} {name}", _first_sentence(command))
     yield from (".SH OPTIONS", *_options(group, root))
     yield ".SH EXIT STATUS"
-    for code, (meaning, advice) in EXIT_CODES.items():
-        yield from _item(str(code), f"{meaning}. Next: {advice}.".replace("`", ""))
+    for code, row in EXIT_CODES.items():
+        yield from _item(str(code), f"{row.meaning}. Next: {row.next_step}.".replace("`", ""))
     yield ".SH FILES"
     for path, meaning in _FILES:
         yield from _item(path, meaning)

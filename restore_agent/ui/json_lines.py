@@ -12,7 +12,7 @@ from ..core.clock import rfc3339
 from ..core.events import ArchiveFinished, Event, Progress, RunFailed, RunFinished
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
-from .terminal import say
+from .terminal import write_lines
 
 _JSON_EVERY = 5.0  # seconds between two progress events on stdout
 
@@ -32,10 +32,10 @@ class JsonConsole:
                 return
             self._due = time.monotonic() + _JSON_EVERY
         line = {"event": event.name, "time": rfc3339(time.time()), **_fields(event)}
-        say(json.dumps(_cleaned(line, self._redactor)), self._out)
+        write_lines(json.dumps(_cleaned(line, self._redactor)), self._out)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 def _fields(event: Event) -> dict[str, Any]:
@@ -52,9 +52,9 @@ def _fields(event: Event) -> dict[str, Any]:
 
 
 def _cleaned(value: Any, redactor: Redactor) -> Any:
-    """The value with every string redacted and made printable."""
+    """Return the value with every string redacted and printable."""
     if isinstance(value, str):
-        return printable(redactor.clean(value), 4000)  # hidden before it is cut, or half a secret would stay
+        return printable(redactor.clean(value), 4000)  # redacted before it is shortened, or half a secret would remain
     if isinstance(value, Mapping):
         return {name: _cleaned(item, redactor) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

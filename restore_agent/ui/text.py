@@ -26,7 +26,7 @@ from ..core.receipt import ArchiveRecord, Receipt, Verdict
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
 from .bars import Bars, PlainLines
-from .terminal import WIDTH, say, terminal_size
+from .terminal import WIDTH, terminal_size, write_lines
 from .wording import folded, shortened, size_text, time_text
 
 _INDENT = " " * 10  # under the archive names of the closing table
@@ -85,11 +85,11 @@ class TextConsole:
         if isinstance(self._progress, Bars):
             self._progress.write(lines)
         elif lines:
-            say("\n".join(lines), self._err)
+            write_lines("\n".join(lines), self._err)
 
     def _finish(self, event: RunFinished) -> None:
         rows = _plan_rows(event.plan) if event.plan is not None else self._archive_rows(event.receipt)
-        say("\n".join([*rows, *self._closing(event)]), self._out)
+        write_lines("\n".join([*rows, *self._closing(event)]), self._out)
 
     def _closing(self, event: RunFinished) -> list[str]:
         receipt, code = event.receipt, event.receipt.exit_code
@@ -97,7 +97,7 @@ class TextConsole:
             return ["Nothing stands in the way."]
         if code == 0:
             return [_success(receipt, self._command)]
-        meaning, advice = (text.replace("`", "") for text in EXIT_CODES[code])
+        meaning, advice = (text.replace("`", "") for text in (EXIT_CODES[code].meaning, EXIT_CODES[code].next_step))
         judged = [record for record in receipt.archives if record.verdict is not Verdict.SKIPPED]
         verified = sum(record.verdict is Verdict.VERIFIED for record in judged)
         count = [f"{verified} of {len(judged)} archives verified."] if event.plan is None and len(judged) > 1 else []

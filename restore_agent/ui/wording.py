@@ -6,11 +6,11 @@ import textwrap
 
 from ..core.events import ArchiveProgress
 
-NARROW = 72  # columns: below, a bar beside name, bytes, rate and time left has no room
+NARROW = 72  # columns: below this, a bar does not fit beside name, bytes, rate, and time left
 
 
 def size_text(size: float | None) -> str:
-    """Bytes for people, powers of 1024: `1.5 GiB`."""
+    """Return bytes as text, in powers of 1024: `1.5 GiB`."""
     if size is None:
         return "?"
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -21,7 +21,7 @@ def size_text(size: float | None) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """Seconds for people: `45s`, `12m05s`, `3h10m`, `2d04h`."""
+    """Return seconds as text: `45s`, `12m05s`, `3h10m`, `2d04h`."""
     whole = max(0, int(seconds))
     for unit, below, length in (("d", "h", 86400), ("h", "m", 3600), ("m", "s", 60)):
         if whole >= length:
@@ -31,7 +31,7 @@ def time_text(seconds: float) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """`text` in `width` columns, its middle left out: the ends of archive names tell them apart."""
+    """Return `text` in `width` columns without its middle, because archive names differ at their ends."""
     if len(text) <= width:
         return text
     head = (width - 1) * 2 // 3
@@ -39,15 +39,16 @@ def shortened(text: str, width: int) -> str:
 
 
 def folded(text: str, width: int) -> list[str]:
-    """`text` in lines of `width` columns, the later ones under the first word after the time. A longer word, such as
-    a path, stays whole so that it can be copied, unless the terminal is so narrow that every name is longer.
+    """Return `text` in lines of `width` columns, the later ones indented below the first word after the time.
+
+    A longer word, such as a path, is not broken, so that it can be copied, unless the terminal is narrow.
     """
     indent, narrow = " " * 9, width < NARROW
     return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=narrow)
 
 
 def waiting_text(archives: tuple[ArchiveProgress, ...]) -> str | None:
-    """One line for the jobs that wait: how many, their statuses, the tightest expiry."""
+    """Return one line about the waiting jobs: their number, statuses, and the first expiry; None without any."""
     waiting = [row for row in archives if row.state == "waiting"]
     if not waiting:
         return None

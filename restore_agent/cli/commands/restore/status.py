@@ -12,19 +12,20 @@ from ....core.errors import RecordUnreadable
 from ....dest.directory import Directory
 from ....dest.lock import STATE_DIRECTORY
 from ....dest.status import read_status
-from ....ui.terminal import say
+from ....ui.terminal import write_lines
 from ....ui.text import status_rows
 from ...config import dest
-from ...options import Examples, common, options
+from ...help import Command
+from ...options import common, options
 from ...session import Session, execute
 
-_STATUS_EXAMPLES = """
+_EXAMPLES = """
 restore-agent status --dest /backup/restore
 watch -n 5 restore-agent status --dest /backup/restore
 """
 
 
-@click.command(cls=Examples, epilog=_STATUS_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @options("dest", "output")
 @common
 def status(**flags: Any) -> int:
@@ -33,7 +34,6 @@ def status(**flags: Any) -> int:
 
 
 def _status(session: Session) -> int:
-
     path = dest(session.values)
     with Directory.open(path, create=False) as where:
         state = where.subdirectory(STATE_DIRECTORY, create=False)
@@ -44,7 +44,7 @@ def _status(session: Session) -> int:
     if document is None:
         raise RecordUnreadable(f"the run in {path} has left no status yet", hint="Try again in a few seconds.")
     if session.values.get("output") == "json":
-        say(session.redactor.clean(json.dumps(document)), sys.stdout)
+        write_lines(session.redactor.clean(json.dumps(document)), sys.stdout)
     else:
-        say("\n".join(status_rows(document)), sys.stdout)
+        write_lines("\n".join(status_rows(document)), sys.stdout)
     return 0

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from ....core.errors import UsageError
-from ....ui.terminal import say
-from ...options import Examples, common
+from ....ui.terminal import write_lines
+from ...help import Command
+from ...options import common
 from ...resources import shipped_text, write_file
 from ...session import execute
 
@@ -20,7 +21,7 @@ _UNIT = "restore-agent@.service"
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108  # what ProtectHome and PrivateTmp hide
 
 
-_SYSTEMD_EXAMPLES = """
+_EXAMPLES = """
 restore-agent systemd
 restore-agent systemd --install /etc/systemd/system
 restore-agent systemd --install /etc/systemd/system \\
@@ -28,7 +29,7 @@ restore-agent systemd --install /etc/systemd/system \\
 """
 
 
-@click.command(cls=Examples, epilog=_SYSTEMD_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.option("--install", metavar="DIR", type=click.Path(), help="Write the unit into DIR and print its path.")
 @click.option(
     "--program", metavar="COMMAND", help="The command line that starts the agent. [default: as this one was started]"
@@ -43,14 +44,13 @@ def systemd(install: str | None, program: str | None, **flags: Any) -> int:
 
 
 def _systemd(install: str | None, program: str | None) -> int:
-
     unit = shipped_text("systemd", _UNIT).replace("@PROGRAM@", program or _this_program())
     if install is None:
-        say(unit.rstrip("\n"), sys.stdout)
+        write_lines(unit.rstrip("\n"), sys.stdout)
         return 0
     path = Path(install, _UNIT)
     write_file(path, unit.encode())
-    say(str(path), sys.stdout)
+    write_lines(str(path), sys.stdout)
     return 0
 
 

@@ -20,6 +20,7 @@ NEXT = {
     10: "run `verify` later",
     11: "new restore job",
     12: "read the receipt",
+    13: "mend the cause, run again: no download",
     20: "run again",
     21: "new restore job",
     22: "new restore job, longer expiry",
@@ -33,6 +34,7 @@ NEXT = {
     41: "host team",
     42: "look at DEST",
     50: "wait",
+    129: "run again",
     130: "run again",
     143: "run again",
 }
