@@ -52,7 +52,6 @@ Exit codes are an interface of their own: `EXIT_CODES` is the table that the REA
 
 from __future__ import annotations
 
-from copy import copy
 from typing import ClassVar, Self
 
 
@@ -94,7 +93,8 @@ class AgentError(Exception):
         exit_code: int | None = None,
     ) -> Self:
         """Return a copy with the given fields; None leaves a field as it is."""
-        copied = copy(self)
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
         copied.__cause__, copied.__traceback__ = self.__cause__, self.__traceback__
         given = {"message": message, "archive": archive, "left": left, "spent": spent, "exit_code": exit_code}
         for name, value in given.items():

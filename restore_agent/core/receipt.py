@@ -97,8 +97,10 @@ class RestoreId:
 
         Jobs without a batch belong together if the two restores share one of them.
         """
-        shared = not self.job_ids or bool(set(self.job_ids) & set(asked.job_ids))
-        if self.batch_id != asked.batch_id or not (asked.batch_id or shared):
+        shared = bool(set(self.job_ids) & set(asked.job_ids))
+        if self.batch_id is None and (shared or not (self.job_ids or asked.batch_id)):
+            return
+        if self.batch_id != asked.batch_id or asked.batch_id is None:
             other = f"batch {self.batch_id}" if self.batch_id else "single restore jobs"
             raise OtherBatch(f"DEST belongs to another restore ({other})", spent=False)
 

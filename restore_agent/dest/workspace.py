@@ -65,8 +65,8 @@ class Workspace:
         elif place.state is not None:
             place._lock(stack, asked)
         place._read_receipt()
-        if asked and asked.batch_id:
-            place.require_same(asked)
+        if asked and asked.batch_id and place.restore and place.restore.batch_id:
+            place.require_same(asked)  # single jobs show their batch only when they are polled
         place._require_own_sums()
         return place
 
@@ -92,7 +92,7 @@ class Workspace:
         return RestoreId(known.group_id, known.cluster_id, known.host_id, known.batch_id or receipt.batch_id, jobs)
 
     def _open_directories(self, stack: ExitStack, access: Access) -> None:
-        if access is not Access.RUN and not os.path.lexists(self.path):
+        if access is not Access.RUN and not self._exists():
             if access is Access.VERIFY:
                 raise NoRestoreHere(f"{printable(str(self.path))} does not exist: no run was ever there")
             return
@@ -105,6 +105,13 @@ class Workspace:
             stack.enter_context(self.state)
         elif access is Access.VERIFY:
             raise NoRestoreHere(f"no run was ever in {printable(str(self.path))}")
+
+    def _exists(self) -> bool:
+        try:
+            os.lstat(self.path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _lock(self, stack: ExitStack, asked: RestoreId | None) -> None:
         assert self.directory is not None  # noqa: S101  # callers have opened both

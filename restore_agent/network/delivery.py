@@ -58,6 +58,7 @@ class Body:
 
     def __init__(self, response: httpx.Response, offset: int, total: int | None) -> None:
         self.offset = offset
+        self.is_delimited = total is not None or "Transfer-Encoding" in response.headers
         self.total = total
         self.validator = _validator(response)
         self.content_type = printable(response.headers.get("Content-Type", "none"), 60)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from ..core.clock import rfc3339
@@ -135,11 +136,11 @@ class Batch:
 
     async def _require_one_restore(self) -> None:
         """The batch of jobs that are named one by one is known only once they are polled. Raises OtherBatch."""
-        asked = self._target.restore(self.batch_id)
-        self._workspace.require_same(asked)
-        known = self._workspace.restore
+        asked, known = self._target.restore(self.batch_id), self._workspace.restore
+        polled = tuple(self._context.poller.jobs)
+        self._workspace.require_same(replace(asked, job_ids=polled))
         jobs = tuple(dict.fromkeys((known.job_ids if known else ()) + asked.job_ids))
-        await self._context.journal.belongs_to(self._target.restore(self.batch_id).with_jobs(jobs))
+        await self._context.journal.belongs_to(asked.with_jobs(jobs))
 
     async def _journal_names_and_readiness(self, jobs: list[Job]) -> None:
         wall = self._context.clock.wall()

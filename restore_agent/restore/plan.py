@@ -17,7 +17,7 @@ from ..core.receipt import Receipt, Verdict, receipt_of
 from ..core.settings import RunSettings, Services
 from ..core.untrusted import printable
 from ..dest.archive import Digest, digest_of, structure_of
-from ..dest.directory import Directory
+from ..dest.directory import Directory, errors_of_dest
 from ..dest.journal import Identity
 from ..dest.lock import boot_id
 from ..dest.space import MINIMUM, RESERVED_FOR_RECORDS
@@ -79,7 +79,8 @@ class Plan:
         """Check DEST, then ask Ops Manager, then look at each job. Raises AgentError."""
         settings, services = self._settings, self._services
         async with AsyncExitStack() as stack:
-            self._open_dest(stack.enter_context(ExitStack()))
+            with errors_of_dest(f"open DEST {printable(str(settings.dest), 200)}"):
+                self._open_dest(stack.enter_context(ExitStack()))
             api = await stack.enter_async_context(
                 OpsManager(settings.connection, self._server_clock, services.redactor)
             )
@@ -93,7 +94,8 @@ class Plan:
             )
             jobs = list(poller.jobs.values())
             batch_id = next((job.batch_id for job in jobs if job.batch_id), None)
-            self._workspace.require_same(settings.target.restore(batch_id))
+            asked = replace(settings.target.restore(batch_id), job_ids=tuple(poller.jobs))
+            self._workspace.require_same(asked)
             rows = tuple(sorted(await self._rows(api, jobs), key=lambda row: row.job.id))
             self._check_batch(jobs, rows)
             for error in poller.unknown:

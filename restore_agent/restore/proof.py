@@ -40,7 +40,7 @@ class Standing(Enum):
     MISMATCH = "mismatch"
     """It differs from the published hash, or is damaged and no hash is published."""
     ALTERED = "altered"
-    """It was verified under its final name, and was changed since."""
+    """It was verified, or complete without a published hash, and was changed since."""
     FOREIGN = "foreign"
     """The journal does not know these bytes: they are of another job or another program."""
 
@@ -70,8 +70,10 @@ def standing_of(found: Evidence) -> Standing:
         if sha1 == entry.proven:
             return Standing.VERIFIED
         return Standing.ALTERED if entry.proven else Standing.FOREIGN
-    if not _is_own(found):
+    if not entry.is_ours:
         return Standing.FOREIGN
+    if found.kind is Kind.UNPROVEN and sha1 not in (entry.set_aside, entry.whole):
+        return Standing.ALTERED if entry.set_aside else Standing.FOREIGN
     if found.kind is Kind.MISMATCH:
         return Standing.MISMATCH
     if not _seems_complete(found):
@@ -90,13 +92,6 @@ def needs_structure(entry: Entry, size: int) -> bool:
     return entry.total is None or size < entry.total <= size + _NEARLY_ANNOUNCED
 
 
-def _is_own(found: Evidence) -> bool:
-    entry = found.entry
-    if found.kind is Kind.UNPROVEN:
-        return found.digest.sha1 in (entry.set_aside, entry.whole)
-    return entry.is_ours
-
-
 def _seems_complete(found: Evidence) -> bool:
     """Whether the transfer ended well, all announced bytes are there, or the structure is complete."""
     entry, sha1 = found.entry, found.digest.sha1
@@ -107,7 +102,7 @@ def _seems_complete(found: Evidence) -> bool:
 
 def _of_complete(found: Evidence) -> Standing:
     entry = found.entry
-    if found.finding is Finding.TRUNCATED and found.hash_time_over:
+    if found.finding is Finding.TRUNCATED and (found.hash_time_over or not entry.delimited):
         return Standing.INCOMPLETE
     # a hash from before the attempt may be that of an earlier download: it verifies, but a difference proves nothing
     counts = [sha1 for sha1 in found.published if sha1 != entry.hash_before or found.hash_time_over]

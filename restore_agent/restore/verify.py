@@ -188,6 +188,8 @@ class Verification:
         for kind in (Kind.UNPROVEN, Kind.PART, Kind.MISMATCH):
             if self._directory.find_file(name + kind.value) and (found := await self._companion(record, name, kind)):
                 return found
+        if record.verdict:
+            return record
         return replace(record, verdict=Verdict.FAILED, reason="not-downloaded", exit_code=20)
 
     async def _final(self, record: ArchiveRecord, name: str) -> ArchiveRecord:
@@ -225,7 +227,7 @@ class Verification:
                 "the archive is complete, but no hash is published for it yet",
                 left=f"kept as {await self._set_aside(record, name, Candidate(file, digest))}",
             )
-        if standing is Standing.MISMATCH:
+        if standing in (Standing.MISMATCH, Standing.ALTERED):
             raise await self._mismatch(record, name, kind, digest)
         return None
 
@@ -237,7 +239,7 @@ class Verification:
         left = await self._quarantine(record, name, name + kind.value)
         if published:
             return HashMismatch(f"SHA1 on disk is {digest.sha1}, Ops Manager published {published}", left=left)
-        return Damaged("no hash is published, and the archive is damaged by its own structure", left=left)
+        return Damaged("no hash is published, and the archive is damaged or was changed on disk", left=left)
 
     async def _quarantine(self, record: ArchiveRecord, name: str, file: str) -> str:
         left = await self._promoter.quarantine(record.job_id, name, file)

@@ -46,6 +46,7 @@ class Entry:
     attempt began. `validator` and `total` are those of the answer that the part file comes from; `boot` is the boot
     of the host in which its bytes were written, and `synced` how many of them are durable. `whole`, `set_aside`, and
     `proven` are SHA1s: of a complete, synced part file, of the `.unproven` file, and of the verified archive.
+    `delimited` is false if only the end of the connection ended the body of the complete file.
     """
 
     file_name: str | None = None
@@ -56,6 +57,7 @@ class Entry:
     total: int | None = None
     resumed: bool = False
     whole: str | None = None
+    delimited: bool = True
     seconds: float | None = None
     received: int | None = None
     boot: str | None = None
@@ -182,16 +184,21 @@ class Synced(Fact):
 
 @dataclass(frozen=True)
 class Whole(Fact):
-    """The part file is complete and durable. `seconds` and `received` (bytes) are those of the attempt."""
+    """The part file is complete and durable. `seconds` and `received` (bytes) are those of the attempt.
+
+    `delimited` is false if only the end of the connection ended the body.
+    """
 
     fact = "whole"
     sha1: str
     seconds: float
     received: int
+    delimited: bool = True
 
     def apply(self, entry: Entry, time: str) -> Entry:
         """Set the SHA1 of the complete file."""
-        return replace(entry, whole=self.sha1, seconds=self.seconds, received=self.received, downloaded_at=time)
+        ended = replace(entry, seconds=self.seconds, received=self.received, downloaded_at=time)
+        return replace(ended, whole=self.sha1, delimited=self.delimited)
 
 
 @dataclass(frozen=True)

@@ -86,13 +86,14 @@ class Attempt:
         began = context.clock.monotonic()
         try:
             async with context.deliveries.open(url, resume, context.server_clock.now()) as body:
+                delimited = body.is_delimited
                 await self._receive(body, part, buffers)
         except AgentError as error:
             if error.spent is False and not isinstance(error, DestError):  # the request was not sent
                 state.sent -= 1
                 await state.journal(Unsent())
             raise
-        await self._complete(part, context.clock.monotonic() - began)
+        await self._complete(part, context.clock.monotonic() - began, delimited=delimited)
         return True
 
     async def _resume(self, part: Part) -> Resume | None:
@@ -145,10 +146,10 @@ class Attempt:
     async def _flush(self, part: Part) -> None:
         await self._state.journal(Synced(await part.flush()))
 
-    async def _complete(self, part: Part, seconds: float) -> None:
+    async def _complete(self, part: Part, seconds: float, *, delimited: bool) -> None:
         state = self._state
         digest = await part.sync()
-        await state.journal(Whole(digest.sha1, round(seconds, 3), self._received))
+        await state.journal(Whole(digest.sha1, round(seconds, 3), self._received, delimited))
         state.candidate = Candidate(part.name, digest)
         downloaded = Downloaded(state.job_id, state.named(), digest.size, digest.sha1, seconds, self._received)
         self._context.reporter.report(downloaded)

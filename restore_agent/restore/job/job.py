@@ -122,6 +122,7 @@ class JobRestore:
     async def _inspect(self) -> None:
         """Check what DEST holds already."""
         state = self.state
+        self._proving.require_regular_files()
         if not state.entry.archive_kept and state.entry.proven and not self._final_exists():
             self._finish_discarded(state.entry.proven)
             return

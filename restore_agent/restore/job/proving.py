@@ -34,6 +34,11 @@ class Proving:
 
     # ------------------------------------------------------------ what exists
 
+    def require_regular_files(self) -> None:
+        """Raise InTheWay if something else than a regular file has a name that the archive may need."""
+        for kind in Kind:
+            self._directory.find_file(self._state.named() + kind.value)
+
     async def final(self) -> tuple[Standing, Digest] | None:
         """Return the standing of the file at the final name, or None if there is none. Raises DestError."""
         state = self._state
@@ -52,7 +57,7 @@ class Proving:
             return Standing.FOREIGN
         candidate = Candidate(name, (await self._hash(name)).digest())
         standing = state.standing(Kind.UNPROVEN, candidate.digest)
-        if standing is not Standing.FOREIGN:
+        if standing not in (Standing.FOREIGN, Standing.ALTERED):
             state.candidate = candidate
         return standing
 
