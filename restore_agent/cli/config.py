@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..core.redaction import Secret
-from ..core.settings import Connection, RunLimits, Target
+from ..core.settings import Connection, RunLimits, RunSettings, Target
 from ..core.untrusted import printable
 from .config_file import absolute_path, did_you_mean, read_table, read_text, require_known_keys
 from .options import CONNECTION, DEFAULT_CONFIG, LIMITS, OPTIONS, TARGET, Option
@@ -138,16 +138,6 @@ class Values:
         # systemd protects its directory and may grant a service user access by an ACL, which shows as a group bit
         guarded = found.source != "CREDENTIALS_DIRECTORY"
         return _key_from_file(Path(str(found.text)), found.source, guarded=guarded)
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """Parsed settings of `run` and `plan`."""
-
-    connection: Connection
-    target: Target
-    limits: RunLimits
-    dest: Path
 
 
 def run_settings(values: Values) -> RunSettings:

@@ -244,13 +244,20 @@ SIGNAL_CODES = (129, 130, 143)
 
 SEVERAL_REASONS = 12
 
+NOT_UNPACKED = 13
+
 RECEIPT_CODES = frozenset({0, 10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 40, 41, 42})
 """Exit codes of a run that writes the receipt."""
 
 
 def combined_exit_code(codes: Iterable[int]) -> int:
-    """Return one exit code for many archives: 0, the code that all failed ones share, or 12."""
+    """Return one exit code for many archives: 0, the code that all failed ones share, or 12.
+
+    A verified archive that could not be unpacked (13) decides the code only if no archive failed otherwise.
+    """
     failed = {code for code in codes if code}
+    if failed > {NOT_UNPACKED}:
+        failed.remove(NOT_UNPACKED)
     if not failed:
         return 0
     return failed.pop() if len(failed) == 1 else SEVERAL_REASONS

@@ -8,6 +8,7 @@ import click
 
 from ....core.clock import SystemClock
 from ....core.events import RunFinished
+from ....core.settings import Services
 from ....restore.plan import Plan
 from ...config import run_settings
 from ...help import Command
@@ -32,10 +33,8 @@ def plan(**flags: Any) -> int:
 
 
 def _plan(session: Session) -> int:
-    given = run_settings(session.values)
-    shared = (session.console, SystemClock(), session.redactor)
-    planning = Plan(given.connection, given.target, given.limits, given.dest, *shared)
-    session.summary = lambda error: planning.summary(error.exit_code)
+    planning = Plan(run_settings(session.values), Services(session.console, SystemClock(), session.redactor))
+    session.summary = planning.summary
     receipt, rows = run_loop(planning.make)
     session.console.report(RunFinished(receipt, tuple(row.fields() for row in rows)))
     return int(receipt.exit_code)

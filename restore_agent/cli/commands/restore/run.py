@@ -11,7 +11,8 @@ import click
 from ....core.clock import SystemClock
 from ....core.errors import UsageError
 from ....core.events import Display, DisplayGroup, Notice
-from ....restore.run import Agent
+from ....core.settings import Services
+from ....restore.run import Run
 from ....ui.systemd import status_line
 from ...config import run_settings
 from ...help import Command
@@ -41,9 +42,8 @@ def run(**flags: Any) -> int:
 
 def _run(session: Session) -> int:
     session.console = _displays(session)
-    given = run_settings(session.values)
-    shared = (session.console, SystemClock(), session.redactor)
-    return run_agent(Agent(given.connection, given.target, given.limits, given.dest, *shared), session)
+    services = Services(session.console, SystemClock(), session.redactor)
+    return run_agent(Run(run_settings(session.values), services), session)
 
 
 def _displays(session: Session) -> Display:
