@@ -12,7 +12,9 @@ from tqdm import tqdm
 from ..core.events import ArchiveProgress
 from ..core.untrusted import printable
 from .terminal import terminal_size
-from .wording import NARROW, shortened, size_text, time_text, waiting_text
+from .wording import NARROW, shortened, size_text, time_text, total_text, waiting_text
+
+_ACTIVE = ("downloading", "hashing", "unpacking")
 
 _PLAIN_EVERY = 30.0  # seconds between two plain progress lines
 
@@ -29,12 +31,14 @@ class PlainLines:
             return
         self._due = time.monotonic() + _PLAIN_EVERY
         for row in archives:
-            if row.state in ("downloading", "hashing"):
+            if row.state in _ACTIVE:
                 of = f" of {size_text(row.total_bytes)}" if row.total_bytes else ""
                 rate = size_text(row.bytes_per_second)
                 self._log([f"{row.file_name}: {row.state}, {size_text(row.bytes)}{of}, {rate}/s"])
         if waiting := waiting_text(archives):
             self._log([waiting])
+        if len(archives) > 1:
+            self._log([_total(archives)])
 
     def close(self) -> None:
         pass
@@ -44,7 +48,7 @@ class Bars:
     """Rows at the bottom of a terminal: one for the waiting jobs, then one per archive in progress.
 
     A row is not bound to an archive: each shows the archive at its position, so that only the last rows are ever
-    removed and no blank row remains between others.
+    removed and no blank row remains between others. The last row is the total of several archives.
     """
 
     _SHOWN = 12  # bars at most, so that a large batch does not fill the terminal
@@ -57,7 +61,7 @@ class Bars:
     def show(self, archives: tuple[ArchiveProgress, ...]) -> None:
         self._shown_any = True
         columns, lines = terminal_size(self._err)
-        active = [row for row in archives if row.state in ("downloading", "hashing")]
+        active = [row for row in archives if row.state in _ACTIVE]
         active.sort(key=lambda row: row.state)  # downloads first, then archives that wait for their hash
         most = max(1, min(self._SHOWN, lines // 2))
         shown = [(_bar_format(row, columns), row.bytes, row.total_bytes) for row in active[:most]]
@@ -65,6 +69,8 @@ class Bars:
             shown.insert(0, (_text_format(waiting, columns), 0, None))
         if len(active) > most:
             shown.append((_text_format(f"and {len(active) - most} more in progress", columns), 0, None))
+        if len(archives) > 1:
+            shown.append((_text_format(_total(archives), columns), 0, None))
         self._draw(shown, columns)
 
     def _draw(self, shown: list[tuple[str, int, int | None]], columns: int) -> None:
@@ -96,6 +102,10 @@ class Bars:
             self._err.flush()
 
 
+def _total(archives: tuple[ArchiveProgress, ...]) -> str:
+    return total_text([vars(row) for row in archives])
+
+
 def _bar_format(row: ArchiveProgress, columns: int) -> str:
     """Return the row of one archive as a format for tqdm; without a bar if the terminal is narrow."""
     wide = columns >= NARROW
@@ -105,6 +115,8 @@ def _bar_format(row: ArchiveProgress, columns: int) -> str:
     done, speed = size_text(row.bytes), f"{size_text(row.bytes_per_second)}/s"
     if row.state == "hashing" and row.bytes == (row.total_bytes or row.bytes):
         details = f"{done:>10}  {'waiting for the published hash' if wide else 'awaits hash'}"
+    elif row.state == "unpacking":
+        details = f"{done:>10}  unpacking"
     elif not row.total_bytes:
         size = "size unknown" if row.bytes else "no byte yet"
         details = f"{done:>10} {speed:>12}{'  ' + size if wide else ''}"

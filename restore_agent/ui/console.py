@@ -7,7 +7,7 @@ from typing import TextIO
 from ..core.redaction import Redactor
 from .json_lines import JsonConsole
 from .terminal import is_systemd_journal
-from .text import TextConsole
+from .text.console import TextConsole
 
 
 def console_for(output: str, progress: str, out: TextIO, err: TextIO, redactor: Redactor, command: str) -> Console:

@@ -14,7 +14,7 @@ from ..core.events import ArchiveProgress, Event, Progress, RunFailed, RunFinish
 from ..core.exit_codes import EXIT_CODES
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
-from .wording import size_text, waiting_text
+from .wording import UNFINISHED, size_text, waiting_text
 
 _EVERY = 2.0  # seconds between two lines while bytes flow
 
@@ -63,8 +63,8 @@ def status_line(environ: Mapping[str, str], redactor: Redactor) -> StatusLine | 
 
 def progress_line(archives: tuple[ArchiveProgress, ...]) -> str:
     """Return the progress of all archives in one line."""
-    active = [row for row in archives if row.state in ("downloading", "hashing")]
-    finished = sum(row.state not in ("waiting", "downloading", "hashing") for row in archives)
+    active = [row for row in archives if row.state in ("downloading", "hashing", "unpacking")]
+    finished = sum(row.state not in UNFINISHED for row in archives)
     said = [f"{finished} of {len(archives)} archives finished"]
     if active:
         rate = size_text(sum(row.bytes_per_second for row in active))

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ..core.events import ArchiveProgress
+
+UNFINISHED = ("waiting", "downloading", "hashing", "unpacking")
+"""States of an archive that has no verdict yet."""
 
 NARROW = 72  # columns: below this, a bar does not fit beside name, bytes, rate, and time left
 
@@ -59,3 +64,27 @@ def waiting_text(archives: tuple[ArchiveProgress, ...]) -> str | None:
     expiries = [row.expires_in for row in waiting if row.expires_in is not None]
     tightest = f"; first expires in {time_text(min(expiries))}" if expiries and min(expiries) > 0 else ""
     return f"waiting for {len(waiting)} {'job' if len(waiting) == 1 else 'jobs'}: {said}{tightest}"
+
+
+def total_text(archives: Iterable[Mapping[str, Any]], *, running: bool = True) -> str:
+    """Return one line about all archives: how many are finished, bytes, and, while it runs, rate and time left.
+
+    Each mapping has `state`, `bytes`, `total_bytes`, and `bytes_per_second`.
+    """
+    rows = list(archives)
+    finished = sum(row["state"] not in UNFINISHED for row in rows)
+    parts = [f"total: {finished} of {len(rows)} archives finished"]
+    done = sum(row["bytes"] or 0 for row in rows)
+    totals = [row["total_bytes"] if row["state"] in UNFINISHED else row["bytes"] for row in rows]
+    known = all(total is not None for total in totals)
+    total = sum(size or 0 for size in totals)
+    if known and total:
+        parts.append(f"{min(100, 100 * done // total)}% ({size_text(done)} of {size_text(total)})")
+    elif done:
+        parts.append(f"{size_text(done)} so far")
+    rate = sum(row["bytes_per_second"] or 0 for row in rows if row["state"] == "downloading")
+    if running and rate:
+        parts.append(f"{size_text(rate)}/s")
+        if known and total > done:
+            parts.append(f"{time_text((total - done) / rate)} left")
+    return ", ".join(parts)

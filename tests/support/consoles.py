@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,11 @@ from restore_agent.core.events import (
     Notice,
     RetryScheduled,
     RunStarted,
+    Trouble,
 )
 from restore_agent.core.receipt import ArchiveRecord, Receipt, Verdict
 from restore_agent.core.redaction import Redactor
-from restore_agent.ui.text import TextConsole
+from restore_agent.ui.text.console import TextConsole
 from support.agents import (
     QUICK,
     Json,
@@ -39,43 +41,8 @@ from support.agents import (
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
-RECEIPT_FIELDS = {
-    "schema",
-    "agent_version",
-    "outcome",
-    "exit_code",
-    "changed",
-    "ops_manager",
-    "group_id",
-    "cluster_id",
-    "host_id",
-    "batch_id",
-    "started_at",
-    "finished_at",
-    "archives",
-}
-ARCHIVE_FIELDS = {
-    "job_id",
-    "cluster_id",
-    "host_id",
-    "snapshot_id",
-    "snapshot_timestamp",
-    "file_name",
-    "path",
-    "bytes",
-    "sha1",
-    "expected_sha1",
-    "verdict",
-    "reason",
-    "exit_code",
-    "downloads_spent",
-    "resumed",
-    "seconds",
-    "bytes_per_second",
-    "encryption_enabled",
-    "master_key_uuid",
-    "point_in_time",
-}
+RECEIPT_FIELDS = {item.name for item in fields(Receipt)}
+ARCHIVE_FIELDS = {item.name for item in fields(ArchiveRecord)}
 
 
 def progress(state: str, **more: Any) -> ArchiveProgress:
@@ -127,8 +94,8 @@ MISMATCH = HashMismatch("SHA1 on disk is a, published is b", archive="a.tar.gz",
 SETTLED = ArchiveRecord("job", file_name="a.tar.gz", verdict=Verdict.MISMATCH, exit_code=11)
 
 SENTENCES: list[tuple[Event, str]] = [
-    (RunStarted("https://om:443", "/backup"), "Ops Manager https://om:443, archives go to /backup"),
-    (RunStarted(None, "/backup"), "Ops Manager not asked, archives go to /backup"),
+    (RunStarted("https://om:443", "/backup"), "Ops Manager https://om:443, destination /backup"),
+    (RunStarted(None, "/backup"), "Ops Manager unknown, destination /backup"),
     (
         JobSeen("job", None, "IN_PROGRESS", None, "wait", "not-ready", None),
         "job job: job IN_PROGRESS, delivery -: wait (not-ready)",
@@ -141,8 +108,20 @@ SENTENCES: list[tuple[Event, str]] = [
         RetryScheduled("job", "a.tar.gz", 1, "delivery-unreachable", "no route", 0, False, 61.0),
         "a.tar.gz: no route (0 B on disk, no download was spent, next attempt in 1m01s)",
     ),
-    (Downloaded("job", "a.tar.gz", 2048, "0" * 40, 2.0), "a.tar.gz: 2.0 KiB in 2.0 s (1.0 KiB/s)"),
-    (Downloaded("job", "a.tar.gz", 2048, "0" * 40, 0.0), "a.tar.gz: 2.0 KiB in 0.0 s, "),
+    (Downloaded("job", "a.tar.gz", 2048, "0" * 40, 2.0, 2048), "a.tar.gz: 2.0 KiB in 2.0 s (1.0 KiB/s)"),
+    (
+        Downloaded("job", "a.tar.gz", 4096, "0" * 40, 2.0, 2048),
+        "a.tar.gz: 4.0 KiB, of which 2.0 KiB now in 2.0 s (1.0 KiB/s)",
+    ),
+    (Downloaded("job", "a.tar.gz", 2048, "0" * 40, 0.0, 2048), "a.tar.gz: 2.0 KiB in 0.0 s, "),
+    (
+        Trouble("ops-manager-unreachable", "no route to om", "2026-01-01T00:00:00Z", "2026-01-01T06:00:00Z", 5.0),
+        "warning: no route to om; next attempt in 5s; retrying until 06:00:00 UTC",
+    ),
+    (
+        Trouble("ops-manager-unreachable", "Ops Manager answers again", "2026-01-01T00:00:00Z", None, over=True),
+        "Ops Manager answers again",
+    ),
     (ArchiveFinished("job", ArchiveRecord("job", verdict=Verdict.VERIFIED)), "job job: verified"),
     (Notice("warning", "the disk is nearly full"), "warning: the disk is nearly full"),
     (Notice("info", "all is well"), "all is well"),

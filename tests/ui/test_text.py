@@ -37,7 +37,7 @@ from restore_agent.core.receipt import ArchiveRecord, Verdict
 from restore_agent.core.redaction import Redactor
 from restore_agent.ui import bars
 from restore_agent.ui.json_lines import JsonConsole
-from restore_agent.ui.text import TextConsole
+from restore_agent.ui.text.console import TextConsole
 from restore_agent.ui.wording import shortened, size_text, time_text, waiting_text
 
 # Words
