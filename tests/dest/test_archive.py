@@ -18,6 +18,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from restore_agent.dest.publish import Candidate, Promoter, publish, set_aside
 
 from restore_agent.core.errors import DestError, ForeignFile, InTheWay, NoSpace, Unwritable
 from restore_agent.core.names import MISMATCH, OWN_NAMES, PART, UNPROVEN, Names, safe_name
@@ -25,10 +26,9 @@ from restore_agent.dest.archive import BLOCK, Digest, Part, digest_of, structure
 from restore_agent.dest.directory import Directory
 from restore_agent.dest.journal import Identity, Journal
 from restore_agent.dest.lock import STATE_DIRECTORY
-from restore_agent.dest.publish import Candidate, Promoter, publish, set_aside
 from restore_agent.dest.structure import Finding
-from restore_agent.restore.job.pipeline import Pipeline
-from restore_agent.restore.job.transfer import CONSUMERS
+from restore_agent.restore.transfer.pipeline import Pipeline
+from restore_agent.restore.transfer.transfer import CONSUMERS
 
 COMPANIONS = ("", PART, UNPROVEN, MISMATCH)
 DATA = bytes(range(256)) * 40

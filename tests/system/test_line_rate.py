@@ -20,7 +20,7 @@ from restore_agent.core.redaction import Secret
 from restore_agent.core.settings import Connection
 from restore_agent.network.client import tls_context
 from restore_agent.restore.job import transfer
-from restore_agent.restore.job.pipeline import ConsumerFailed, Pipeline
+from restore_agent.restore.transfer.pipeline import ConsumerFailed, Pipeline
 
 ROOT = Path(__file__).parents[2]
 

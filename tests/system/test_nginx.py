@@ -27,9 +27,9 @@ from restore_agent.core.redaction import Redactor
 from restore_agent.dest.archive import Part
 from restore_agent.dest.directory import Directory
 from restore_agent.network.delivery import Body, DeliveryClient, Resume
-from restore_agent.restore.job.pipeline import Pipeline
-from restore_agent.restore.job.rate import RateLimit
-from restore_agent.restore.job.transfer import CONSUMERS, pour
+from restore_agent.restore.transfer.pipeline import Pipeline
+from restore_agent.restore.transfer.rate import RateLimit
+from restore_agent.restore.transfer.transfer import CONSUMERS, pour
 from restore_agent.simulator.archives import Recipe, make_archive
 
 NAME = "electron_0-1492528465-0123456789abcdef01234567.tar.gz"
