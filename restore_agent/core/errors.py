@@ -17,7 +17,11 @@
     │   └── NothingDelivered          24   no-http-delivery
     ├── ArchiveError                       one archive
     │   ├── NotReady                  20   not-ready
-    │   ├── JobBroken                 21   job-failed
+    │   ├── JobFailed                     the job or its delivery was given up
+    │   │   ├── JobBroken             21   job-broken
+    │   │   ├── JobKilled             21   job-killed
+    │   │   ├── DeliveryFailed        21   delivery-failed
+    │   │   └── DeliveryInterrupted   21   delivery-interrupted
     │   ├── Expired                   22   delivery-expired
     │   ├── DownloadsUsedUp           23   downloads-used-up
     │   ├── DeliveryUrlUnusable              25   delivery-url-unusable
@@ -33,11 +37,13 @@
     ├── DestError                          the target directory
     │   ├── NoSpace                   40   no-space
     │   ├── Unwritable                41   dest-unwritable
+    │   ├── ResourcesExhausted        41   no-resources
     │   ├── InTheWay                  42   in-the-way
     │   │   ├── ForeignFile           42   foreign-file
     │   │   ├── OtherBatch            42   other-batch
     │   │   ├── RecordUnreadable      42   record-unreadable
-    │   │   └── ArchiveMissing        42   archive-missing
+    │   │   ├── ArchiveMissing        42   archive-missing
+    │   │   └── NoRestoreHere         42   no-restore
     │   └── DestHeld                      50   dest-held
     └── Stopped                  130, 143  stopped
 
@@ -46,14 +52,16 @@ Exit codes are an interface of their own: `EXIT_CODES` is the table that the REA
 
 from __future__ import annotations
 
-from typing import ClassVar
+from copy import copy
+from typing import ClassVar, Self
 
 
 class AgentError(Exception):
-    """What happened, to which archive, what is left on disk, whether a download was spent, what next.
+    """The root of all errors: what happened, to which archive, what is left on disk, what to do next.
 
-    `message` is one sentence. `archive` is a file name or job id; `left` says what is on disk; `spent` is
-    True or False where a download was at stake, else None; `hint` replaces the class's own advice.
+    `message` is one sentence. `archive` is a file name or job id; `left` describes the files on disk; `spent` is
+    True or False if a download was at stake, else None; `hint` replaces the hint of the class. An error is a value:
+    it is complete when it is raised, or completed by `with_context`.
     """
 
     id: ClassVar[str] = "defect"
@@ -76,8 +84,27 @@ class AgentError(Exception):
         self.spent = spent
         self.hint = hint or type(self).hint
 
+    def with_context(
+        self,
+        *,
+        message: str | None = None,
+        archive: str | None = None,
+        left: str | None = None,
+        spent: bool | None = None,
+        exit_code: int | None = None,
+    ) -> Self:
+        """Return a copy with the given fields; None leaves a field as it is."""
+        copied = copy(self)
+        copied.__cause__, copied.__traceback__ = self.__cause__, self.__traceback__
+        given = {"message": message, "archive": archive, "left": left, "spent": spent, "exit_code": exit_code}
+        for name, value in given.items():
+            if value is not None:
+                setattr(copied, name, value)
+        copied.args = (copied.message,)
+        return copied
+
     def fields(self) -> dict[str, object]:
-        """The error as plain values, for a line of JSON."""
+        """Return the error as plain values, for a line of JSON."""
         return {
             "id": self.id,
             "exit_code": self.exit_code,
@@ -200,12 +227,35 @@ class NotReady(ArchiveError):
     hint = "Run again to go on waiting, or give --wait-timeout more time."
 
 
-class JobBroken(ArchiveError):
-    """Job BROKEN or KILLED, or delivery FAILED or INTERRUPTED."""
+class JobFailed(ArchiveError):
+    """Ops Manager gave the restore job or its delivery up."""
 
-    id = "job-failed"
     exit_code = 21
     hint = "Create a new restore job; see the snapshot and the backup log in Ops Manager."
+
+
+class JobBroken(JobFailed):
+    """Job status BROKEN."""
+
+    id = "job-broken"
+
+
+class JobKilled(JobFailed):
+    """Job status KILLED."""
+
+    id = "job-killed"
+
+
+class DeliveryFailed(JobFailed):
+    """Delivery status FAILED."""
+
+    id = "delivery-failed"
+
+
+class DeliveryInterrupted(JobFailed):
+    """Delivery status INTERRUPTED."""
+
+    id = "delivery-interrupted"
 
 
 class Expired(ArchiveError):
@@ -286,9 +336,16 @@ class NotAnArchive(AttemptFailed):
 
 
 class ResumeRefused(AttemptFailed):
-    """The answer to a Range request cannot be trusted; the next attempt starts over."""
+    """The answer to a Range request cannot be used; the next attempt starts again.
+
+    `complete` says that the server gave the archive exactly the length of the part file.
+    """
 
     id = "resume-refused"
+
+    def __init__(self, message: str, *, complete: bool = False, spent: bool | None = None) -> None:
+        super().__init__(message, spent=spent)
+        self.complete = complete
 
 
 class TransferCut(AttemptFailed):
@@ -315,6 +372,14 @@ class Unwritable(DestError):
     id = "dest-unwritable"
     exit_code = 41
     hint = "Check owner, mode and mount of DEST, and the kernel log for I/O errors."
+
+
+class ResourcesExhausted(DestError):
+    """The host gives no thread, descriptor, or memory for another archive."""
+
+    id = "no-resources"
+    exit_code = 41
+    hint = "Raise the limits of this process (ulimit -n, -u, -v), or lower --parallel, then run again."
 
 
 class InTheWay(DestError):
@@ -349,6 +414,13 @@ class ArchiveMissing(InTheWay):
 
     id = "archive-missing"
     hint = "Look for who moved it; `restore-agent run` fetches it again while its delivery is READY."
+
+
+class NoRestoreHere(InTheWay):
+    """A command about an earlier run was called for a DEST that no run ever used."""
+
+    id = "no-restore"
+    hint = "Check --dest: `restore-agent run` uses it as the directory of the archives."
 
 
 class DestHeld(DestError):

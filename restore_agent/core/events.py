@@ -104,6 +104,27 @@ class Downloaded(Event):
     bytes: int
     sha1: str
     seconds: float
+    received: int
+
+
+@dataclass(frozen=True)
+class Trouble(Event):
+    """Ops Manager cannot be reached or answers with errors, and is asked again; or it answers again (`over`).
+
+    `since` and `until` are RFC 3339; `next_in` is in seconds. After `until` the run ends with the error `reason`.
+    """
+
+    name: ClassVar[str] = "trouble"
+    reason: str
+    message: str
+    since: str
+    until: str | None
+    next_in: float | None = None
+    over: bool = False
+
+    def fields(self) -> dict[str, Any]:
+        """Return plain values for the status file."""
+        return {"reason": self.reason, "message": self.message, "since": self.since, "until": self.until}
 
 
 @dataclass(frozen=True)

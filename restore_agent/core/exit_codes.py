@@ -224,16 +224,21 @@ EXIT_CODES: dict[int, tuple[str, str]] = {
 """Exit code to what it means and what the runbook does."""
 
 SEVERAL_REASONS = 12
+NOT_UNPACKED = 13
 
 
 def combined_exit_code(codes: Iterable[int]) -> int:
-    """One exit code for many archives: 0, the code that all failed ones share, or 12."""
+    """Return one exit code for many archives: 0, the code that all failed ones share, or 12.
+
+    A verified archive that could not be unpacked (13) decides the code only if no archive failed otherwise.
+    """
     failed = {code for code in codes if code}
+    if failed > {NOT_UNPACKED}:
+        failed.remove(NOT_UNPACKED)
     if not failed:
         return 0
     return failed.pop() if len(failed) == 1 else SEVERAL_REASONS
 
 
-RECEIPT_CODES = frozenset({0, 10, 11, 12, 20, 21, 22, 23, 24, 25, 40, 41, 42})
-
-"""Ends of the archives after which the receipt is written."""
+RECEIPT_CODES = frozenset({0, 10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 40, 41, 42})
+"""Exit codes of a run after which the receipt is written."""

@@ -31,9 +31,8 @@ _EXTENSIONS = (b"g", b"L", b"K")
 
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
 
-SNIFF = _TAR_MAGIC_AT + 5
-
-"""Bytes that `looks_like_archive` wants to see."""
+SNIFF = _RECORD
+"""Bytes that `looks_like_archive` needs: the header of a tar without compression has its sum in them."""
 
 
 class Finding(Enum):
@@ -51,7 +50,9 @@ def looks_like_archive(head: bytes) -> bool:
     """
     if head[:2] == _GZIP_MAGIC:
         return True
-    return head[_TAR_MAGIC_AT:SNIFF] == b"ustar" or (len(head) >= _RECORD and header_is_sound(head[:_RECORD]))
+    return head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar" or (
+        len(head) >= _RECORD and header_is_sound(head[:_RECORD])
+    )
 
 
 class StructureCheck:

@@ -61,7 +61,7 @@ class OpsManager:
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         self.origin = f"{parts.scheme}://{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
         self.tls = tls_context(connection)
-        self.unknown: tuple[NotFound, ...] = ()
+        self.unknown: dict[str, NotFound] = {}
         self._sizes: dict[str, dict[Any, int | None]] = {}
         self._bytes_read = 0
         # one exchange after the other: each new challenge may spoil the nonce of another one that is under way
@@ -86,16 +86,13 @@ class OpsManager:
         """
         if target.batch_id:
             return await self._batch(target)
-        found, unknown = [], []
+        found: list[Job] = []
+        self.unknown = {}
         for job_id in target.job_ids:
             try:
                 found.append(await self.job(target, job_id))
             except NotFound as error:
-                error.archive = job_id
-                unknown.append(error)
-        self.unknown = tuple(unknown)
-        if unknown and not found:
-            raise unknown[0]
+                self.unknown[job_id] = error.with_context(archive=job_id)
         return found
 
     async def job(self, target: Target, job_id: str) -> Job:

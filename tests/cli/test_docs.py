@@ -225,7 +225,6 @@ def test_the_scripts_that_the_documents_name_exist_and_each_is_explained() -> No
     assert scripts <= set(re.findall(r"^\| `scripts/([a-z-]+)", contributing, re.MULTILINE))
 
 
-@pytest.mark.xfail(strict=True, reason="proof, attempt, retries, progress, and completion are still to be split out")
 def test_every_path_that_the_contributing_guide_names_exists() -> None:
     contributing = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
     named = re.findall(r"`((?:[a-z_]+/)+(?:[a-z_]+\.[a-z]+)?)`", contributing)

@@ -1,4 +1,4 @@
-"""What every restore job of a run shares."""
+"""Services and state that all restore jobs of a run share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _READ_AT_ONCE = 4  # files that are hashed or checked at the same time, each wit
 
 @dataclass
 class RunContext:
-    """Made once per run by the agent, and handed to each job. `reading` bounds the memory of proofs."""
+    """Made once per run, and passed to each job. `file_readers` bounds the memory of hashing."""
 
     directory: Directory
     space: DiskSpace
@@ -35,4 +35,4 @@ class RunContext:
     server_clock: ServerClock
     reporter: Reporter
     hash_time_over: asyncio.Event = field(default_factory=asyncio.Event)
-    reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AT_ONCE))
+    file_readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AT_ONCE))

@@ -1,58 +1,54 @@
-"""Blocks on their way from one reader through a chain of consumers, each in a thread of its own, in order.
+"""Blocks that one reader passes through a chain of consumers, each in a thread of its own, in order.
 
-A fixed number of blocks goes round: that is all the memory it takes, and what holds the reader back when a consumer is
-slower. No block costs a hop of the event loop, and none is copied; the event loop only watches.
+A fixed number of blocks is recycled. That is all the memory it takes, and it holds the reader back when a consumer is
+slower. No block needs the event loop, and none is copied.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 
 
 class ConsumerFailed(Exception):
-    """A consumer has given up; what the reader still brings is wanted by nobody."""
+    """Raised in the reader after a consumer has failed; further blocks would be discarded."""
 
 
 class Pipeline:
-    """`blocks` blocks of `size` bytes for one reader (`take`, `give`, `end`) and `stages` consumers (`stage`)."""
+    """Blocks for one reader (`take`, `give`, `end`) and `stages` consumers (`stage`)."""
 
-    def __init__(self, blocks: int, size: int, stages: int) -> None:
+    def __init__(self, blocks: Iterable[memoryview], stages: int) -> None:
         self._free: SimpleQueue[memoryview | None] = SimpleQueue()
-        for _ in range(blocks):
-            self._free.put(memoryview(bytearray(size)))
+        for block in blocks:
+            self._free.put(block)
         self._waiting: list[SimpleQueue[tuple[memoryview, int] | None]] = [SimpleQueue() for _ in range(stages)]
         self._open = threading.Event()
         self._open.set()
 
-    # ------------------------------------------------------------ the reader's side
-
     def take(self) -> memoryview:
-        """A block to fill, once one is free and the flow is not held. Raises ConsumerFailed."""
+        """Return a block to fill, once one is free and the reader is not held. Raises ConsumerFailed."""
         self._open.wait()
         block = self._free.get()
         if block is None:
-            self._free.put(None)  # for whoever asks again
+            self._free.put(None)  # for the next call
             raise ConsumerFailed
         return block
 
     def take_now(self) -> memoryview | None:
-        """A block, if there is one to be had without waiting. Raises ConsumerFailed."""
+        """Return a block if one is free now, else None. Raises ConsumerFailed."""
         return None if self._free.empty() or not self._open.is_set() else self.take()
 
     def give(self, block: memoryview, size: int) -> None:
-        """Hand a block on to the first consumer, `size` bytes of it filled."""
+        """Pass a block to the first consumer; `size` bytes of it are filled."""
         self._waiting[0].put((block, size))
 
     def end(self) -> None:
-        """No more blocks come; consumers finish with those that are under way."""
+        """Say that no more blocks follow; consumers finish those that they have."""
         self._waiting[0].put(None)
 
-    # ------------------------------------------------------------ the consumers' side
-
     def stage(self, number: int) -> Iterator[memoryview]:
-        """What the consumer of this number is to work on; asking for the next block says that it is done with one."""
+        """Return the blocks for the consumer of this number; asking for the next block frees the one before."""
         onward = self._waiting[number + 1] if number + 1 < len(self._waiting) else None
         while (item := self._waiting[number].get()) is not None:
             block, size = item
@@ -64,8 +60,6 @@ class Pipeline:
         if onward:
             onward.put(None)
 
-    # ------------------------------------------------------------ whoever watches
-
     def hold(self) -> None:
         """Give the reader no more blocks until `resume`."""
         self._open.clear()
@@ -75,7 +69,7 @@ class Pipeline:
         self._open.set()
 
     def break_off(self) -> None:
-        """End it from the consumers' side: the reader gets ConsumerFailed, and every stage comes to its end."""
+        """End the pipeline from the side of the consumers: the reader gets ConsumerFailed, and every stage ends."""
         self._free.put(None)
         self._open.set()
         for waiting in self._waiting:

@@ -1,8 +1,8 @@
-"""One body on its way into a part file: sniffed, then three threads (read, hash, write) under the loop's eyes.
+"""The bytes of one attempt, from the connection to the consumers of the part file.
 
-Before, `asyncio.gather` of a read, a hash and a write, each a hop to a thread and back per block of 2 MiB, left all
-three waiting for one another and for the event loop. Now a block passes from thread to thread by a queue, two or four
-are under way, and the event loop wakes ten times a second to book space, to show progress and to begin a sync.
+Three threads (read, hash, write) pass recycled blocks on by queues, two or four of them in use. The event loop wakes
+ten times a second to reserve space, to show progress, and to start a sync. `asyncio.gather` of a read, a hash, and a
+write, each with a switch to a thread and back per block, left all three waiting for one another.
 """
 
 from __future__ import annotations
@@ -10,18 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from ...core.errors import NotAnArchive, TransferCut
-from ...dest.archive import Part
+from ...core.errors import NotAnArchive, ResourcesExhausted, TransferCut
+from ...dest.archive import Consumer
 from ...dest.structure import SNIFF, looks_like_archive
 from ...network.delivery import Body
-from .pipeline import Pipeline
+from .pipeline import ConsumerFailed, Pipeline
 from .rate import RateLimit
-
-CONSUMERS = 2
-
-"""Stages that a `Pipeline` into a part has: the hash, then the file."""
 
 # (blocks, bytes of one) of a transfer. Four, one for each thread and one on the way: 512 KiB cost a tenth more CPU in
 # hand-overs, 256 KiB up to a quarter. Where the kernel fills a block by itself two large ones do better: a GiB from
@@ -36,46 +33,75 @@ _KEEP_EVERY, _LEAST_KEEP = 256 << 20, 32 << 20  # bytes between two syncs in the
 _MOST_DIRTY = 512 << 20  # bytes, about, that all transfers together leave to be written back
 
 _LOOK_EVERY = 0.1  # seconds
+_BLOCK_EVERY = 0.002  # seconds between two looks for a free block, of 2 MiB each
 
 
 def blocks(transfers: int, *, filled: bool) -> tuple[int, int]:
-    """How many blocks of how many bytes, so that so many transfers at once hold no more than 32 MiB.
+    """Return the number and size (bytes) of the blocks of a transfer; `transfers` in parallel take at most 32 MiB.
 
-    `filled` is whether the kernel fills them by itself.
+    `filled` is whether the kernel fills a block without the interpreter.
     """
     count, size = _FILLED if filled else _ASSEMBLED
     return count, max(_LEAST_BLOCK, min(size, _MOST_IN_BLOCKS // (count * transfers)))
 
 
 def keep_every(transfers: int) -> int:
-    """Bytes after which one of so many transfers syncs what came; without it eight at once had 2 GiB to write back."""
+    """Return the bytes after which one of `transfers` in parallel syncs; without it, eight had 2 GiB to write back."""
     return min(_KEEP_EVERY, max(_LEAST_KEEP, _MOST_DIRTY // transfers))
 
 
-class Transfer:
-    """The way of one body into one part file: `begin`, then `run`.
+class Buffers:
+    """The memory of one transfer, taken before its request is sent: a download must not fail for want of it."""
 
-    `look` is told, a few times a second, the part's size and how many bytes are to come (None: unknown); what it raises
-    ends the transfer. `transfers` is how many there may be at once.
+    def __init__(self, transfers: int) -> None:
+        """Take the memory for one of `transfers` in parallel. Raises ResourcesExhausted."""
+        self._transfers = transfers
+        try:
+            self._memory = memoryview(bytearray(max(self._bytes(filled=True), self._bytes(filled=False))))
+        except MemoryError:
+            raise ResourcesExhausted("the host gives no memory for another archive", spent=False) from None
+
+    def _bytes(self, *, filled: bool) -> int:
+        count, size = blocks(self._transfers, filled=filled)
+        return count * size
+
+    def cut(self, *, filled: bool) -> list[memoryview]:
+        """Return the blocks for a body; `filled` is whether the kernel fills a block without the interpreter."""
+        count, size = blocks(self._transfers, filled=filled)
+        return [self._memory[number * size : (number + 1) * size] for number in range(count)]
+
+
+class Transfer:
+    """The transfer of one body to its consumers: `begin`, then `run`.
+
+    `look` is called a few times a second with the bytes that are still to come (None: unknown); what it raises ends
+    the transfer. `size` gives the bytes on disk, `flush` makes them durable in the background.
 
     Nothing is preallocated. `posix_fallocate` makes the file as long as it will be, and after a crash its size would
-    tell of bytes that never came; with FALLOC_FL_KEEP_SIZE a killed run would leave the room taken, and the next one
-    would not find it. `DiskSpace` holds a known length against the free space instead.
+    count bytes that never arrived; with FALLOC_FL_KEEP_SIZE a killed run would leave the space taken, and the next one
+    would not find it. `DiskSpace` compares a known length with the free space instead.
     """
 
     def __init__(
-        self, body: Body, part: Part, transfers: int, limit: RateLimit, look: Callable[[int, int | None], None]
+        self,
+        body: Body,
+        buffers: Buffers,
+        consumers: tuple[Consumer, ...],
+        *,
+        limit: RateLimit,
+        size: Callable[[], int],
+        look: Callable[[int | None], None],
+        flush: Callable[[], Coroutine[Any, Any, None]],
+        flush_every: int,
     ) -> None:
-        self._body, self._part, self._limit, self._tell = body, part, limit, look
-        self._keep_every = keep_every(transfers)
-        self._flow = Pipeline(*blocks(transfers, filled=body.fills_blocks), CONSUMERS)
-        self._first = self._flow.take()
+        self._body, self._consumers, self._limit = body, consumers, limit
+        self._size, self._look_at, self._flush, self._flush_every = size, look, flush, flush_every
+        self._pipeline = Pipeline(buffers.cut(filled=body.fills_blocks), len(consumers))
+        self._first = self._pipeline.take()
         self._got = 0
-        self._keeping: asyncio.Future[None] | None = None
-        self._keep_at = 0
 
     async def begin(self) -> None:
-        """Read the first bytes and judge by them whether this is an archive. Raises NotAnArchive, TransferCut."""
+        """Read the first bytes and check that they are those of an archive. Raises NotAnArchive, TransferCut."""
         block = self._first[: max(SNIFF, self._limit.chunk_size(len(self._first)))]
         while self._got < SNIFF and (got := await self._body.read(block[self._got :])):
             self._got += got
@@ -83,57 +109,121 @@ class Transfer:
             raise TransferCut("the body was empty", spent=True)
         if self._body.offset == 0 and not looks_like_archive(bytes(block[: min(SNIFF, self._got)])):
             kind = self._body.content_type
-            raise NotAnArchive(f"the delivery URL sent something that is no archive ({kind})", spent=True)
+            raise NotAnArchive(f"the delivery URL sent something that is not an archive ({kind})", spent=True)
 
-    async def run(self, keep: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Bring the body into the part. `keep` syncs what came so far. Raises TransferCut or DestError.
+    async def run(self) -> None:
+        """Pass the body on to its consumers. Raises TransferCut or DestError.
 
-        However it ends, hash and file are in step, and no thread works on.
+        However it ends, every consumer has taken the same bytes, and no thread works on.
         """
         self._look()
-        self._keep_at = self._part.size + self._keep_every
-        self._flow.give(self._first, self._got)
-        landing = asyncio.ensure_future(self._part.pour(self._flow))
+        self._pipeline.give(self._first, self._got)
+        consuming = asyncio.ensure_future(self._consume())
         reading = asyncio.ensure_future(self._read())
+        flushing = _Flushing(self._flush, self._pipeline, self._size() + self._flush_every, self._flush_every)
         try:
-            while not (reading.done() or landing.done()):
-                await asyncio.wait({reading, landing}, timeout=_LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED)
+            while not (reading.done() or consuming.done()):
+                await asyncio.wait({reading, consuming}, timeout=_LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED)
                 self._look()
-                self._keep_if_due(keep)
+                flushing.start_if_due(self._size())
         finally:
             reading.cancel()
-            self._flow.end()
-            for task in filter(None, (reading, landing, self._keeping)):
+            self._pipeline.end()
+            for task in filter(None, (reading, consuming, flushing.task)):
                 await finished(task)
-        for outcome in filter(None, (landing, self._keeping, reading)):  # a fault of DEST is told before a cut
+        for outcome in filter(None, (consuming, flushing.task, reading)):  # a fault of DEST counts before a cut
             outcome.result()
+
+    async def _consume(self) -> None:
+        """Run all consumers. Never cancelled but ended by the pipeline: their threads use the blocks until then."""
+        running = [
+            asyncio.ensure_future(consumer(self._pipeline.stage(number)))
+            for number, consumer in enumerate(self._consumers)
+        ]
+        await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+        self._pipeline.break_off()  # after a failed write; otherwise it has ended already
+        await asyncio.wait(running)
+        for one in running:
+            one.result()
 
     async def _read(self) -> None:
         await self._limit.spend(self._got)
-        await self._body.pour(self._flow, self._limit)
+        await pour(self._body, self._pipeline, self._limit)
 
     def _look(self) -> None:
-        total, size = self._body.total, self._part.size
-        self._tell(size, None if total is None else total - size)
+        total = self._body.total
+        self._look_at(None if total is None else total - self._size())
 
-    def _keep_if_due(self, keep: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Begin a sync in the background; a disk slower than the wire holds the flow, else dirty pages pile up."""
-        if self._part.size < self._keep_at:
+
+class _Flushing:
+    """Syncs in the background of a transfer, one at a time. A disk that is slower than the network holds the reader."""
+
+    def __init__(
+        self, flush: Callable[[], Coroutine[Any, Any, None]], pipeline: Pipeline, due_at: int, every: int
+    ) -> None:
+        self._flush, self._pipeline, self._due_at, self._every = flush, pipeline, due_at, every
+        self.task: asyncio.Future[None] | None = None
+
+    def start_if_due(self, size: int) -> None:
+        """Start a sync once enough was written. Raises DestError if the sync before failed."""
+        if size < self._due_at:
             return
-        if self._keeping and not self._keeping.done():
-            self._flow.hold()
+        if self.task and not self.task.done():
+            self._pipeline.hold()
             return
-        if self._keeping:
-            self._keeping.result()
-        self._keep_at = self._part.size + self._keep_every
-        self._keeping = asyncio.ensure_future(keep())
-        self._keeping.add_done_callback(lambda _: self._flow.resume())
+        if self.task:
+            self.task.result()
+        self._due_at = size + self._every
+        self.task = asyncio.ensure_future(self._flush())
+        self.task.add_done_callback(lambda _: self._pipeline.resume())
 
 
 async def finished(task: asyncio.Future[Any]) -> None:
-    """Wait for a task whatever its outcome, even while being cancelled: its thread still uses our buffer."""
+    """Wait for the end of a task, even while being cancelled: its thread still uses our buffer."""
     while not task.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait({task})
     if not task.cancelled():
         task.exception()  # seen, so that the loop does not complain when nobody asks for it again
+
+
+async def pour(body: Body, pipeline: Pipeline, limit: RateLimit) -> None:
+    """Read the rest of a body into a pipeline, and end it. Raises TransferCut; bytes before that are passed on."""
+    try:
+        if body.has_own_thread:
+            await body.run(partial(_pump, pipeline, limit, asyncio.get_running_loop()))
+        else:
+            await _carry(body, pipeline, limit)
+    except ConsumerFailed:
+        return  # the consumer that failed raises its own error
+    finally:
+        pipeline.end()
+
+
+def _pump(
+    pipeline: Pipeline, limit: RateLimit, loop: asyncio.AbstractEventLoop, readinto: Callable[[memoryview], int]
+) -> None:
+    """Fill block after block in the thread that reads."""
+    while True:
+        block = pipeline.take()
+        got = readinto(block[: limit.chunk_size(len(block))])
+        if not got:
+            return
+        pipeline.give(block, got)
+        if not limit.off:
+            asyncio.run_coroutine_threadsafe(limit.spend(got), loop).result()
+
+
+async def _carry(body: Body, pipeline: Pipeline, limit: RateLimit) -> None:
+    """Fill block after block where the event loop reads (httpx's own transport, behind a proxy).
+
+    It waits for a free block without a thread: a wait without bound in the shared pool can keep others out of it.
+    """
+    while True:
+        while (block := pipeline.take_now()) is None:  # noqa: ASYNC110  # a thread frees the block
+            await asyncio.sleep(_BLOCK_EVERY)
+        got = await body.read(block[: limit.chunk_size(len(block))])
+        if not got:
+            return
+        pipeline.give(block, got)
+        await limit.spend(got)

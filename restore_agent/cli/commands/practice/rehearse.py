@@ -12,8 +12,8 @@ import click
 from ....core.clock import SystemClock
 from ....core.errors import UsageError
 from ....core.redaction import Secret
-from ....core.settings import Connection, RunLimits, Target
-from ....restore.run import Agent
+from ....core.settings import Connection, RunLimits, RunSettings, Services, Target
+from ....restore.run import Run
 from ....simulator import Simulator
 from ...options import OUTPUT_OPTIONS, Examples, common, options
 from ...parsers import size
@@ -62,7 +62,8 @@ def _rehearse(session: Session, where: str | None, shards: str, archive_size: st
         goal = Target(hello["group_id"], hello["cluster_id"], None, hello["batch_id"], jobs)
         parallel = session.values.get("parallel")
         speed = RunLimits(wait_timeout=30, hash_timeout=10, poll_interval=0.5, stall_timeout=5, parallel=parallel)
-        return run_agent(Agent(reach, goal, speed, path, session.console, SystemClock(), session.redactor), session)
+        services = Services(session.console, SystemClock(), session.redactor)
+        return run_agent(Run(RunSettings(reach, goal, speed, path), services), session)
 
 
 def _simulator(shards: str, archive_size: str, faults: tuple[str, ...], **more: Any) -> Any:

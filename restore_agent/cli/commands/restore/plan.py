@@ -8,6 +8,7 @@ import click
 
 from ....core.clock import SystemClock
 from ....core.events import RunFinished
+from ....core.settings import RunSettings, Services
 from ....restore.plan import Plan
 from ...config import connection, dest, limits, target
 from ...options import CONNECTION, LIMITS, METRICS_OPTIONS, OUTPUT_OPTIONS, TARGET, Examples, common, options
@@ -31,16 +32,9 @@ def plan(**flags: Any) -> int:
 def _plan(session: Session) -> int:
 
     values = session.values
-    planning = Plan(
-        connection(values),
-        target(values),
-        limits(values),
-        dest(values),
-        session.console,
-        SystemClock(),
-        session.redactor,
-    )
-    session.summary = lambda error: planning.summary(error.exit_code)
+    settings = RunSettings(connection(values), target(values), limits(values), dest(values))
+    planning = Plan(settings, Services(session.console, SystemClock(), session.redactor))
+    session.summary = planning.summary
     receipt, rows = run_loop(planning.make)
     session.console.report(RunFinished(receipt, tuple(row.fields() for row in rows)))
     return int(receipt.exit_code)

@@ -11,7 +11,8 @@ import click
 from ....core.clock import SystemClock
 from ....core.errors import UsageError
 from ....core.events import Display, DisplayGroup, Notice
-from ....restore.run import Agent
+from ....core.settings import RunSettings, Services
+from ....restore.run import Run
 from ....ui.systemd import status_line
 from ...config import connection, dest, limits, target
 from ...options import CONNECTION, LIMITS, METRICS_OPTIONS, OUTPUT_OPTIONS, TARGET, Examples, common, options
@@ -36,16 +37,9 @@ def run(**flags: Any) -> int:
 def _run(session: Session) -> int:
     values = session.values
     session.console = _displays(session)
-    agent = Agent(
-        connection(values),
-        target(values),
-        limits(values),
-        dest(values),
-        session.console,
-        SystemClock(),
-        session.redactor,
-    )
-    return run_agent(agent, session)
+    settings = RunSettings(connection(values), target(values), limits(values), dest(values))
+    services = Services(session.console, SystemClock(), session.redactor)
+    return run_agent(Run(settings, services), session)
 
 
 def _displays(session: Session) -> Display:

@@ -8,8 +8,9 @@ import click
 
 from ....core.clock import SystemClock
 from ....core.events import RunFinished
-from ....core.receipt import Receipt
-from ....restore.verify import Verification
+from ....core.receipt import Receipt, RestoreId
+from ....core.settings import Services
+from ....restore.verify import Verification, VerifySettings
 from ...config import connection, dest
 from ...options import CONNECTION, OUTPUT_OPTIONS, TARGET, Examples, common, options
 from ...session import Session, execute, run_loop
@@ -33,20 +34,18 @@ def verify(**flags: Any) -> int:
 def _verify(session: Session) -> int:
 
     values = session.values
-    given = {name: values.get(name) for name in ("group_id", "cluster_id", "host_id", "batch_id")}
-    reach = connection(values) if values.get("url") else None
-    interval = values.get("poll_interval")
-    check = Verification(
-        reach,
-        given,
-        dest(values),
-        interval,
-        session.console,
-        SystemClock(),
-        session.redactor,
-        values.get("job_id") if values.either("batch_id", "job_id") == "job_id" else (),
-        values.get("select"),
+    by_job = values.either("batch_id", "job_id") == "job_id"
+    asked = RestoreId(
+        values.get("group_id"),
+        values.get("cluster_id"),
+        values.get("host_id"),
+        values.get("batch_id"),
+        tuple(values.get("job_id")) if by_job else (),
     )
+    reach = connection(values) if values.get("url") else None
+    interval, select = values.get("poll_interval"), tuple(values.get("select"))
+    settings = VerifySettings(reach, asked, dest(values), interval, select)
+    check = Verification(settings, Services(session.console, SystemClock(), session.redactor))
     receipt: Receipt = run_loop(check.run)
     session.console.report(RunFinished(receipt))
     return receipt.exit_code
