@@ -61,10 +61,10 @@ def batch_problems(hosts, jobs, batch_id=None, allow_unproven=False):
     if not wanted:
         problems.append("the jobs of the batch could not be listed, so it cannot be checked for completeness")
     good = ("verified", "unproven") if allow_unproven else ("verified",)
-    proven = _by_job(hosts, lambda row, host: row.get("verdict") in good)
-    fetched = _by_job(hosts, lambda row, host: row.get("downloads_spent", 0) > 0)
+    verified_on = _by_job(hosts, lambda row, host: row.get("verdict") in good)
+    downloaded_by = _by_job(hosts, lambda row, host: row.get("downloads_spent", 0) > 0)
     for job in sorted(wanted, key=lambda one: _name(wanted[one])):
-        problems += _of_job(wanted[job], hosts, proven.get(job, []), fetched.get(job, []))
+        problems += _of_job(wanted[job], hosts, verified_on.get(job, []), downloaded_by.get(job, []))
     return problems
 
 
@@ -79,11 +79,11 @@ def _foreign_receipts(hosts, batch_id):
     return ["%s: its receipt belongs to another batch, %s" % (name, hosts[name]["batch_id"]) for name in foreign]
 
 
-def _of_job(job, hosts, proven, fetched):
+def _of_job(job, hosts, verified_on, downloaded_by):
     """Return the problems of one job."""
     name = _name(job)
     problems = []
-    if not proven:
+    if not verified_on:
         seen = [
             "%s on %s" % (row.get("verdict") or row.get("reason"), host)
             for host in sorted(hosts)
@@ -91,11 +91,11 @@ def _of_job(job, hosts, proven, fetched):
             if row["job_id"] == job["job_id"]
         ]
         problems.append("%s: verified on no host (%s)" % (name, ", ".join(seen) or "no select matches it"))
-    if len(proven) > 1:
-        problems.append("%s: verified on %s, but must be on exactly one host" % (name, " and ".join(proven)))
-    if len(fetched) > 1:
-        problems.append("%s: downloaded by %s" % (name, " and ".join(fetched)))
-    for host in proven:
+    if len(verified_on) > 1:
+        problems.append("%s: verified on %s, but must be on exactly one host" % (name, " and ".join(verified_on)))
+    if len(downloaded_by) > 1:
+        problems.append("%s: downloaded by %s" % (name, " and ".join(downloaded_by)))
+    for host in verified_on:
         row = next(row for row in hosts[host]["rows"] if row["job_id"] == job["job_id"])
         if not _matches(row, hosts[host].get("select")):
             problems.append("%s: verified on %s, whose select does not match it" % (name, host))
