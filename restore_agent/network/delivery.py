@@ -6,14 +6,12 @@ nothing is decoded, because the SHA1 that Ops Manager publishes is that of the `
 
 from __future__ import annotations
 
-import asyncio
 import re
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
 
 import httpx
@@ -32,8 +30,6 @@ from ..core.errors import (
 from ..core.jobs import DeliveryUrl
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
-from ..restore.job.pipeline import ConsumerFailed, Pipeline
-from ..restore.job.rate import RateLimit
 from .client import client, tls_problem
 from .transport import BLOCKS, BlockStream, BlockTransport
 
@@ -80,47 +76,20 @@ class Body:
         with _as_cut():
             return self._counted(await self._source.readinto(block))
 
-    async def pour(self, pipeline: Pipeline, limit: RateLimit) -> None:
-        """Bring the rest of the body into a flow, and end that. Raises TransferCut; what came before is in the flow."""
-        try:
-            with _as_cut():
-                if isinstance(self._source, BlockStream):
-                    await self._source.run(partial(self._pump, pipeline, limit, asyncio.get_running_loop()))
-                else:
-                    await self._carry(pipeline, limit)
-        except ConsumerFailed:
-            return  # the consumer that gave up has an error of its own to tell
-        finally:
-            pipeline.end()
+    @property
+    def has_own_thread(self) -> bool:
+        """Whether the body is read in a thread of its own, so that `run` can be used."""
+        return isinstance(self._source, BlockStream)
 
-    def _pump(
-        self,
-        pipeline: Pipeline,
-        limit: RateLimit,
-        loop: asyncio.AbstractEventLoop,
-        readinto: Callable[[memoryview], int],
-    ) -> None:
-        """Fill block after block, in the thread that reads."""
-        while True:
-            block = pipeline.take()
-            got = self._counted(readinto(block[: limit.chunk_size(len(block))]))
-            if not got:
-                return
-            pipeline.give(block, got)
-            if not limit.off:
-                asyncio.run_coroutine_threadsafe(limit.spend(got), loop).result()
+    async def run(self, work: Callable[[Callable[[memoryview], int]], None]) -> None:
+        """Run `work` in the thread that reads. It gets a `readinto` that blocks and returns 0 at the end.
 
-    async def _carry(self, pipeline: Pipeline, limit: RateLimit) -> None:
-        """The same where the event loop reads, over the stock transport."""
-        while True:
-            block = pipeline.take_now()
-            if block is None:
-                block = await asyncio.to_thread(pipeline.take)
-            got = self._counted(await self._source.readinto(block[: limit.chunk_size(len(block))]))
-            if not got:
-                return
-            pipeline.give(block, got)
-            await limit.spend(got)
+        Raises TransferCut, and whatever `work` raises. Only for a body that has a thread of its own.
+        """
+        if not isinstance(self._source, BlockStream):
+            raise TypeError("this body has no thread of its own")
+        with _as_cut():
+            await self._source.run(lambda readinto: work(lambda block: self._counted(readinto(block))))
 
     def _counted(self, got: int) -> int:
         """Hold the bytes against what the head promised. Raises TransferCut."""

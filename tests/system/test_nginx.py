@@ -29,7 +29,7 @@ from restore_agent.dest.directory import Directory
 from restore_agent.network.delivery import Body, DeliveryClient, Resume
 from restore_agent.restore.job.pipeline import Pipeline
 from restore_agent.restore.job.rate import RateLimit
-from restore_agent.restore.job.transfer import CONSUMERS
+from restore_agent.restore.job.transfer import CONSUMERS, pour
 from restore_agent.simulator.archives import Recipe, make_archive
 
 NAME = "electron_0-1492528465-0123456789abcdef01234567.tar.gz"
@@ -183,7 +183,7 @@ def context(nginx: Nginx) -> ssl.SSLContext:
 
 async def stream(body: Body, part: Part) -> None:
     flow = Pipeline(4, 1 << 18, CONSUMERS)
-    await asyncio.gather(part.pour(flow), body.pour(flow, RateLimit(SystemClock(), None)))
+    await asyncio.gather(part.pour(flow), pour(body, flow, RateLimit(SystemClock(), None)))
 
 
 def fetch(

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ...core.errors import NotAnArchive, TransferCut
 from ...dest.archive import Part
 from ...dest.structure import SNIFF, looks_like_archive
 from ...network.delivery import Body
-from .pipeline import Pipeline
+from .pipeline import ConsumerFailed, Pipeline
 from .rate import RateLimit
 
 CONSUMERS = 2
@@ -110,7 +111,7 @@ class Transfer:
 
     async def _read(self) -> None:
         await self._limit.spend(self._got)
-        await self._body.pour(self._flow, self._limit)
+        await pour(self._body, self._flow, self._limit)
 
     def _look(self) -> None:
         total, size = self._body.total, self._part.size
@@ -137,3 +138,43 @@ async def finished(task: asyncio.Future[Any]) -> None:
             await asyncio.wait({task})
     if not task.cancelled():
         task.exception()  # seen, so that the loop does not complain when nobody asks for it again
+
+
+async def pour(body: Body, pipeline: Pipeline, limit: RateLimit) -> None:
+    """Read the rest of a body into a pipeline, and end it. Raises TransferCut; bytes before that are passed on."""
+    try:
+        if body.has_own_thread:
+            await body.run(partial(_pump, pipeline, limit, asyncio.get_running_loop()))
+        else:
+            await _carry(body, pipeline, limit)
+    except ConsumerFailed:
+        return  # the consumer that failed raises its own error
+    finally:
+        pipeline.end()
+
+
+def _pump(
+    pipeline: Pipeline, limit: RateLimit, loop: asyncio.AbstractEventLoop, readinto: Callable[[memoryview], int]
+) -> None:
+    """Fill block after block in the thread that reads."""
+    while True:
+        block = pipeline.take()
+        got = readinto(block[: limit.chunk_size(len(block))])
+        if not got:
+            return
+        pipeline.give(block, got)
+        if not limit.off:
+            asyncio.run_coroutine_threadsafe(limit.spend(got), loop).result()
+
+
+async def _carry(body: Body, pipeline: Pipeline, limit: RateLimit) -> None:
+    """Fill block after block where the event loop reads (httpx's own transport)."""
+    while True:
+        block = pipeline.take_now()
+        if block is None:
+            block = await asyncio.to_thread(pipeline.take)
+        got = await body.read(block[: limit.chunk_size(len(block))])
+        if not got:
+            return
+        pipeline.give(block, got)
+        await limit.spend(got)
