@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import ssl
 import subprocess
 import sys
 import threading
@@ -13,12 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trustme
 from support.agents import Restore, StartAgent, StartSimulator, connection_args, journal_in, status_in, wait_until
 
-from restore_agent.core.redaction import Secret
-from restore_agent.core.settings import Connection
-from restore_agent.network.client import tls_context
 from restore_agent.restore.job import transfer
 from restore_agent.restore.job.pipeline import ConsumerFailed, Pipeline
 
@@ -38,19 +33,6 @@ def test_who_only_asks_for_help_loads_nothing_heavy(argument: str) -> None:
     loaded = set(done.stderr.split("'"))
     assert "click" in loaded
     assert loaded & {"httpx", "asyncio", "ssl", "tqdm", "aiofiles", "email", "tomllib", "http.client"} == set()
-
-
-def test_the_systems_trust_store_is_loaded_with_the_first_connection_that_asks_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    context = tls_context(Connection("http://127.0.0.1", "key", Secret("secret")))
-    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
-    assert context.cert_store_stats()["x509"] == 0
-    for _ in range(2):
-        context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname="localhost")
-    assert context.cert_store_stats()["x509"] == 1
 
 
 # ---------------------------------------------------------------- waiting and polling
