@@ -93,7 +93,8 @@ class Redactor:
             parts = urlsplit(url)
         except ValueError:
             return
-        self._learn_token(parts.query)
+        for secret in (parts.query, parts.password or ""):
+            self._learn_token(secret)
         for _, value in parse_qsl(parts.query):
             self._learn_token(value)
         *directories, _ = parts.path.split("/")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import html
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
 from support.agents import PATIENCE, Restore, StartSimulator, deliveries
-from support.servers import Script, says, serving
+from support.servers import Script, full_listener, resolve_to, says, serving
 
 from restore_agent.core.errors import (
     AgentError,
@@ -190,6 +194,119 @@ def test_a_validator_that_if_range_may_not_carry_is_not_kept(etag: str) -> None:
 
     with serving(says(OK + b"ETag: " + etag.encode() + b"\r\nContent-Length: 0\r\n\r\n")) as (url, _):
         assert asyncio.run(ask(url)) is None
+
+
+# ---------------------------------------------------------------- refusals as what they are
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "said", "spent"),
+    [
+        (b"407 Proxy Auth\r\nContent-Length: 0\r\n\r\n", ConnectFailed, "the proxy requires", False),
+        (
+            b"400 Bad\r\n\r\nThe plain HTTP request was sent to HTTPS port",
+            DeliveryRefused,
+            "expects https",
+            False,
+        ),
+        (b"400 Bad\r\n\r\nClient sent an HTTP request to an HTTPS server.\n", DeliveryRefused, "expects https", False),
+        (b"400 Bad\r\n\r\n<p>You're speaking plain HTTP to an SSL-enabled", DeliveryRefused, "expects https", False),
+        (b"400 Bad\r\n\r\nsee https://example.com/help", DeliveryRefused, "HTTP 400 Bad Request", True),
+        (b"400 Bad\r\nContent-Length: 9\r\n\r\n", DeliveryRefused, "HTTP 400 Bad Request", True),
+        (b"418 tea\r\n\r\n", DeliveryRefused, "HTTP 418", True),
+    ],
+)
+def test_a_refusal_is_reported_as_what_it_is(
+    answer: bytes, kind: type[AttemptFailed], said: str, spent: bool, attempt: Attempt
+) -> None:
+    with pytest.raises(kind, match=said) as refused:
+        attempt(says(b"HTTP/1.1 " + answer))
+    assert refused.value.spent is spent
+    assert ("https_proxy" in refused.value.hint) == (b"407" in answer)
+
+
+def test_plain_http_to_a_tls_port_spends_no_download(attempt: Attempt) -> None:
+    with pytest.raises(DeliveryRefused, match="expects https") as refused:
+        attempt(says(b"\x15\x03\x01\x00\x02\x02\x0a"))
+    assert refused.value.spent is False
+
+
+def test_dead_addresses_spend_no_download(
+    simulator: StartSimulator, restore: Restore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sim = simulator('job-field=delivery.url:"http://six.example:9/pull/token-of-the-url/a.tar.gz"')
+    with full_listener() as dead:
+        resolve_to(monkeypatch, "six.example", [dead] * 6)
+        ended = restore(sim, "--retries=1", "--stall-timeout=0.5s")
+    assert (ended.code, ended.archive["downloads_spent"]) == (25, 0)
+
+
+# ---------------------------------------------------------------- tokens that a server echoes
+
+TOKENS = ["dG9rZW4tb2YtdGhlLVVSTA==", "Zx9q", "Zx9-q+2", "p@ss w0rd/1"]
+
+
+def encodings(token: str) -> dict[str, str]:
+    raw = token.encode()
+    return {
+        "plain": token,
+        "upper": token.upper(),
+        "percent": quote(token, safe=""),
+        "percent lower": quote(token, safe="").lower(),
+        "every octet": "".join(f"%{octet:02x}" for octet in raw),
+        "hex": raw.hex(),
+        "HEX": raw.hex().upper(),
+        "base64": base64.b64encode(raw).decode(),
+        "base64 url": base64.urlsafe_b64encode(raw).decode().rstrip("="),
+        "base64 inside": base64.b64encode(b"xy" + raw + b"zxy").decode(),
+        "html": html.escape(token),
+        "html octets": "".join(f"&#{ord(character)};" for character in token),
+    }
+
+
+@pytest.mark.parametrize("encoding", list(encodings("x")))
+@pytest.mark.parametrize("token", TOKENS, ids=range(4))
+@pytest.mark.parametrize("place", ["path", "query", "header"])
+def test_a_token_that_a_delivery_host_echoes_is_neither_shown_nor_kept(place: str, token: str, encoding: str) -> None:
+    echoed = encodings(token)[encoding]
+    if encoding == "base64 inside" and len(token) < 6:
+        pytest.skip("only a few characters of such a short token depend on it alone")
+    head = OK + f'ETag: "{echoed}"\r\nContent-Type: text/{echoed}\r\nContent-Length: 0\r\n\r\n'.encode()
+
+    async def ask(url: str) -> tuple[str | None, str]:
+        base, header = url.rpartition("/pull")[0], None
+        link = f"{base}/pull/{'5' * 24}/{quote(token, safe='')}/a.tar.gz"
+        if place == "query":
+            link = f"{base}/a.tar.gz?expires=1&token={quote(token)}&x=y"
+        if place == "header":
+            link, header = f"{base}/a.tar.gz", ("Authorization", Secret(f"Bearer {quote(token)}"))
+        redactor = Redactor()
+        async with (
+            DeliveryClient(ssl.create_default_context(), 2.0, redactor) as client,
+            client.open(DeliveryUrl(link, "a", header), None, 0) as body,
+        ):
+            assert redactor.clean(f"it is {echoed}!") == "it is [hidden]!" or encoding == "base64 inside"
+            return body.validator, body.content_type
+
+    with serving(says(head)) as (url, _):
+        validator, content_type = asyncio.run(ask(url))
+    assert validator is None
+    for known in (token, echoed):
+        assert known not in content_type
+
+
+@pytest.mark.parametrize("token", TOKENS[:3], ids=range(3))
+def test_a_run_shows_no_token_that_is_echoed_in_a_status_line(
+    token: str, simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    refusal = f"HTTP/1.1 403 no {token} {token.encode().hex()}\r\nContent-Type: {token}\r\n\r\n{token}".encode()
+    with serving(says(refusal), says(refusal)) as (url, _):
+        address = url.replace("/secret/", f"/{'5' * 24}/{quote(token, safe='')}/")
+        ended = restore(simulator(f'job-field=delivery.url:"{address}"'), "--retries=1")
+    assert ended.code == 25
+    kept = "".join(path.read_text() for path in dest.rglob("*") if path.is_file())
+    for known in (token, quote(token, safe=""), token.encode().hex()):
+        assert known not in ended.out + ended.err + kept
 
 
 # ---------------------------------------------------------------- errors at the border

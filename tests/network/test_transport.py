@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
 
 import httpx
 import pytest
 import trustme
 from support.agents import PATIENCE
-from support.servers import Script, drips, repeats, says, serving
+from support.servers import Script, drips, full_listener, repeats, resolve_to, says, serving
 
 from restore_agent.network import sockets
 from restore_agent.network import transport as wire
@@ -315,7 +313,7 @@ def test_dead_addresses_are_tried_in_turn_within_the_time_to_connect(monkeypatch
     with serving(says(OK + b"Content-Length: 5\r\n\r\nhello")) as (url, _):
         port = httpx.URL(url).port or 0
         with full_listener() as dead:
-            resolve_to(monkeypatch, [dead] * 2 + [("127.0.0.1", port)])
+            resolve_to(monkeypatch, "six.example", [dead] * 2 + [("127.0.0.1", port)])
             monkeypatch.setattr(sockets, "_LEAST_PER_ADDRESS", 0.2)
             assert asyncio.run(_fetched(f"http://six.example:{port}/a", 0.6, 64))[2] == b"hello"
 
@@ -324,7 +322,7 @@ def test_dead_addresses_are_tried_in_turn_within_the_time_to_connect(monkeypatch
 def test_only_dead_addresses_are_a_connect_error(dead_addresses: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "_CONNECT_TIMEOUT", 0.2)
     with full_listener() as dead:
-        resolve_to(monkeypatch, [dead] * dead_addresses)
+        resolve_to(monkeypatch, "six.example", [dead] * dead_addresses)
         with pytest.raises((httpx.ConnectTimeout, httpx.ConnectError)):
             asyncio.run(_fetched("http://six.example/a", 0.3, 64))
 
@@ -350,22 +348,3 @@ def test_a_resolver_that_hangs_is_a_connect_timeout(monkeypatch: pytest.MonkeyPa
     with pytest.raises(httpx.ConnectTimeout):
         asyncio.run(_fetched("http://slow.example/a", 0.1, 64))
     released.set()
-
-
-@contextlib.contextmanager
-def full_listener() -> Iterator[tuple[str, int]]:
-    """An address where connections are neither accepted nor refused: its queue is full."""
-    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
-        waiting = [socket.socket() for _ in range(4)]
-        for one in waiting:
-            one.setblocking(False)
-            one.connect_ex(listener.getsockname())
-        yield listener.getsockname()
-        for one in waiting:
-            one.close()
-
-
-def resolve_to(monkeypatch: pytest.MonkeyPatch, addresses: list[tuple[str, int]]) -> None:
-    """Let every name resolve to these addresses."""
-    found = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for address in addresses]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)

@@ -7,6 +7,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
 
 Script = Callable[[socket.socket], None]
 
@@ -120,3 +123,27 @@ class ForwardProxy:
             while data := source.recv(65536):
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def full_listener() -> Iterator[tuple[str, int]]:
+    """An address where connections are neither accepted nor refused: its queue is full."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as listener:
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(listener.getsockname())
+        yield listener.getsockname()
+        for one in waiting:
+            one.close()
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, name: str, addresses: list[tuple[str, int]]) -> None:
+    """Let a name resolve to these addresses."""
+    real = socket.getaddrinfo
+    found = [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address) for address in addresses]
+
+    def resolve(host: str, *more: Any, **named: Any) -> list[Any]:
+        return found if host == name else real(host, *more, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
