@@ -40,6 +40,7 @@ class Admission:
         self._context, self._target, self._workspace, self._restores = context, target, workspace, restores
         self.selection = JobSelection(target, context.journal, ignore_case=context.directory.ignores_case())
         self._seen: dict[str, JobSeen] = {}
+        self._remarks: set[str] = set()
         self._admitted = 0  # successful polls whose jobs were admitted
 
     async def admit(self) -> None:
@@ -49,6 +50,9 @@ class Admission:
             return
         self._admitted = poller.successful_polls
         jobs = poller.jobs
+        for remark in set(self._context.api.remarks) - self._remarks:
+            self._remarks.add(remark)
+            self._context.reporter.report(Notice("warning", remark))
         if jobs:
             await self._require_one_restore()
         await self._journal_names_and_readiness(list(jobs.values()))
