@@ -232,22 +232,28 @@ class Tree:
         return descriptor
 
     def _step_into(self, path: Path) -> int:
-        descriptor = os.dup(self._root)
-        try:
-            for depth in range(1, len(path) + 1):
-                with errors_of_unpacking(f"open {_text(path[:depth])}"):
-                    inside = self._enter(descriptor, path[:depth])
+        known = self._known_part(path)
+        with errors_of_unpacking(f"open {_text(path)}"):
+            descriptor = self._open_existing(path[:known])
+            if descriptor is None:
+                raise CannotUnpack(f"{_text(path)} has disappeared")
+            try:
+                for depth in range(known + 1, len(path) + 1):
+                    self._make_directory(descriptor, path[:depth], replace=False)
+                    inside = os.open(path[depth - 1], _DIRECTORY, dir_fd=descriptor)
+                    os.close(descriptor)
+                    descriptor = inside
+            except BaseException:
                 os.close(descriptor)
-                descriptor = inside
-        except BaseException:
-            os.close(descriptor)
-            raise
+                raise
         return descriptor
 
-    def _enter(self, parent: int, path: Path) -> int:
-        if b"/".join(path) not in self._times:
-            self._make_directory(parent, path, replace=False)
-        return os.open(path[-1], _DIRECTORY, dir_fd=parent)
+    def _known_part(self, path: Path) -> int:
+        """Return how many components of a path are a directory that was made."""
+        known = len(path)
+        while b"/".join(path[:known]) not in self._times:
+            known -= 1
+        return known
 
     def _make_directory(self, parent: int, path: Path, *, replace: bool) -> None:
         self._space.take(_BLOCK)
