@@ -12,10 +12,12 @@ import zlib
 from collections.abc import Iterator
 from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from archives import (
     END,
+    Entry,
     directory,
     hard_link,
     in_chunks,
@@ -419,3 +421,36 @@ def test_plain_bytes_come_out_whatever_the_pieces(data: bytes, member_size: int,
             plain += block
         assert plain == data == gzip.decompress(zipped(data, member_size))
         assert not inflater.trailing_garbage
+
+
+class _IgnoresCase:
+    """The functions of `os` as on a file system that ignores case: every name below a descriptor in lower case."""
+
+    def __getattr__(self, function: str) -> Any:
+        original = getattr(os, function)
+        if function not in ("open", "mkdir", "stat", "unlink", "rmdir"):
+            return original
+        return lambda name, *given, **named: original(name.lower(), *given, **named)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [member("t/a", b"first"), member("t/A", b"second")],
+        [member("t/d/x", b"first"), member("t/D/x", b"second")],
+        [directory("t/d"), directory("t/D")],
+    ],
+)
+def test_names_that_are_one_on_a_file_system_that_ignores_case_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: list[Entry]
+) -> None:
+    monkeypatch.setattr("restore_agent.unpack.writer.os", _IgnoresCase())
+    require_refused(tmp_path, tar_of(entries), CannotUnpack)
+
+
+def test_a_member_given_twice_is_one_on_a_file_system_that_ignores_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("restore_agent.unpack.writer.os", _IgnoresCase())
+    unpack(tar_of([member("t/a", b"first"), member("t/a", b"second")]), tmp_path / "into")
+    assert (tmp_path / "into" / "data" / "a").read_bytes() == b"second"
