@@ -116,7 +116,7 @@ class DataPaths:
         Raises UnpackError.
         """
         owner = owner or Owner()
-        with errors_of_unpacking(f"open {shown(str(path))}"):
+        with errors_of_unpacking("open", str(path)):
             if create:
                 _make_durably(path, owner)
             return cls(path, os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), owner)
@@ -157,7 +157,7 @@ class DataPaths:
 
     def require_free(self, name: str) -> None:
         """Raise DataPathInTheWay unless the name is unused or an empty directory, which publishing replaces."""
-        with errors_of_unpacking(f"check {shown(name)}"):
+        with errors_of_unpacking("check", name):
             status = self._names.find(name)
             if status is None:
                 return
@@ -171,7 +171,7 @@ class DataPaths:
     def require_unlocked(self, job_id: str) -> None:
         """Raise DataPathInTheWay if an active run fills the staging directory of the job."""
         name = staging_name(job_id)
-        with errors_of_unpacking(f"check {shown(name)}"):
+        with errors_of_unpacking("check", name):
             descriptor = self._names.open_directory(name)
             if descriptor is not None:
                 try:
@@ -181,7 +181,7 @@ class DataPaths:
 
     def identity(self, name: str) -> Identity | None:
         """Return the identity of the directory `name`, or None. Raises UnpackError."""
-        with errors_of_unpacking(f"check {shown(name)}"):
+        with errors_of_unpacking("check", name):
             status = self._names.find(name)
         return (status.st_dev, status.st_ino) if status and stat.S_ISDIR(status.st_mode) else None
 
@@ -193,7 +193,7 @@ class DataPaths:
         Raises DataPathInTheWay if another run holds it or something else has its name, else UnpackError.
         """
         name = staging_name(job_id)
-        with errors_of_unpacking(f"create {shown(name)}"):
+        with errors_of_unpacking("create", name):
             while True:
                 with suppress(FileExistsError):
                     os.mkdir(name, 0o700, dir_fd=self._names.fd)
@@ -214,7 +214,7 @@ class DataPaths:
         `check` is called often and may raise to end it. Raises DataPathInTheWay if another run holds it.
         """
         name = staging_name(job_id)
-        with errors_of_unpacking(f"remove {shown(name)}"):
+        with errors_of_unpacking("remove", name):
             if self._names.find(name) is None:
                 return False
             descriptor = self._locked(name)
@@ -284,7 +284,7 @@ class DataPaths:
             raise DataPathInTheWay(f"{self._names.shown(unproven)} is not the data path that was unpacked")
         self.require_free(name)
         self._names.rename(unproven, name)
-        with errors_of_unpacking(f"sync {shown(str(self._names.path))}"):
+        with errors_of_unpacking("sync", str(self._names.path)):
             os.fsync(self._names.fd)
 
     def _require_own(self, staging: Staging) -> None:
@@ -304,7 +304,7 @@ class Staging:
 
     def empty(self, check: Callable[[], None] = lambda: None) -> None:
         """Remove the content. `check` is called often and may raise to end it. Raises UnpackError."""
-        with errors_of_unpacking(f"empty {shown(self.name)}"):
+        with errors_of_unpacking("empty", self.name):
             os.fchmod(self.descriptor, 0o700)
             remove_content(self.descriptor, check)
 
@@ -314,7 +314,7 @@ class Staging:
             return
         try:
             self.empty(check)
-            with errors_of_unpacking(f"remove {shown(self.name)}"):
+            with errors_of_unpacking("remove", self.name):
                 self._parent._require_own(self)
                 self._parent._names.remove_directory(self.name)
         finally:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -68,13 +66,25 @@ class UnpackCancelled(UnpackError):
     reason = "unpack-cancelled"
 
 
-@contextmanager
-def errors_of_unpacking(doing: str) -> Iterator[None]:
-    """Turn an OSError inside the block into NoSpaceToUnpack or CannotUnpack. `doing` is a verb with its object."""
-    try:
-        yield
-    except OSError as error:
-        raise unpack_error(error, doing) from error
+class errors_of_unpacking:
+    """Context that turns an OSError into NoSpaceToUnpack or CannotUnpack. `doing` is a verb, with its object or `name`.
+
+    A class that formats the name only for an error: three of these are entered for each file of an archive.
+    """
+
+    __slots__ = ("_doing", "_name")
+
+    def __init__(self, doing: str, name: bytes | str | tuple[bytes, ...] = "") -> None:
+        self._doing = doing
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, OSError):
+            name = b"/".join(self._name) if isinstance(self._name, tuple) else self._name
+            raise unpack_error(error, f"{self._doing} {shown(name)}".rstrip()) from error
 
 
 def unpack_error(error: OSError, doing: str) -> UnpackError:

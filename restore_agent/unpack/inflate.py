@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from .errors import DamagedArchive, Finding
 
 _MAGIC = b"\x1f\x8b"
-_INPUT = 1 << 16  # bytes; what zlib leaves of its input is copied, so pieces are small
+_INPUT = 1 << 18  # bytes; what zlib leaves of its input is copied, so pieces are bounded
 _OUTPUT = 1 << 19  # bytes; bounds memory against data that inflates a thousandfold
 _LENGTH_MODULUS = 1 << 32
 _HEADER_LIMIT = 1 << 17  # bytes of a gzip header, file name and comment included

@@ -75,10 +75,11 @@ class Syncer:
     """Threads that make closed files durable while others are written.
 
     Each file is synced by the descriptor that it was written with: the kernel reports a failed write-back only to
-    descriptors that were open at the time. Several threads, because concurrent syncs share a commit of the journal.
+    descriptors that were open at the time. Several threads, because concurrent syncs share a commit of the journal;
+    more than two cost more processor time than they save (measured with 5,000 files on ext4).
     """
 
-    THREADS = 4
+    THREADS = 2
     PENDING = 64
     """Files that may wait with an open descriptor."""
 
@@ -90,10 +91,10 @@ class Syncer:
 
     def add(self, descriptor: int) -> None:
         """Sync and close a file later. Raises UnpackError for a failure of an earlier one."""
-        self._raise_failure()
         if len(self._threads) < self.THREADS:
             self._threads.append(start_thread(self._sync_all, "unpack-sync"))
         try:
+            self._raise_failure()
             self._queue.put(descriptor)
         except BaseException:
             os.close(descriptor)

@@ -55,6 +55,15 @@ class Source:
         """Bytes read so far since the last start; pages of the file after it are still needed."""
         return self._position
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the archive is finished and all of it, as it is now, has been read since the last start.
+
+        False after a restart that came later: then what was unpacked must not be published.
+        """
+        with self._changed:
+            return self._finished and self._position == self._size and not self._must_leave()
+
     # ---- reported by the transfer
 
     def advance(self, size: int) -> None:

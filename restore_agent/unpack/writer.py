@@ -88,7 +88,7 @@ class Tree:
         """Make a directory, or take one that is there. Raises UnpackError."""
         if path and b"/".join(path) not in self._times:
             parent = self._open_parent(path[:-1])
-            with errors_of_unpacking(f"create {_text(path)}"):
+            with errors_of_unpacking("create", path):
                 self._make_directory(parent, path, replace=True)
         self._times[b"/".join(path)] = mtime_ns
 
@@ -96,11 +96,11 @@ class Tree:
         """Write a file: `data` is (offset, bytes); what is not in it stays a hole. Raises UnpackError."""
         parent = self._open_parent(path[:-1])
         self._space.take(_BLOCK)
-        with errors_of_unpacking(f"create {_text(path)}"):
+        with errors_of_unpacking("create", path):
             descriptor = self._create(parent, path)
         try:
             self._write(descriptor, path, data)
-            with errors_of_unpacking(f"write {_text(path)}"):
+            with errors_of_unpacking("write", path):
                 os.ftruncate(descriptor, size)
                 self._settle(descriptor, 0o600, mtime_ns)
         except BaseException:
@@ -112,7 +112,7 @@ class Tree:
 
     def link(self, path: Path, target: Path | None) -> None:
         """Make a hard link to a file that came before. Raises UnpackError."""
-        with errors_of_unpacking(f"create {_text(path)}"):
+        with errors_of_unpacking("create", path):
             source = self._open_existing(target[:-1]) if target else None
             if not target or source is None:
                 raise UnsafeArchive(f"{_text(path)} is a link to a name that is not an earlier file")
@@ -125,7 +125,7 @@ class Tree:
         """Move all that is written into a new directory `top` of the root. Raises UnpackError."""
         self._forget_parent()
         name = next(name for name in (b".top%d" % n for n in range(1 << 30)) if not _find(self._root, name))
-        with errors_of_unpacking(f"create {shown(top)}"):
+        with errors_of_unpacking("create", top):
             children = [os.fsencode(child) for child in os.listdir(self._root)]
             os.mkdir(name, 0o700, dir_fd=self._root)
             inside = os.open(name, _DIRECTORY, dir_fd=self._root)
@@ -145,7 +145,7 @@ class Tree:
         self._syncer.finish()
         for path in sorted(self._times, key=_depth, reverse=True):
             self._check()
-            with errors_of_unpacking(f"sync {shown(path)}"):
+            with errors_of_unpacking("sync", path):
                 descriptor = self._open_existing(tuple(path.split(b"/")) if path else ())
                 if descriptor is None:
                     raise CannotUnpack(f"{shown(path)} has disappeared")
@@ -174,7 +174,7 @@ class Tree:
         for offset, piece in data:  # errors of reading the archive pass unchanged
             self._check()
             self._space.take(len(piece))
-            with errors_of_unpacking(f"write {_text(path)}"):
+            with errors_of_unpacking("write", path):
                 _write_all(descriptor, piece, offset)
             written += len(piece)
             if written - begun >= _WRITE_BACK_EVERY:
@@ -233,7 +233,7 @@ class Tree:
 
     def _step_into(self, path: Path) -> int:
         known = self._known_part(path)
-        with errors_of_unpacking(f"open {_text(path)}"):
+        with errors_of_unpacking("open", path):
             descriptor = self._open_existing(path[:known])
             if descriptor is None:
                 raise CannotUnpack(f"{_text(path)} has disappeared")

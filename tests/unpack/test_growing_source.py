@@ -281,6 +281,18 @@ def test_cancelling_ends_a_consumer_that_hangs(start: Start) -> None:
     release.set()
 
 
+@pytest.mark.parametrize("keep", [0, len(FIRST)])
+def test_a_restart_after_the_end_makes_the_result_outdated(start: Start, keep: int) -> None:
+    running = start()
+    running.source.finish(running.write(FIRST))
+    running.end()
+    assert running.source.is_current
+    running.source.restart(keep=keep)
+    assert not running.source.is_current
+    running.source.finish(keep + 1)
+    assert not running.source.is_current
+
+
 def test_an_error_of_the_consumer_is_raised(start: Start) -> None:
     def fail(_: bytes) -> None:
         raise ZeroDivisionError
