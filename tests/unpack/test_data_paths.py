@@ -344,3 +344,47 @@ def test_a_removal_can_be_ended(paths: DataPaths) -> None:
     with pytest.raises(UnpackError):
         paths.remove_stale("job", stop)
     assert paths.remove_stale("job")
+
+
+def test_a_failed_sync_of_the_directory_takes_the_name_back(paths: DataPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+    staging = paths.staging("job")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("restore_agent.unpack.datapath.os.fsync", fail)
+        with pytest.raises(CannotUnpack, match="Input/output error"):
+            paths.publish(staging, "data")
+    assert names(paths.path) == [".job.unpacking"]
+    paths.publish(staging, "data")
+
+
+def test_a_file_system_without_locks_on_directories_can_be_used(
+    paths: DataPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int, operation: int) -> None:
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr("restore_agent.unpack.datapath.fcntl.flock", fail)
+    paths.publish(paths.staging("job"), "data")
+    assert names(paths.path) == ["data"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_without_write_permission_is_cannot_unpack(paths: DataPaths) -> None:
+    paths.path.chmod(0o500)
+    assert not paths.is_writable()
+    with pytest.raises(CannotUnpack):
+        paths.staging("job")
+
+
+@root_only
+def test_a_read_only_disk_and_a_mount_point_are_found_beforehand(small_disk: Path) -> None:
+    with DataPaths.open(small_disk.parent, create=False) as paths, pytest.raises(DataPathInTheWay, match="mount"):
+        paths.require_free(small_disk.name)
+    with DataPaths.open(small_disk, create=False) as paths:
+        run("mount", "-o", "remount,ro", small_disk)
+        assert not paths.is_writable()
+        with pytest.raises(CannotUnpack, match="Read-only"):
+            paths.staging("job")
