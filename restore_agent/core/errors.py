@@ -6,6 +6,8 @@
     │   ├── AccessRefused             30   api-access-refused
     │   ├── NotFound                  24   not-found
     │   ├── RedirectRefused           32   api-redirect
+    │   ├── RequestRefused            32   api-request-refused
+    │   ├── CreationUnconfirmed       32   creation-unconfirmed
     │   └── TransientApiError           32   (base of what polling again may mend)
     │       ├── Unreachable           32   ops-manager-unreachable
     │       └── AnswerUnusable        32   api-answer-unusable
@@ -152,12 +154,31 @@ class RedirectRefused(OpsManagerError):
     hint = "Give --url as the final address of Ops Manager (its central URL, scheme and port included)."
 
 
+class RequestRefused(OpsManagerError):
+    """A 4xx answer that is about the request itself, from Ops Manager or a proxy, or a port that expects TLS."""
+
+    id = "api-request-refused"
+    exit_code = 32
+    hint = "Check that --url is the address of Ops Manager, and check the proxy variables."
+
+
+class CreationUnconfirmed(OpsManagerError):
+    """The answer to the request for a restore was lost, or is 429 or 5xx: a restore may have been created."""
+
+    id = "creation-unconfirmed"
+    exit_code = 32
+    hint = "Check with `restore-agent jobs` whether a restore was created, before you request another one."
+
+
 class TransientApiError(OpsManagerError):
     """An API fault that asking again may mend. `retry_after` is in seconds, when the server named it."""
 
     exit_code = 32
     hint = "Run again: what is on disk is kept and continued."
-    retry_after: float | None = None
+
+    def __init__(self, message: str, *, retry_after: float | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
 
 
 class Unreachable(TransientApiError):
@@ -314,7 +335,12 @@ class AttemptFailed(ArchiveError):
 
     exit_code = 25
     hint = "Look at the restore job and the backup daemon in Ops Manager; then run again."
-    retry_after: float | None = None
+
+    def __init__(
+        self, message: str, *, spent: bool | None = None, retry_after: float | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, spent=spent, hint=hint)
+        self.retry_after = retry_after
 
 
 class ConnectFailed(AttemptFailed):

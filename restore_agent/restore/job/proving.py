@@ -15,8 +15,8 @@ from ...dest.journal import Identity
 from ...dest.promotion import Candidate
 from ...dest.structure import Finding
 from ..proof import Kind, Standing, needs_structure
+from ..transfer.transfer import finished
 from .state import JobState
-from .transfer import finished
 
 _LEAST_ATTEMPT = 10.0  # seconds that another attempt needs before the delivery expires, and half as long as the last
 
