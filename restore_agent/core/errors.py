@@ -111,7 +111,7 @@ class AgentError(Exception):
             "id": self.id,
             "exit_code": self.exit_code,
             "message": self.message,
-            "archive": self.archive,
+            "file_name": self.archive,
             "on_disk": self.left,
             "download_spent": self.spent,
             "hint": self.hint,

@@ -51,7 +51,7 @@ class Planned:
         """Return plain values, for a line of JSON."""
         return {
             "job_id": self.job.id,
-            "archive": self.archive,
+            "file_name": self.archive,
             "step": self.step,
             "reason": self.reason,
             "exit_code": self.exit_code,

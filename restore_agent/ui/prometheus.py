@@ -83,10 +83,10 @@ class MetricsFile:
             case RunStarted():
                 self._write_in_background()
             case JobSeen():
-                archive = self._archives.get(event.job_id, _Archive(event.archive or ""))
+                archive = self._archives.get(event.job_id, _Archive(event.file_name or ""))
                 self._archives[event.job_id] = replace(archive, expires=_seconds(event.expires_at))
             case Progress():
-                self._take(event.archives)
+                self._take(event.file_names)
             case ArchiveFinished():
                 self._finish_archive(event.record)
             case RunFinished():

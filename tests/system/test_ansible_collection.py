@@ -47,7 +47,7 @@ batch = load(PLUGINS / "filter" / "batch.py")
 
 def job(name: str, **more: Any) -> dict[str, Any]:
     """A row of a plan."""
-    return {"job_id": f"id-{name}", "archive": f"{name}-1.tar.gz", "step": "download", **more}
+    return {"job_id": f"id-{name}", "file_name": f"{name}-1.tar.gz", "step": "download", **more}
 
 
 def archive(name: str, **more: Any) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def priority_of(event: Event) -> int:
 
 def problem_lines(problem: Mapping[str, Any]) -> list[str]:
     """Return an error as lines: what happened, files on disk, whether a download was spent, and the next step."""
-    archive = f"{problem['archive']}: " if problem["archive"] else ""
+    archive = f"{problem['file_name']}: " if problem["file_name"] else ""
     lines = [f"error: {archive}{problem['message']} [{problem['id']}]"]
     if problem["on_disk"]:
         lines.append(f"  on disk: {problem['on_disk']}")
@@ -75,16 +75,16 @@ def _start(event: RunStarted, command: str) -> str:
 def _sentence(event: Event) -> str | None:
     match event:
         case JobSeen() if event.step != "download":  # a download has its own event
-            name = event.archive or f"job {event.job_id}"
+            name = event.file_name or f"job {event.job_id}"
             statuses = f"job {event.status or '-'}, delivery {event.delivery_status or '-'}"
             return f"{name}: {statuses}: {event.step} ({event.reason})"
         case DownloadStarted():
             begin = f"resuming at {size_text(event.offset)}" if event.offset else "downloading"
-            return f"{event.archive}: {begin} from {event.url.split('/…/')[0]}, attempt {event.attempt}"
+            return f"{event.file_name}: {begin} from {event.url.split('/…/')[0]}, attempt {event.attempt}"
         case RetryScheduled():
-            spent = "a download may be spent" if event.spent else "no download was spent"
+            spent = "a download may be spent" if event.download_spent else "no download was spent"
             after = f"{size_text(event.received)} on disk, {spent}, next attempt in {time_text(event.wait)}"
-            return f"{event.archive}: {event.message} ({after})"
+            return f"{event.file_name}: {event.message} ({after})"
         case Downloaded():
             return _downloaded(event)
         case ArchiveFinished():
@@ -102,7 +102,7 @@ def _downloaded(event: Downloaded) -> str:
     resumed = f", of which {size_text(event.received)} now" if event.received != event.bytes else ""
     rate = f" ({size_text(event.received / event.seconds)}/s)" if event.seconds > 0 else ""
     return (
-        f"{event.archive}: {size_text(event.bytes)}{resumed} in {event.seconds:.1f} s{rate}, "
+        f"{event.file_name}: {size_text(event.bytes)}{resumed} in {event.seconds:.1f} s{rate}, "
         "waiting for the published hash"
     )
 

@@ -81,7 +81,7 @@ def plan_rows(plan: tuple[Mapping[str, Any], ...], width: int) -> list[str]:
     name_width = width - 34
     rows = [f"{'STEP':<9}{'ARCHIVE':<{name_width}}{'DELIVERY':<14}{'EXPIRES IN':>10}"]
     for row in plan:
-        name = printable(str(row["archive"] or f"job {row['job_id']}"))
+        name = printable(str(row["file_name"] or f"job {row['job_id']}"))
         left = "-" if row["expires_in"] is None else time_text(row["expires_in"]) if row["expires_in"] > 0 else "past"
         status = shortened(printable(str(row["delivery_status"] or "-")), 13)
         rows.append(f"{row['step']:<9}{shortened(name, name_width - 1):<{name_width}}{status:<14}{left:>10}")

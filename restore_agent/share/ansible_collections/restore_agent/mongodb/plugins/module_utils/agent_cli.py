@@ -139,16 +139,14 @@ def problems_in(lines):
     for line in lines:
         if line.get("event") == "error":
             found.append({name: value for name, value in line.items() if name not in ("event", "time")})
-        elif line.get("event") == "archive" and line.get("problem"):
-            found.append(line["problem"])
     return found
 
 
 def sentence(problem):
     """Return a problem as one line: archive, message, files on disk, download spent, and next step."""
     text = problem.get("message") or "no message"
-    if problem.get("archive"):
-        text = "%s: %s" % (problem["archive"], text)
+    if problem.get("file_name"):
+        text = "%s: %s" % (problem["file_name"], text)
     text = "%s [%s]." % (text.rstrip("."), problem.get("id", "unknown"))
     if problem.get("on_disk"):
         text += " On disk: %s." % problem["on_disk"].rstrip(".")
