@@ -1,40 +1,42 @@
-"""What can go wrong, as one tree; each leaf has a stable id, an exit code and a hint.
+"""The tree of errors: each leaf has a stable ID, an exit code, and a hint.
 
     AgentError                         1   defect
     ├── UsageError                     2   usage
-    ├── OpsManagerError                    the API
+    ├── OpsManagerError                    (base: the API)
     │   ├── AccessRefused             30   api-access-refused
     │   ├── NotFound                  24   not-found
     │   ├── RedirectRefused           32   api-redirect
-    │   └── TransientApiError           32   (base of what polling again may mend)
+    │   ├── RequestRefused            32   api-request-refused
+    │   ├── CreationUnconfirmed       32   creation-unconfirmed
+    │   └── TransientApiError         32   (base: another poll may succeed)
     │       ├── Unreachable           32   ops-manager-unreachable
     │       └── AnswerUnusable        32   api-answer-unusable
     ├── TlsError                      31   tls
-    ├── BatchError                    24   the jobs asked for
+    ├── BatchError                    24   (base: the restore jobs)
     │   ├── NothingListed             24   batch-empty
     │   ├── FewerJobs                 24   fewer-jobs-than-expected
     │   ├── NothingSelected           24   nothing-selected
     │   └── NothingDelivered          24   no-http-delivery
-    ├── ArchiveError                       one archive
+    ├── ArchiveError                       (base: one archive)
     │   ├── NotReady                  20   not-ready
-    │   ├── JobFailed                     the job or its delivery was given up
+    │   ├── JobFailed                 21   (base: the job or its delivery failed)
     │   │   ├── JobBroken             21   job-broken
     │   │   ├── JobKilled             21   job-killed
     │   │   ├── DeliveryFailed        21   delivery-failed
     │   │   └── DeliveryInterrupted   21   delivery-interrupted
     │   ├── Expired                   22   delivery-expired
     │   ├── DownloadsUsedUp           23   downloads-used-up
-    │   ├── DeliveryUrlUnusable              25   delivery-url-unusable
+    │   ├── DeliveryUrlUnusable       25   delivery-url-unusable
     │   ├── HashUnpublished           10   hash-not-published
     │   ├── HashMismatch              11   hash-mismatch
     │   ├── Damaged                   11   archive-damaged
-    │   └── AttemptFailed             25   (base of what another attempt may mend)
+    │   └── AttemptFailed             25   (base: another attempt may succeed)
     │       ├── ConnectFailed         25   delivery-unreachable
     │       ├── DeliveryRefused       25   delivery-refused
     │       ├── NotAnArchive          25   not-an-archive
     │       ├── ResumeRefused         25   resume-refused
     │       └── TransferCut           25   transfer-cut
-    ├── DestError                          the target directory
+    ├── DestError                          (base: DEST)
     │   ├── NoSpace                   40   no-space
     │   ├── Unwritable                41   dest-unwritable
     │   ├── ResourcesExhausted        41   no-resources
@@ -44,28 +46,39 @@
     │   │   ├── RecordUnreadable      42   record-unreadable
     │   │   ├── ArchiveMissing        42   archive-missing
     │   │   └── NoRestoreHere         42   no-restore
-    │   └── DestHeld                      50   dest-held
-    └── Stopped                  130, 143  stopped
+    │   └── DestHeld                  50   dest-held
+    └── Stopped             129, 130, 143  stopped
 
-Exit codes are an interface of their own: `EXIT_CODES` is the table that the README shows.
+`core/exit_codes.py` has the table of exit codes.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar, Self
 
+_AGAIN = "Run the command again. It keeps the files on disk and resumes."
+
+_NEW_JOB = "Do not use the quarantined file. Create a new restore job."
+
 
 class AgentError(Exception):
-    """The root of all errors: what happened, to which archive, what is left on disk, what to do next.
+    """The root of all errors: what happened, to which archive, what is left on disk, and the next step.
 
-    `message` is one sentence. `archive` is a file name or job id; `left` describes the files on disk; `spent` is
+    `message` is one sentence. `archive` is a file name or job ID; `left` describes the files on disk; `spent` is
     True or False if a download was at stake, else None; `hint` replaces the hint of the class. An error is a value:
-    it is complete when it is raised, or completed by `with_context`.
+    it is complete when it is raised, or completed by `with_context`. A subclass gives its ID and exit code as keywords.
     """
 
     id: ClassVar[str] = "defect"
     exit_code: int = 1
     hint: str = "This is a defect of restore-agent: run again with --debug and report what it prints."
+
+    def __init_subclass__(cls, *, id: str | None = None, exit_code: int | None = None) -> None:
+        super().__init_subclass__()
+        if id is not None:
+            cls.id = id
+        if exit_code is not None:
+            cls.exit_code = exit_code
 
     def __init__(
         self,
@@ -105,22 +118,13 @@ class AgentError(Exception):
 
     def fields(self) -> dict[str, object]:
         """Return the error as plain values, for a line of JSON."""
-        return {
-            "id": self.id,
-            "exit_code": self.exit_code,
-            "message": self.message,
-            "archive": self.archive,
-            "on_disk": self.left,
-            "download_spent": self.spent,
-            "hint": self.hint,
-        }
+        known = {"id": self.id, "exit_code": self.exit_code, "message": self.message, "archive": self.archive}
+        return known | {"on_disk": self.left, "download_spent": self.spent, "hint": self.hint}
 
 
-class UsageError(AgentError):
-    """An option, variable, configuration key or key file cannot be used."""
+class UsageError(AgentError, id="usage", exit_code=2):
+    """An option, variable, configuration key, or key file cannot be used."""
 
-    id = "usage"
-    exit_code = 2
     hint = "See `restore-agent run --help`."
 
 
@@ -128,314 +132,261 @@ class OpsManagerError(AgentError):
     """Ops Manager's API answered in a way that stops the run."""
 
 
-class AccessRefused(OpsManagerError):
+class AccessRefused(OpsManagerError, id="api-access-refused", exit_code=30):
     """401 or 403 from the API."""
 
-    id = "api-access-refused"
-    exit_code = 30
-    hint = "Check the key pair, its project role (Project Read Only is enough) and the API access list."
+    hint = "Check the key pair, its project role (Project Read Only is enough), and the API access list."
 
 
-class NotFound(OpsManagerError):
-    """404 from the API: no such group, cluster, host, batch or job."""
+class NotFound(OpsManagerError, id="not-found", exit_code=24):
+    """404 from the API: no such group, cluster, host, batch, or job."""
 
-    id = "not-found"
-    exit_code = 24
     hint = "Check --group-id, --cluster-id or --host-id, and --batch-id or --job-id."
 
 
-class RedirectRefused(OpsManagerError):
-    """The API answered with a redirect; credentials are not carried anywhere else."""
+class RedirectRefused(OpsManagerError, id="api-redirect", exit_code=32):
+    """The API answered with a redirect; credentials are sent to no other address."""
 
-    id = "api-redirect"
-    exit_code = 32
     hint = "Give --url as the final address of Ops Manager (its central URL, scheme and port included)."
 
 
-class TransientApiError(OpsManagerError):
-    """An API fault that asking again may mend. `retry_after` is in seconds, when the server named it."""
+class RequestRefused(OpsManagerError, id="api-request-refused", exit_code=32):
+    """A 4xx answer that is about the request itself, from Ops Manager or a proxy, or a port that expects TLS."""
 
-    exit_code = 32
-    hint = "Run again: what is on disk is kept and continued."
-    retry_after: float | None = None
+    hint = "Check that --url is the address of Ops Manager, and check the proxy variables."
 
 
-class Unreachable(TransientApiError):
-    """No connection, reset, timeout, 429 or 5xx."""
+class CreationUnconfirmed(OpsManagerError, id="creation-unconfirmed", exit_code=32):
+    """The answer to the request for a restore was lost, or is 429 or 5xx: a restore may have been created."""
 
-    id = "ops-manager-unreachable"
-
-
-class AnswerUnusable(TransientApiError):
-    """The API answered 200 with something that is not the document it should be."""
-
-    id = "api-answer-unusable"
-    hint = "Check that --url is Ops Manager itself and not a proxy's or portal's page, then run again."
+    hint = "Check with `restore-agent jobs` whether a restore was created, before you request another one."
 
 
-class TlsError(AgentError):
-    """The peer's certificate is not trusted, is for another host, or ours was refused."""
+class TransientApiError(OpsManagerError, exit_code=32):
+    """An API error that another poll may not meet. `retry_after` is in seconds, if the server named it."""
 
-    id = "tls"
-    exit_code = 31
-    hint = "Check --ca-file (the CA that signed the server's certificate), --client-cert and --client-key."
+    hint = _AGAIN
 
-
-class BatchError(AgentError):
-    """The restore jobs asked for are not there."""
-
-    exit_code = 24
+    def __init__(self, message: str, *, retry_after: float | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
 
 
-class NothingListed(BatchError):
+class Unreachable(TransientApiError, id="ops-manager-unreachable"):
+    """No connection, a reset, a timeout, 429, or 5xx."""
+
+
+class AnswerUnusable(TransientApiError, id="api-answer-unusable"):
+    """The API answered 200, but not with the expected document."""
+
+    hint = "Check that --url is Ops Manager itself, not the page of a proxy or portal; then run again."
+
+
+class TlsError(AgentError, id="tls", exit_code=31):
+    """The certificate of the server is not trusted or is for another host, or ours was refused."""
+
+    hint = "Check --ca-file (the CA that signed the server's certificate), --client-cert, and --client-key."
+
+
+class BatchError(AgentError, exit_code=24):
+    """Ops Manager does not list the restore jobs that were asked for."""
+
+
+class NothingListed(BatchError, id="batch-empty"):
     """The batch listed no job for three polls."""
 
-    id = "batch-empty"
-    hint = "Check --batch-id, and that --cluster-id is the sharded cluster it was created for."
+    hint = "Check --batch-id, and that --cluster-id is the sharded cluster that it was created for."
 
 
-class FewerJobs(BatchError):
+class FewerJobs(BatchError, id="fewer-jobs-than-expected"):
     """The batch listed fewer jobs than --expect-jobs asked for."""
 
-    id = "fewer-jobs-than-expected"
     hint = "Check --expect-jobs and --batch-id; a batch lists one job per shard and one for the config server."
 
 
-class NothingSelected(BatchError):
+class NothingSelected(BatchError, id="nothing-selected"):
     """No job of the batch matches --select."""
 
-    id = "nothing-selected"
-    hint = "Check --select: it is matched against job id, cluster id, host id and archive name."
+    hint = "Check --select: it is compared with job ID, cluster ID, host ID, and archive name."
 
 
-class NothingDelivered(BatchError):
+class NothingDelivered(BatchError, id="no-http-delivery"):
     """Every selected job is an automated restore, so there is nothing to download."""
 
-    id = "no-http-delivery"
-    hint = "Create the restore job with delivery method HTTP; automated restores are left to their agents."
+    hint = "Create the restore job with delivery method HTTP; MongoDB Agents perform automated restores."
 
 
 class ArchiveError(AgentError):
-    """One archive cannot be had, or cannot be proven."""
+    """One archive cannot be downloaded or verified."""
 
 
-class NotReady(ArchiveError):
+class NotReady(ArchiveError, id="not-ready", exit_code=20):
     """The delivery did not become READY within --wait-timeout."""
 
-    id = "not-ready"
-    exit_code = 20
-    hint = "Run again to go on waiting, or give --wait-timeout more time."
+    hint = "Run again to continue waiting, or set a longer --wait-timeout."
 
 
-class JobFailed(ArchiveError):
-    """Ops Manager gave the restore job or its delivery up."""
+class JobFailed(ArchiveError, exit_code=21):
+    """Ops Manager reports that the restore job or its delivery failed."""
 
-    exit_code = 21
     hint = "Create a new restore job; see the snapshot and the backup log in Ops Manager."
 
 
-class JobBroken(JobFailed):
+class JobBroken(JobFailed, id="job-broken"):
     """Job status BROKEN."""
 
-    id = "job-broken"
 
-
-class JobKilled(JobFailed):
+class JobKilled(JobFailed, id="job-killed"):
     """Job status KILLED."""
 
-    id = "job-killed"
 
-
-class DeliveryFailed(JobFailed):
+class DeliveryFailed(JobFailed, id="delivery-failed"):
     """Delivery status FAILED."""
 
-    id = "delivery-failed"
 
-
-class DeliveryInterrupted(JobFailed):
+class DeliveryInterrupted(JobFailed, id="delivery-interrupted"):
     """Delivery status INTERRUPTED."""
 
-    id = "delivery-interrupted"
 
+class Expired(ArchiveError, id="delivery-expired", exit_code=22):
+    """The delivery expired before the archive was complete."""
 
-class Expired(ArchiveError):
-    """The delivery expired before the archive was whole."""
-
-    id = "delivery-expired"
-    exit_code = 22
     hint = "Create a new restore job with a longer expiry (delivery.expirationHours)."
 
 
-class DownloadsUsedUp(ArchiveError):
-    """MAX_DOWNLOADS_EXCEEDED before the archive was whole."""
+class DownloadsUsedUp(ArchiveError, id="downloads-used-up", exit_code=23):
+    """MAX_DOWNLOADS_EXCEEDED before the archive was complete."""
 
-    id = "downloads-used-up"
-    exit_code = 23
     hint = "Create a new restore job with more downloads (delivery.maxDownloads)."
 
 
-class DeliveryUrlUnusable(ArchiveError):
+class DeliveryUrlUnusable(ArchiveError, id="delivery-url-unusable", exit_code=25):
     """The job is READY, but its URL cannot be used."""
 
-    id = "delivery-url-unusable"
-    exit_code = 25
-    hint = "Look at the restore job in Ops Manager: its delivery URL is not one that can be fetched."
+    hint = "Check the restore job in Ops Manager: its delivery URL is invalid."
 
 
-class HashUnpublished(ArchiveError):
-    """Whole on disk, but Ops Manager published no hash within --hash-timeout."""
+class HashUnpublished(ArchiveError, id="hash-not-published", exit_code=10):
+    """The archive is complete on disk, but Ops Manager published no hash within --hash-timeout."""
 
-    id = "hash-not-published"
-    exit_code = 10
     hint = "Run `restore-agent verify` later; if brs.restore.digest.method is NONE, use --allow-unproven."
 
 
-class HashMismatch(ArchiveError):
+class HashMismatch(ArchiveError, id="hash-mismatch", exit_code=11):
     """The archive on disk differs from the hash that Ops Manager published for it."""
 
-    id = "hash-mismatch"
-    exit_code = 11
-    hint = "Do not use the quarantined file. Create a new restore job."
+    hint = _NEW_JOB
 
 
-class Damaged(ArchiveError):
-    """No hash to hold it against, and its own structure shows damage."""
+class Damaged(ArchiveError, id="archive-damaged", exit_code=11):
+    """No hash is published, and the structure of the archive is damaged."""
 
-    id = "archive-damaged"
-    exit_code = 11
-    hint = "Do not use the quarantined file. Create a new restore job."
+    hint = _NEW_JOB
 
 
-class AttemptFailed(ArchiveError):
-    """One attempt at a delivery URL failed in a way that another attempt may mend.
+class AttemptFailed(ArchiveError, exit_code=25):
+    """One attempt failed, and another one may succeed. `retry_after` is in seconds, if the server named it."""
 
-    `retry_after` is in seconds when the server named it.
-    """
+    hint = "Check the restore job and the backup daemon in Ops Manager; then run again."
 
-    exit_code = 25
-    hint = "Look at the restore job and the backup daemon in Ops Manager; then run again."
-    retry_after: float | None = None
-
-
-class ConnectFailed(AttemptFailed):
-    """No connection to the delivery host; the request never left, so no download was spent."""
-
-    id = "delivery-unreachable"
+    def __init__(
+        self, message: str, *, spent: bool | None = None, retry_after: float | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, spent=spent, hint=hint)
+        self.retry_after = retry_after
 
 
-class DeliveryRefused(AttemptFailed):
+class ConnectFailed(AttemptFailed, id="delivery-unreachable"):
+    """No connection to the delivery host; the request was not sent, so no download was spent."""
+
+
+class DeliveryRefused(AttemptFailed, id="delivery-refused"):
     """The delivery URL answered, but not with the archive."""
 
-    id = "delivery-refused"
+
+class NotAnArchive(AttemptFailed, id="not-an-archive"):
+    """The delivery URL answered 200 with something that is not an archive."""
 
 
-class NotAnArchive(AttemptFailed):
-    """The delivery URL answered 200 with something that is no archive."""
-
-    id = "not-an-archive"
-
-
-class ResumeRefused(AttemptFailed):
+class ResumeRefused(AttemptFailed, id="resume-refused"):
     """The answer to a Range request cannot be used; the next attempt starts again.
 
     `complete` says that the server gave the archive exactly the length of the part file.
     """
-
-    id = "resume-refused"
 
     def __init__(self, message: str, *, complete: bool = False, spent: bool | None = None) -> None:
         super().__init__(message, spent=spent)
         self.complete = complete
 
 
-class TransferCut(AttemptFailed):
-    """The transfer ended, stalled or broke before the archive was whole."""
-
-    id = "transfer-cut"
+class TransferCut(AttemptFailed, id="transfer-cut"):
+    """The transfer ended, stalled, or failed before the archive was complete."""
 
 
 class DestError(AgentError):
-    """The target directory is in the way."""
+    """DEST cannot be used."""
 
 
-class NoSpace(DestError):
-    """ENOSPC or EDQUOT, or a size that will not fit."""
+class NoSpace(DestError, id="no-space", exit_code=40):
+    """ENOSPC or EDQUOT, or a size that does not fit."""
 
-    id = "no-space"
-    exit_code = 40
     hint = "Free space in DEST's file system, or choose another --dest, then run again."
 
 
-class Unwritable(DestError):
-    """DEST cannot be created, written, synced or locked."""
+class Unwritable(DestError, id="dest-unwritable", exit_code=41):
+    """DEST cannot be created, written, synced, or locked."""
 
-    id = "dest-unwritable"
-    exit_code = 41
-    hint = "Check owner, mode and mount of DEST, and the kernel log for I/O errors."
+    hint = "Check owner, mode, and mount of DEST, and the kernel log for I/O errors."
 
 
-class ResourcesExhausted(DestError):
-    """The host gives no thread, descriptor, or memory for another archive."""
+class ResourcesExhausted(DestError, id="no-resources", exit_code=41):
+    """A limit of the host or process: threads, descriptors, memory, or file size."""
 
-    id = "no-resources"
-    exit_code = 41
-    hint = "Raise the limits of this process (ulimit -n, -u, -v), or lower --parallel, then run again."
+    hint = "Raise the limits of this process (ulimit -n, -u, -v, -f), or lower --parallel; then run again."
 
 
-class InTheWay(DestError):
-    """Something that is not the agent's stands where it must write."""
+class InTheWay(DestError, id="in-the-way", exit_code=42):
+    """A file that restore-agent did not create, or cannot use, has a name that it needs."""
 
-    id = "in-the-way"
-    exit_code = 42
-    hint = "Look at DEST; move what is not the agent's out of the way, or choose an empty --dest."
+    hint = "Check DEST: move away files that restore-agent did not create, or choose an empty --dest."
 
 
-class ForeignFile(InTheWay):
-    """A file stands at an archive's final name that is not proven to be that archive."""
-
-    id = "foreign-file"
+class ForeignFile(InTheWay, id="foreign-file"):
+    """The file at the final name of an archive is not verified to be that archive."""
 
 
-class OtherBatch(InTheWay):
+class OtherBatch(InTheWay, id="other-batch"):
     """DEST holds the receipt of another restore."""
 
-    id = "other-batch"
     hint = "Choose an empty --dest for each batch, or move the old restore away."
 
 
-class RecordUnreadable(InTheWay):
-    """receipt.json, the journal or the status file cannot be read as this version wrote it."""
-
-    id = "record-unreadable"
+class RecordUnreadable(InTheWay, id="record-unreadable"):
+    """receipt.json, the journal, or the status file is damaged or of another version."""
 
 
-class ArchiveMissing(InTheWay):
-    """The receipt names an archive that is not in DEST any more."""
+class ArchiveMissing(InTheWay, id="archive-missing"):
+    """The receipt names an archive that is no longer in DEST."""
 
-    id = "archive-missing"
-    hint = "Look for who moved it; `restore-agent run` fetches it again while its delivery is READY."
+    hint = "Find out why the file is missing. `restore-agent run` downloads it again while its delivery is READY."
 
 
-class NoRestoreHere(InTheWay):
+class NoRestoreHere(InTheWay, id="no-restore"):
     """A command about an earlier run was called for a DEST that no run ever used."""
 
-    id = "no-restore"
     hint = "Check --dest: `restore-agent run` uses it as the directory of the archives."
 
 
-class DestHeld(DestError):
+class DestHeld(DestError, id="dest-held", exit_code=50):
     """Another run holds the lock in DEST."""
 
-    id = "dest-held"
-    exit_code = 50
-    hint = "Wait for it; `restore-agent status --dest DEST` shows how far it is."
+    hint = "Wait for the other run to end. `restore-agent status --dest DEST` shows its progress."
 
 
-class Stopped(AgentError):
-    """SIGINT or SIGTERM: stopped cleanly, state kept. `exit_code` is 130 or 143."""
+class Stopped(AgentError, id="stopped"):
+    """SIGHUP, SIGINT, or SIGTERM: stopped cleanly, state kept. `exit_code` is 129, 130, or 143."""
 
-    id = "stopped"
-    hint = "Run again: what is on disk is kept and continued."
+    hint = _AGAIN
 
     def __init__(self, message: str, *, exit_code: int) -> None:
         super().__init__(message)
