@@ -88,6 +88,10 @@ def base_url(text: str) -> str:
         raise ValueError(
             "must begin with https:// or http:// and contain a host, for example https://opsmanager.example.net:8443"
         )
+    if found := re.match(r"/v2/(?:group/)?([0-9a-f]{24})", parts.path):
+        raise ValueError(
+            f"is a page of the web interface; use {parts.scheme}://{parts.netloc}, and {found[1]} as --group-id"
+        )
     if parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", text.strip()):
         raise ValueError("must be a base URL without query, fragment, or white space")
     path = parts.path.rstrip("/").removesuffix(API_PATH).rstrip("/")

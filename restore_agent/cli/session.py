@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from ..core.clock import rfc3339
-from ..core.errors import AgentError, Stopped, UsageError
+from ..core.errors import AgentError, DestHeld, Stopped, UsageError
 from ..core.events import Display, RunFailed, RunFinished
 from ..core.receipt import Receipt
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
+from ..dest.status import holder
 from ..ui.console import Console, console_for
 from ..ui.terminal import write_lines
 from .config import Values, output_form, unknown_variables
@@ -50,7 +51,7 @@ def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int],
         session = Session(command, values, shown, redactor, empty_receipt)
         return work(session)
     except Exception as caught:
-        error = _as_agent_error(caught, command)
+        error = _as_agent_error(caught, command, _dest(session))
         if debug:
             write_lines(redactor.clean("".join(traceback.format_exception(caught))), sys.stderr)
         if session is None:
@@ -72,15 +73,22 @@ def _warn_of_unknown_variables(redactor: Redactor) -> None:
         write_lines(f"warning: {redactor.clean(warning)}", sys.stderr)
 
 
-def _as_agent_error(caught: Exception, command: str) -> AgentError:
+def _as_agent_error(caught: Exception, command: str, dest: Path | None) -> AgentError:
     """Return an error that can be printed; the hint of a usage error names the command that was called."""
     if not isinstance(caught, AgentError):
         frames = traceback.extract_tb(caught.__traceback__)
         place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
         return AgentError(f"{type(caught).__name__}{place}: {printable(str(caught), 200)}")
+    if isinstance(caught, DestHeld) and dest is not None and (pid := holder(dest)):
+        return caught.with_context(message=f"{caught.message} (pid {pid})")
     if isinstance(caught, UsageError) and caught.hint == UsageError.hint:
         return UsageError(caught.message, archive=caught.archive, hint=f"See `restore-agent {command} --help`.")
     return caught
+
+
+def _dest(session: Session | None) -> Path | None:
+    found = session.values.source("dest") if session else None
+    return Path(str(found.text)) if found else None
 
 
 def end_with(console: Display, error: AgentError, summary: Callable[[AgentError], Receipt]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import AgentError
@@ -268,17 +268,51 @@ def codes() -> list[int]:
     return sorted(EXIT_CODES)
 
 
+@dataclass(frozen=True)
+class Reason:
+    """An ID that errors, receipts, plans, and events contain; `exit_code` is None for one that is not a failure."""
+
+    id: str
+    exit_code: int | None
+    text: str
+    hint: str | None = None
+
+
+_OTHER_REASONS = (
+    Reason("ready", None, "The delivery is READY: `run` downloads the archive."),
+    Reason("no-url-yet", 20, "The delivery is READY, but Ops Manager lists no delivery URL yet: `run` waits for it."),
+    Reason("automated-restore", None, "The job is an automated restore, which MongoDB Agents perform: it is skipped."),
+    Reason("not-delivered-over-http", None, "The delivery method of the job is not HTTP: it is skipped."),
+    Reason("proven-before", None, "An earlier run verified the archive: `run` does not download it again."),
+    Reason("same-as-published", None, "The SHA1 of the file on disk equals the published hash: no download is needed."),
+    Reason("whole-on-disk", None, "The archive is complete on disk and waits for its hash: no download is needed."),
+    Reason("not-downloaded", 20, "The archive was not downloaded yet.", "Run `restore-agent run`."),
+)
+"""Reasons that are not errors."""
+
+
+def all_reasons() -> dict[str, Reason]:
+    """Return every reason by its ID: those of the errors, described by their classes, and the others."""
+    found = {reason.id: reason for reason in _OTHER_REASONS}
+    for kind in _subclasses(AgentError):
+        if "id" in vars(kind):
+            text = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+            found[kind.id] = Reason(kind.id, kind.exit_code, text, kind.hint)
+    found["stopped"] = replace(found["stopped"], exit_code=SIGNAL_CODES[-1])
+    return found
+
+
 def reasons(code: int) -> list[str]:
-    """Return the error ids that end with this exit code, as errors and receipts contain them."""
-    found = {kind.id for kind in _subclasses(AgentError) if kind.exit_code == code and "id" in vars(kind)}
+    """Return the IDs of all reasons that end with this exit code."""
+    found = {reason.id for reason in all_reasons().values() if reason.exit_code == code}
     return sorted(found | ({"stopped"} if code in SIGNAL_CODES else set()))
 
 
 def code_of(word: str) -> int | None:
-    """Return the exit code for a number or an error id, or None if it is neither."""
+    """Return the exit code that a word names by its number, or None."""
     if word.isascii() and word.isdigit() and len(word) <= 3:
         return int(word) if int(word) in EXIT_CODES else None
-    return next((code for code in codes() if word in reasons(code)), None)
+    return None
 
 
 def _subclasses(kind: type[AgentError]) -> Iterator[type[AgentError]]:

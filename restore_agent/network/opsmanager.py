@@ -228,16 +228,16 @@ class OpsManager:
         Links are not followed: whether `next` keeps the query is unknown, and it may lead to another host.
         """
         found: dict[str, _Entry] = {}
-        size = 0
+        size, total = 0, 0
         for page in range(1, _MOST_PAGES + 1):
             document, length = await self._page(path, {**query, "pageNum": str(page), "itemsPerPage": str(PAGE_SIZE)})
             if (size := size + length) > _READING_LIMIT:
                 raise AnswerUnusable(f"the list is larger than {_READING_LIMIT >> 20} MiB")
             new = {one.id: one for entry in results_of(document) if (one := parse(entry)).id not in found}
             found |= new
+            total = max(total, count_of(document.get("totalCount")) or 0)  # the last page may lack it
             if not new or not has_next_page(document, len(found)):
-                total = count_of(document.get("totalCount"))
-                if total is not None and len(found) < total:
+                if len(found) < total:
                     raise Unreachable(f"Ops Manager listed {len(found)} of {total} entries")
                 return list(found.values())
         raise AnswerUnusable(f"the list does not end after {_MOST_PAGES} pages")

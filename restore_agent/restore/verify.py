@@ -25,12 +25,11 @@ from ..core.events import ArchiveFinished, ArchiveProgress, Notice, Progress, Ru
 from ..core.jobs import Job
 from ..core.receipt import ArchiveRecord, Receipt, RestoreId, Verdict, receipt_of
 from ..core.settings import Connection, Services, Target
-from ..core.untrusted import printable
+from ..core.untrusted import Finding, printable
 from ..dest.archive import Digest, digest_of, structure_of
 from ..dest.directory import Directory
 from ..dest.journal import Entry
 from ..dest.promotion import Candidate, Promoter
-from ..dest.structure import Finding
 from ..dest.workspace import Access, Workspace, write_receipt, write_sums
 from ..network.opsmanager import OpsManager
 from .poller import JobPoller, first_poll

@@ -86,7 +86,7 @@ class MetricsFile:
                 archive = self._archives.get(event.job_id, _Archive(event.file_name or ""))
                 self._archives[event.job_id] = replace(archive, expires=_seconds(event.expires_at))
             case Progress():
-                self._take(event.file_names)
+                self._take(event.archives)
             case ArchiveFinished():
                 self._finish_archive(event.record)
             case RunFinished():

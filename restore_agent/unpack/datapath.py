@@ -17,7 +17,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from .errors import CannotUnpack, DataPathInTheWay, errors_of_unpacking, shown, unpack_error
+from ..core.errors import CannotUnpack, DataPathInTheWay
+from .errors import errors_of_unpacking, shown, unpack_error
 from .writer import Owner
 
 UNPROVEN = ".unproven"
@@ -82,7 +83,7 @@ class _Names:
             os.close(descriptor)
 
     def rename(self, source: str, target: str) -> None:
-        """Rename a directory; only an empty one is replaced. Raises UnpackError."""
+        """Rename a directory; only an empty one is replaced. Raises NotUnpacked."""
         try:
             os.rename(source, target, src_dir_fd=self.fd, dst_dir_fd=self.fd)
         except OSError as error:
@@ -113,7 +114,7 @@ class DataPaths:
     def open(cls, path: Path, owner: Owner | None = None, *, create: bool) -> DataPaths:
         """Open the directory, which may be reached through links; make it (0700, of the owner) if `create`.
 
-        Raises UnpackError.
+        Raises NotUnpacked.
         """
         owner = owner or Owner()
         with errors_of_unpacking("open", str(path)):
@@ -146,7 +147,7 @@ class DataPaths:
         return not read_only and os.access(".", os.W_OK | os.X_OK, dir_fd=self._names.fd)
 
     def free_bytes(self) -> int:
-        """Return how many bytes a user without privileges may still write. Raises UnpackError."""
+        """Return how many bytes a user without privileges may still write. Raises NotUnpacked."""
         with errors_of_unpacking("read the free space"):
             status = os.fstatvfs(self._names.fd)
         return status.f_bavail * status.f_frsize
@@ -180,7 +181,7 @@ class DataPaths:
                     os.close(descriptor)
 
     def identity(self, name: str) -> Identity | None:
-        """Return the identity of the directory `name`, or None. Raises UnpackError."""
+        """Return the identity of the directory `name`, or None. Raises NotUnpacked."""
         with errors_of_unpacking("check", name):
             status = self._names.find(name)
         return (status.st_dev, status.st_ino) if status and stat.S_ISDIR(status.st_mode) else None
@@ -190,7 +191,7 @@ class DataPaths:
     def staging(self, job_id: str) -> Staging:
         """Lock and empty the staging directory of a job; it is made if it is missing.
 
-        Raises DataPathInTheWay if another run holds it or something else has its name, else UnpackError.
+        Raises DataPathInTheWay if another run holds it or something else has its name, else NotUnpacked.
         """
         name = staging_name(job_id)
         with errors_of_unpacking("create", name):
@@ -259,7 +260,7 @@ class DataPaths:
         """Give a complete, synced staging directory its final name durably, and release it; return its identity.
 
         Call this only once the archive is verified, or with a name that ends in UNPROVEN. If it raises, the content
-        is in the staging directory again. Raises DataPathInTheWay if the name is used, else UnpackError.
+        is in the staging directory again. Raises DataPathInTheWay if the name is used, else NotUnpacked.
         """
         self.require_free(name)
         self._require_own(staging)
@@ -277,7 +278,7 @@ class DataPaths:
     def promote(self, unproven: str, name: str, expected: Identity | None = None) -> None:
         """Give the data path `unproven` its final name durably; with `expected`, only if it is still that directory.
 
-        Raises DataPathInTheWay if it is another directory or the name is used, else UnpackError.
+        Raises DataPathInTheWay if it is another directory or the name is used, else NotUnpacked.
         """
         identity = self.identity(unproven)
         if identity is None or (expected is not None and identity != expected):
@@ -303,13 +304,13 @@ class Staging:
         self.identity: Identity = (status.st_dev, status.st_ino)
 
     def empty(self, check: Callable[[], None] = lambda: None) -> None:
-        """Remove the content. `check` is called often and may raise to end it. Raises UnpackError."""
+        """Remove the content. `check` is called often and may raise to end it. Raises NotUnpacked."""
         with errors_of_unpacking("empty", self.name):
             os.fchmod(self.descriptor, 0o700)
             remove_content(self.descriptor, check)
 
     def discard(self, check: Callable[[], None] = lambda: None) -> None:
-        """Remove the directory and release it; a second call does nothing. Raises UnpackError."""
+        """Remove the directory and release it; a second call does nothing. Raises NotUnpacked."""
         if self.descriptor < 0:
             return
         try:

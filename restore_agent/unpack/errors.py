@@ -1,69 +1,12 @@
-"""Errors of unpacking. Each class has a stable `reason`, which the receipt contains."""
+"""The border where OSError becomes an error of unpacking."""
 
 from __future__ import annotations
 
 import errno
-from enum import Enum
+
+from ..core.errors import CannotUnpack, NoSpaceToUnpack, NotUnpacked
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-
-
-class Finding(Enum):
-    """Result of a structure check. TRUNCATED: valid, but ends too early. DAMAGED: invalid inside."""
-
-    WHOLE = "whole"
-    TRUNCATED = "truncated"
-    DAMAGED = "damaged"
-
-
-class UnpackError(Exception):
-    """Base of all errors of this package.
-
-    about_archive: the error follows from the bytes of the archive alone, so that other bytes can give another result.
-    """
-
-    reason = "cannot-unpack"
-    about_archive = False
-
-
-class NoSpaceToUnpack(UnpackError):
-    """The disk of the data path has no space left, or what is left is reserved."""
-
-    reason = "no-space-to-unpack"
-
-
-class CannotUnpack(UnpackError):
-    """A file operation failed, or the file system cannot hold the archive's content."""
-
-
-class UnsafeArchive(UnpackError):
-    """The archive contains a member that is neither a file, a directory, nor a link to an earlier file inside."""
-
-    reason = "unsafe-archive"
-    about_archive = True
-
-
-class DamagedArchive(UnpackError):
-    """The archive is truncated or invalid; `finding` says which."""
-
-    reason = "damaged-archive"
-    about_archive = True
-
-    def __init__(self, message: str, finding: Finding = Finding.DAMAGED) -> None:
-        super().__init__(message)
-        self.finding = finding
-
-
-class DataPathInTheWay(UnpackError):
-    """Another file, another data path, or another active run uses the name."""
-
-    reason = "data-path-in-the-way"
-
-
-class UnpackCancelled(UnpackError):
-    """The caller stopped unpacking, or the transfer ended without a complete archive."""
-
-    reason = "unpack-cancelled"
 
 
 class errors_of_unpacking:
@@ -87,7 +30,7 @@ class errors_of_unpacking:
             raise unpack_error(error, f"{self._doing} {shown(name)}".rstrip()) from error
 
 
-def unpack_error(error: OSError, doing: str) -> UnpackError:
+def unpack_error(error: OSError, doing: str) -> NotUnpacked:
     """Return the error for a failed file operation."""
     kind = NoSpaceToUnpack if error.errno in _NO_SPACE else CannotUnpack
     return kind(f"cannot {doing}: {error.strerror or error}")

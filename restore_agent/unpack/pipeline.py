@@ -90,7 +90,7 @@ class Syncer:
         self._threads: list[threading.Thread] = []
 
     def add(self, descriptor: int) -> None:
-        """Sync and close a file later. Raises UnpackError for a failure of an earlier one."""
+        """Sync and close a file later. Raises NotUnpacked for a failure of an earlier one."""
         if len(self._threads) < self.THREADS:
             self._threads.append(start_thread(self._sync_all, "unpack-sync"))
         try:
@@ -101,7 +101,7 @@ class Syncer:
             raise
 
     def finish(self) -> None:
-        """Wait until all files are durable. Raises UnpackError, and what `check` raises."""
+        """Wait until all files are durable. Raises NotUnpacked, and what `check` raises."""
         self._queue.end()
         for thread in self._threads:
             while thread.is_alive():

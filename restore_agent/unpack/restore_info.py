@@ -17,7 +17,7 @@ _LINE = re.compile(r"([^:]*[^:\s])\s*:(?:\s+(.*))?")
 def read_restore_info(root: int) -> dict[str, str] | None:
     """Return the `name: value` lines of the file in an open directory; None if there is no such file.
 
-    Raises UnpackError if it cannot be read.
+    Raises NotUnpacked if it cannot be read.
     """
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     with errors_of_unpacking(f"read {FILE_NAME}"):

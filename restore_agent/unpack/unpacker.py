@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ..core.errors import NotUnpacked, UnpackCancelled
+from ..core.untrusted import Finding
 from .datapath import Staging
-from .errors import Finding, UnpackCancelled, UnpackError
-from .headers import PlainStream, TarStream
-from .inflate import Backend, Inflater, MemberCheck, Trailer, backend
-from .members import Kind, Layout, Member, member_of
 from .pipeline import Queue, QueueClosed, Syncer, start_thread
+from .reading.headers import PlainStream, TarStream
+from .reading.inflate import Backend, Inflater, MemberCheck, Trailer, backend
+from .reading.members import Kind, Layout, Member, member_of
+from .reading.source import Restarted, Source
 from .restore_info import read_restore_info
-from .source import Restarted, Source
 from .writer import Owner, SpaceGuard, Tree
 
 _PLAIN_BLOCKS = 8  # of at most 512 KiB each, as inflated
@@ -72,7 +73,7 @@ class Unpacker:
         self._options = options or Options()
         self._library = self._options.library or backend()
 
-    def cancel(self, error: UnpackError | None = None) -> None:
+    def cancel(self, error: NotUnpacked | None = None) -> None:
         """Let `run` raise `error`, by default UnpackCancelled, within a second; the content is left as it is then."""
         self._source.cancel(error)
 
@@ -80,7 +81,7 @@ class Unpacker:
         """Unpack and sync all, following the source to its end, and again from the start after a restart.
 
         After any error but a cancellation the staging directory is empty. An error that follows from the bytes is
-        raised only once the source is finished, because a restart can bring other bytes. Raises UnpackError.
+        raised only once the source is finished, because a restart can bring other bytes. Raises NotUnpacked.
         """
         while True:
             try:
@@ -89,7 +90,7 @@ class Unpacker:
                 return _Attempt(self._source, self._staging, self._options, self._library, reader).run()
             except Restarted:
                 continue
-            except UnpackError as error:
+            except NotUnpacked as error:
                 if self._source.cancelled is not None or isinstance(error, UnpackCancelled):
                     raise
                 self._empty_quietly()
@@ -97,7 +98,7 @@ class Unpacker:
                     raise
 
     def _empty_quietly(self) -> None:
-        with suppress(UnpackError, Restarted):
+        with suppress(NotUnpacked, Restarted):
             self._staging.empty(self._source.check)
 
     def _is_final(self) -> bool:
@@ -131,7 +132,7 @@ class _Attempt:
         )
 
     def run(self) -> Unpacked:
-        """Raises UnpackError or Restarted; then every thread of the attempt is about to end."""
+        """Raises NotUnpacked or Restarted; then every thread of the attempt is about to end."""
         try:
             self._start_threads()
             self._write_members(TarStream(PlainStream(self._checked())))

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .errors import CannotUnpack, NoSpaceToUnpack, UnsafeArchive, errors_of_unpacking, shown
-from .members import Path
+from ..core.errors import CannotUnpack, NoSpaceToUnpack, UnsafeArchive
+from .errors import errors_of_unpacking, shown
 from .pipeline import Syncer
+from .reading.members import Path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -85,7 +86,7 @@ class Tree:
     # ---- members
 
     def directory(self, path: Path, mtime_ns: int) -> None:
-        """Make a directory, or take one that is there. Raises UnpackError."""
+        """Make a directory, or take one that is there. Raises NotUnpacked."""
         if path and b"/".join(path) not in self._times:
             parent = self._open_parent(path[:-1])
             with errors_of_unpacking("create", path):
@@ -93,7 +94,7 @@ class Tree:
         self._times[b"/".join(path)] = mtime_ns
 
     def file(self, path: Path, size: int, mtime_ns: int, data: Iterable[tuple[int, memoryview]]) -> None:
-        """Write a file: `data` is (offset, bytes); what is not in it stays a hole. Raises UnpackError."""
+        """Write a file: `data` is (offset, bytes); what is not in it stays a hole. Raises NotUnpacked."""
         parent = self._open_parent(path[:-1])
         self._space.take(_BLOCK)
         with errors_of_unpacking("create", path):
@@ -111,7 +112,7 @@ class Tree:
         self.bytes += size
 
     def link(self, path: Path, target: Path | None) -> None:
-        """Make a hard link to a file that came before. Raises UnpackError."""
+        """Make a hard link to a file that came before. Raises NotUnpacked."""
         with errors_of_unpacking("create", path):
             source = self._open_existing(target[:-1]) if target else None
             if not target or source is None:
@@ -122,7 +123,7 @@ class Tree:
                 os.close(source)
 
     def nest(self, top: bytes) -> None:
-        """Move all that is written into a new directory `top` of the root. Raises UnpackError."""
+        """Move all that is written into a new directory `top` of the root. Raises NotUnpacked."""
         self._forget_parent()
         name = next(name for name in (b".top%d" % n for n in range(1 << 30)) if not _find(self._root, name))
         with errors_of_unpacking("create", top):
@@ -140,7 +141,7 @@ class Tree:
     # ---- the end
 
     def finish(self) -> None:
-        """Make all durable: files, then directories with their owner and time, the root last. Raises UnpackError."""
+        """Make all durable: files, then directories with their owner and time, the root last. Raises NotUnpacked."""
         self._forget_parent()
         self._syncer.finish()
         for path in sorted(self._times, key=_depth, reverse=True):
@@ -203,7 +204,7 @@ class Tree:
         self.bytes += status.st_size
 
     def _remove_earlier(self, parent: int, path: Path) -> None:
-        """Remove the earlier member of this name: the last one counts. Raises OSError or UnpackError."""
+        """Remove the earlier member of this name: the last one counts. Raises OSError or NotUnpacked."""
         name = path[-1]
         _require_same_case(parent, name)
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)

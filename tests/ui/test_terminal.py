@@ -168,4 +168,4 @@ def test_control_c_leaves_nothing_of_the_bars(simulator: StartSimulator, tmp_pat
     screen = screen_of(terminal.shown, columns=80)
     assert "^C" in terminal.shown
     assert not [line for line in screen if "^" in line or "%|" in line or not line]
-    assert screen[-1] == "Next: Run again: what is on disk is kept and continued."
+    assert screen[-1] == "Next: Run the command again. It keeps the files on disk and resumes."

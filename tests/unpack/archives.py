@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from restore_agent.unpack.datapath import DataPaths
-from restore_agent.unpack.source import Source
+from restore_agent.unpack.reading.source import Source
 from restore_agent.unpack.unpacker import Options, Unpacked, Unpacker
 
 TOP = "rs0-1492636465-5c9e"

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from archives import TOP, directory, member, run, tar_of, unpack, zipped
 
+from restore_agent.core.errors import CannotUnpack, DataPathInTheWay, NoSpaceToUnpack, NotUnpacked, UnpackCancelled
 from restore_agent.unpack.datapath import DataPaths, data_path_name, staging_name
-from restore_agent.unpack.errors import CannotUnpack, DataPathInTheWay, NoSpaceToUnpack, UnpackCancelled, UnpackError
-from restore_agent.unpack.source import Source
+from restore_agent.unpack.reading.source import Source
 from restore_agent.unpack.unpacker import Options, Unpacker
 from restore_agent.unpack.writer import Owner, SpaceGuard
 
@@ -300,7 +300,7 @@ CHILD = """
 import os, sys
 from pathlib import Path
 from restore_agent.unpack.datapath import DataPaths
-from restore_agent.unpack.source import Source
+from restore_agent.unpack.reading.source import Source
 from restore_agent.unpack.unpacker import Unpacker
 paths = DataPaths.open(Path(sys.argv[2]), create=True)
 staging = paths.staging("job")
@@ -341,7 +341,7 @@ def test_a_removal_can_be_ended(paths: DataPaths) -> None:
     def stop() -> None:
         raise UnpackCancelled("stopped")
 
-    with pytest.raises(UnpackError):
+    with pytest.raises(NotUnpacked):
         paths.remove_stale("job", stop)
     assert paths.remove_stale("job")
 

@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 from archives import TOP, content, directory, member, tar_of, unpack, zipped
 
-from restore_agent.unpack.datapath import DataPaths, Staging
-from restore_agent.unpack.errors import (
+from restore_agent.core.errors import (
     CannotUnpack,
     DamagedArchive,
-    Finding,
     NoSpaceToUnpack,
+    NotUnpacked,
     UnpackCancelled,
-    UnpackError,
     UnsafeArchive,
 )
-from restore_agent.unpack.source import READ_SIZE, Restarted, Source
+from restore_agent.core.untrusted import Finding
+from restore_agent.unpack.datapath import DataPaths, Staging
+from restore_agent.unpack.reading.source import READ_SIZE, Restarted, Source
 from restore_agent.unpack.unpacker import Options, Unpacked, Unpacker
 
 PATIENCE = 10.0
@@ -355,6 +355,6 @@ def test_random_restarts_never_mix_two_transfers(tmp_path: Path, start: Start, s
 
 
 def test_errors_have_the_reasons_of_the_receipt() -> None:
-    reasons = {kind.reason for kind in (NoSpaceToUnpack, CannotUnpack, UnsafeArchive, DamagedArchive)}
+    reasons = {kind.id for kind in (NoSpaceToUnpack, CannotUnpack, UnsafeArchive, DamagedArchive)}
     assert reasons == {"no-space-to-unpack", "cannot-unpack", "unsafe-archive", "damaged-archive"}
-    assert issubclass(UnpackCancelled, UnpackError)
+    assert issubclass(UnpackCancelled, NotUnpacked)

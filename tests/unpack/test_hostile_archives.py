@@ -33,15 +33,16 @@ from archives import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from restore_agent.core.errors import CannotUnpack, DamagedArchive, NotUnpacked, UnsafeArchive
+from restore_agent.core.untrusted import Finding
 from restore_agent.unpack.datapath import remove_content
-from restore_agent.unpack.errors import CannotUnpack, DamagedArchive, Finding, UnpackError, UnsafeArchive
-from restore_agent.unpack.headers import PlainStream, TarStream
-from restore_agent.unpack.inflate import Inflater, MemberCheck, backend
+from restore_agent.unpack.reading.headers import PlainStream, TarStream
+from restore_agent.unpack.reading.inflate import Inflater, MemberCheck, backend
 
 FILE = raw_header(b"t/ok", b"0", 2) + padded(b"ok")
 
 
-def require_refused(tmp_path: Path, archive: bytes, error: type[UnpackError]) -> UnpackError:
+def require_refused(tmp_path: Path, archive: bytes, error: type[NotUnpacked]) -> NotUnpacked:
     """Unpacking raises `error`, and leaves nothing anywhere but in the archive's own file."""
     into = tmp_path / "into"
     with pytest.raises(error) as raised:
@@ -381,7 +382,7 @@ def test_a_drawn_archive_is_unpacked_whole_or_leaves_nothing(
     base = tmp_path_factory.mktemp("drawn")
     try:
         unpacked = unpack(blocks, base / "into")
-    except UnpackError:
+    except NotUnpacked:
         assert list((base / "into").iterdir()) == []
     else:
         paths = list((base / "into" / "data").rglob("*"))
@@ -406,7 +407,7 @@ def test_any_changed_bytes_give_a_result_or_an_error_of_ours(
         archive[at : at + 512] = with_checksum(bytearray(archive[at : at + 512]))
     try:
         unpack(zipped(bytes(archive)) if packed else bytes(archive), base / "into")
-    except UnpackError:
+    except NotUnpacked:
         assert list((base / "into").iterdir()) == []
 
 

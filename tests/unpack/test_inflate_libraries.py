@@ -8,8 +8,8 @@ import sys
 import pytest
 from archives import in_chunks, zipped
 
-from restore_agent.unpack.errors import DamagedArchive
-from restore_agent.unpack.inflate import Inflater, MemberCheck, backend
+from restore_agent.core.errors import DamagedArchive
+from restore_agent.unpack.reading.inflate import Inflater, MemberCheck, backend
 
 
 def test_zlib_is_used_without_isal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,12 +15,11 @@ from ...core.errors import AgentError, AttemptFailed, DownloadsUsedUp, Expired, 
 from ...core.events import RetryScheduled
 from ...core.jobs import Decision, Step, refusal
 from ...core.names import MISMATCH
-from ...core.untrusted import printable
+from ...core.untrusted import Finding, printable
 from ...dest.archive import Digest
 from ...dest.journal.facts import Answered, Cut, Discarded
 from ...dest.lock import boot_id
 from ...dest.promotion import Candidate, Promoter
-from ...dest.structure import Finding
 from ..proof import Kind, Standing
 from .attempt import Attempt
 from .context import RunContext

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from .errors import CannotUnpack, UnsafeArchive, shown
+from ...core.errors import CannotUnpack, UnsafeArchive
+from ..errors import shown
 from .headers import Header
 
 Path = tuple[bytes, ...]

@@ -12,7 +12,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 
-from .errors import CannotUnpack, UnpackCancelled, UnpackError, errors_of_unpacking
+from ...core.errors import CannotUnpack, NotUnpacked, UnpackCancelled
+from ..errors import errors_of_unpacking
 
 READ_SIZE = 1 << 19
 """Bytes per read."""
@@ -36,7 +37,7 @@ class Source:
         self._changed = threading.Condition()
         self._size = 0
         self._finished = False
-        self._stop: UnpackError | None = None
+        self._stop: NotUnpacked | None = None
         self._generation = 0  # counts restarts that replaced bytes already read
         self._read_generation = 0
         self._reader = 0  # counts starts; only the latest reader may read
@@ -93,7 +94,7 @@ class Source:
         """Report that the archive will not be completed. The reader raises UnpackCancelled."""
         self.cancel(UnpackCancelled("the transfer ended without a complete archive"))
 
-    def cancel(self, error: UnpackError | None = None) -> None:
+    def cancel(self, error: NotUnpacked | None = None) -> None:
         """Stop the reader: it raises `error`, by default UnpackCancelled. The first cancellation counts."""
         with self._changed:
             self._stop = self._stop or error or UnpackCancelled("unpacking was cancelled")
@@ -108,12 +109,12 @@ class Source:
     # ---- used by the reader
 
     @property
-    def cancelled(self) -> UnpackError | None:
+    def cancelled(self) -> NotUnpacked | None:
         """Error of the cancellation, or None."""
         return self._stop
 
     def check(self, reader: int | None = None) -> None:
-        """Raise if unpacking must stop (UnpackError) or start again, or another `reader` has started (Restarted)."""
+        """Raise if unpacking must stop (NotUnpacked) or start again, or another `reader` has started (Restarted)."""
         if self._stop:
             raise self._stop
         if self._generation != self._read_generation or reader not in (None, self._reader):
@@ -122,7 +123,7 @@ class Source:
     def start(self) -> int:
         """Go to the first byte and return the key for `blocks`; an earlier reader stops with Restarted.
 
-        Raises UnpackError if cancelled.
+        Raises NotUnpacked if cancelled.
         """
         with self._changed:
             self._reader += 1

@@ -17,7 +17,9 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .errors import CannotUnpack, DamagedArchive, Finding, shown
+from ...core.errors import CannotUnpack, DamagedArchive
+from ...core.untrusted import Finding
+from ..errors import shown
 
 _BLOCK = 512
 _PAX_LIMIT = 4 << 20  # bytes of one extended header
