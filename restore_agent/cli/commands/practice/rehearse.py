@@ -15,6 +15,7 @@ from ....core.redaction import Secret
 from ....core.settings import Connection, RunLimits, RunSettings, Services, Target
 from ....restore.run import Run
 from ....simulator import Simulator
+from ...config import unpack
 from ...help import Command
 from ...options import OUTPUT_OPTIONS, common, options, own_option
 from ...parsers import size
@@ -46,7 +47,7 @@ restore-agent simulator --list-faults
     shell_complete=complete_fault,
     help="Inject a fault into the simulated server; repeatable. [default: none]",
 )
-@options("parallel", *OUTPUT_OPTIONS)
+@options("unpack", "parallel", *OUTPUT_OPTIONS)
 @common
 def rehearse(dest: str | None, shards: str, archive_size: str, faults: tuple[str, ...], **flags: Any) -> int:
     """Practice a restore against a simulated Ops Manager.
@@ -67,7 +68,8 @@ def _rehearse(session: Session, where: str | None, shards: str, archive_size: st
         parallel = session.values.get("parallel")
         speed = RunLimits(wait_timeout=30, hash_timeout=10, poll_interval=0.5, stall_timeout=5, parallel=parallel)
         services = Services(session.console, SystemClock(), session.redactor)
-        return run_agent(Run(RunSettings(reach, goal, speed, path), services), session)
+        settings = RunSettings(reach, goal, speed, path, unpack(session.values))
+        return run_agent(Run(settings, services), session)
 
 
 def _simulator(shards: str, archive_size: str, faults: tuple[str, ...], **more: Any) -> Any:
