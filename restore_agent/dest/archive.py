@@ -23,9 +23,9 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 from ..core.errors import DestError, InTheWay, ResourcesExhausted
 from ..core.names import PART
-from ..core.untrusted import printable
+from ..core.untrusted import Finding, printable
 from .directory import Directory, errors_of_dest
-from .structure import Finding, StructureCheck
+from .structure import StructureCheck
 
 BLOCK = 2 << 20
 """Bytes of an existing file that are read and hashed at once, large enough that the switch of threads costs nothing."""

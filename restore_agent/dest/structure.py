@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from enum import Enum
 from functools import partial
+
+from ..core.untrusted import Finding
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -33,14 +34,6 @@ _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
 
 SNIFF = _RECORD
 """Bytes that `looks_like_archive` needs: the header of a tar without compression has its sum in them."""
-
-
-class Finding(Enum):
-    """What the structure says. TRUNCATED: right up to its end, which came too early. DAMAGED: wrong inside."""
-
-    WHOLE = "whole"
-    TRUNCATED = "truncated"
-    DAMAGED = "damaged"
 
 
 def looks_like_archive(head: bytes) -> bool:

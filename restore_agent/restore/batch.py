@@ -7,13 +7,13 @@ deadlines are those of the monotonic clock.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from ..core.clock import rfc3339
-from ..core.errors import AgentError, Stopped
+from ..core.errors import Stopped
 from ..core.events import JobSeen, Notice
 from ..core.jobs import Job, Step, decide
 from ..core.receipt import ArchiveRecord
@@ -25,27 +25,105 @@ from .completion import Completion
 from .job.context import RunContext
 from .job.job import JobRestore
 from .job.state import NOTHING_LEFT, Phase
-from .progress import BatchProgress
+from .progress import BatchProgress, warn_of_space
 from .selection import JobSelection
 
-_TIME_FOR_A_HINT = 2.0  # seconds
-
 _BUSY_TICK, _IDLE_TICK = 0.25, 1.0  # seconds between two checks with and without active tasks
+
+
+class Admission:
+    """Admits restore jobs as they are listed, names their archives, and reports them."""
+
+    def __init__(
+        self, context: RunContext, target: Target, workspace: Workspace, restores: dict[str, JobRestore]
+    ) -> None:
+        self._context, self._target, self._workspace, self._restores = context, target, workspace, restores
+        self.selection = JobSelection(target, context.journal, ignore_case=context.directory.ignores_case())
+        self._seen: dict[str, JobSeen] = {}
+        self._remarks: set[str] = set()
+        self._admitted = 0  # successful polls whose jobs were admitted
+
+    async def admit(self) -> None:
+        """Admit jobs as they are listed, and name their archives once their URLs are known."""
+        poller = self._context.poller
+        if self._admitted == poller.successful_polls:
+            return
+        self._admitted = poller.successful_polls
+        jobs = poller.jobs
+        for remark in set(self._context.api.remarks) - self._remarks:
+            self._remarks.add(remark)
+            self._context.reporter.report(Notice("warning", remark))
+        if jobs:
+            await self._require_one_restore()
+        await self._journal_names_and_readiness(list(jobs.values()))
+        for job in jobs.values():
+            selected = self.selection.selected(job)
+            if job.id not in self._restores and selected is not False:
+                self._restores[job.id] = JobRestore(job.id, self._context)
+                for oddity in job.oddities:
+                    text = f"Ops Manager's document is odd: {oddity}"
+                    self._context.reporter.report(Notice("warning", text, job.id))
+            self._assign_name(job, selected)
+            self._report_job(job)
+
+    async def _require_one_restore(self) -> None:
+        """The batch of jobs that are named one by one is known only once they are polled. Raises OtherBatch."""
+        batch_id = batch_of(self._target, self._context.poller.jobs.values())
+        asked, known = self._target.restore(batch_id), self._workspace.restore
+        polled = tuple(self._context.poller.jobs)
+        self._workspace.require_same(replace(asked, job_ids=polled))
+        jobs = tuple(dict.fromkeys((known.job_ids if known else ()) + asked.job_ids))
+        await self._context.journal.belongs_to(asked.with_jobs(jobs))
+
+    async def _journal_names_and_readiness(self, jobs: list[Job]) -> None:
+        wall = self._context.clock.wall()
+        names: dict[str, Fact] = {job_id: Named(name) for job_id, name in self.selection.update(jobs).items()}
+        if names:
+            await self._context.journal.record_all(names, wall)
+        at = rfc3339(self._context.server_clock.now())
+        ready: dict[str, Fact] = {
+            job.id: Ready(at)
+            for job in jobs
+            if decide(job).step is Step.DOWNLOAD and self._context.journal.entry(job.id).ready_at is None
+        }
+        if ready:
+            await self._context.journal.record_all(ready, wall)
+
+    def _assign_name(self, job: Job, selected: bool | None) -> None:
+        restore, name = self._restores.get(job.id), self.selection.name(job)
+        if not restore or not name or restore.state.phase is not Phase.NAMING:
+            return
+        if selected is False:
+            del self._restores[job.id]  # only its name could decide, and it does not match
+        else:
+            restore.assign_name(name)
+
+    def _report_job(self, job: Job) -> None:
+        decision, name = decide(job), self.selection.name(job)
+        expires = rfc3339(job.expires) if job.expires else None
+        seen = JobSeen(job.id, name, job.status, job.delivery_status, decision.step.value, decision.reason, expires)
+        restore = self._restores.get(job.id)
+        if restore and restore.state.is_waiting and self._seen.get(job.id) != seen:
+            self._seen[job.id] = seen
+            self._context.reporter.report(seen)
+
+
+def batch_of(target: Target, jobs: Iterable[Job]) -> str | None:
+    """Return the batch that was asked for, or that of the jobs that were asked for one by one."""
+    return target.batch_id or next((job.batch_id for job in jobs if job.batch_id), None)
 
 
 class Batch:
     """Every restore job of one run."""
 
     def __init__(self, context: RunContext, target: Target, workspace: Workspace, status: StatusFile) -> None:
-        self._context, self._target, self._workspace = context, target, workspace
-        self._selection = JobSelection(target, context.journal, ignore_case=context.directory.ignores_case())
+        self._context, self._target = context, target
         self._restores: dict[str, JobRestore] = {}
-        self._seen: dict[str, JobSeen] = {}
-        self._admitted = 0  # successful polls whose jobs were admitted
+        self._admission = Admission(context, target, workspace, self._restores)
         self._tasks: dict[asyncio.Task[None], JobRestore] = {}
         self._wake = asyncio.Event()
         self._end: BaseException | None = None  # a signal, or a defect
-        self.completion = Completion(context, target, self._selection, self._restores)
+        self.completion = Completion(context, target, self._admission.selection, self._restores)
         self.progress = BatchProgress(context, self._restores, self.completion, status)
 
     def stop(self, stopped: Stopped) -> None:
@@ -61,21 +139,24 @@ class Batch:
     @property
     def batch_id(self) -> str | None:
         """The batch that was asked for, or that of the jobs that were asked for one by one."""
-        jobs = self._context.poller.jobs.values()
-        return self._target.batch_id or next((job.batch_id for job in jobs if job.batch_id), None)
+        return batch_of(self._target, self._context.poller.jobs.values())
 
     async def supervise(self) -> None:
         """Go on until every archive is finished. Raises AgentError if the run fails, rather than a single archive."""
         helpers = [
             asyncio.ensure_future(work)
-            for work in (self._context.poller.run(), self._wake_after_poll(), self._warn_of_space())
+            for work in (
+                self._context.poller.run(),
+                self._wake_after_poll(),
+                warn_of_space(self._context, self._target, self._restores),
+            )
         ]
         try:
             while not isinstance(self._end, Stopped):
-                await self._admit()
+                await self._admission.admit()
                 self._start_work()
                 await self.completion.keep_hash_time()
-                await self._judge_waiting()
+                self._judge_waiting()
                 self._raise_what_ends()
                 if not self._tasks and self.completion.is_complete():
                     return
@@ -112,68 +193,6 @@ class Batch:
             await asyncio.wait_for(self._wake.wait(), tick)
         self._wake.clear()
 
-    # ------------------------------------------------------------ admitting jobs
-
-    async def _admit(self) -> None:
-        """Admit jobs as they are listed, and name their archives once their URLs are known."""
-        poller = self._context.poller
-        if self._admitted == poller.successful_polls:
-            return
-        self._admitted = poller.successful_polls
-        jobs = poller.jobs
-        if jobs:
-            await self._require_one_restore()
-        await self._journal_names_and_readiness(list(jobs.values()))
-        for job in jobs.values():
-            selected = self._selection.selected(job)
-            if job.id not in self._restores and selected is not False:
-                self._restores[job.id] = JobRestore(job.id, self._context)
-                for oddity in job.oddities:
-                    text = f"Ops Manager's document is odd: {oddity}"
-                    self._context.reporter.report(Notice("warning", text, job.id))
-            self._assign_name(job, selected)
-            self._report_job(job)
-
-    async def _require_one_restore(self) -> None:
-        """The batch of jobs that are named one by one is known only once they are polled. Raises OtherBatch."""
-        asked, known = self._target.restore(self.batch_id), self._workspace.restore
-        polled = tuple(self._context.poller.jobs)
-        self._workspace.require_same(replace(asked, job_ids=polled))
-        jobs = tuple(dict.fromkeys((known.job_ids if known else ()) + asked.job_ids))
-        await self._context.journal.belongs_to(asked.with_jobs(jobs))
-
-    async def _journal_names_and_readiness(self, jobs: list[Job]) -> None:
-        wall = self._context.clock.wall()
-        names: dict[str, Fact] = {job_id: Named(name) for job_id, name in self._selection.update(jobs).items()}
-        if names:
-            await self._context.journal.record_all(names, wall)
-        at = rfc3339(self._context.server_clock.now())
-        ready: dict[str, Fact] = {
-            job.id: Ready(at)
-            for job in jobs
-            if decide(job).step is Step.DOWNLOAD and self._context.journal.entry(job.id).ready_at is None
-        }
-        if ready:
-            await self._context.journal.record_all(ready, wall)
-
-    def _assign_name(self, job: Job, selected: bool | None) -> None:
-        restore, name = self._restores.get(job.id), self._selection.name(job)
-        if not restore or not name or restore.state.phase is not Phase.NAMING:
-            return
-        if selected is False:
-            del self._restores[job.id]  # only its name could decide, and it does not match
-        else:
-            restore.assign_name(name)
-
-    def _report_job(self, job: Job) -> None:
-        decision, name = decide(job), self._selection.name(job)
-        expires = rfc3339(job.expires) if job.expires else None
-        seen = JobSeen(job.id, name, job.status, job.delivery_status, decision.step.value, decision.reason, expires)
-        restore = self._restores.get(job.id)
-        if restore and restore.is_waiting and self._seen.get(job.id) != seen:
-            self._seen[job.id] = seen
-            self._context.reporter.report(seen)
-
     # ------------------------------------------------------------ starting work
 
     def _start_work(self) -> None:
@@ -205,10 +224,10 @@ class Batch:
                 self._end = self._end or error
                 restore.abandon()
 
-    async def _judge_waiting(self) -> None:
+    def _judge_waiting(self) -> None:
         active = set(self._tasks.values())
         for restore in list(self._restores.values()):
-            if restore.is_waiting and restore not in active and not await self.completion.judge(restore):
+            if restore.state.is_waiting and restore not in active and not self.completion.judge(restore):
                 del self._restores[restore.state.job_id]
 
     async def end(self) -> None:
@@ -234,24 +253,3 @@ class Batch:
         """Return the records of the archives that have a verdict, by file name."""
         records = [restore.state.record for restore in self._restores.values() if restore.state.record]
         return tuple(sorted(records, key=lambda record: (record.file_name or "", record.job_id)))
-
-    # ------------------------------------------------------------ a hint
-
-    async def _warn_of_space(self) -> None:
-        """Compare the snapshots' uncompressed sizes, an upper bound, with the free space: a warning, not a refusal."""
-        while not self._restores:
-            await self._context.poller.wait_for_poll()
-            await asyncio.sleep(0)
-        with suppress(AgentError, TimeoutError):  # only a hint depends on it, and the polls wait for their turn
-            async with asyncio.timeout(_TIME_FOR_A_HINT):
-                jobs = [restore.state.job for restore in list(self._restores.values())[:100]]
-                sizes = [await self._bound(job) for job in jobs]
-            needed, free = sum(filter(None, sizes)), self._context.directory.free_bytes()
-            if needed > free:
-                text = f"the snapshots are up to {needed} bytes uncompressed, {free} are free: archives may not fit"
-                self._context.reporter.report(Notice("warning", text))
-
-    async def _bound(self, job: Job) -> int | None:
-        if job.snapshot_id is None or decide(job).step not in (Step.WAIT, Step.DOWNLOAD):
-            return None
-        return await self._context.api.largest_size(self._target, job.snapshot_id, job.cluster_id)

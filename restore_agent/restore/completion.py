@@ -46,7 +46,7 @@ class Completion:
         """Start, reset, or end --hash-timeout. When it is over, one more poll must succeed before it counts."""
         context, restores = self._context, self._restores.values()
         awaited = len(self._poller.jobs) < (self._target.expect_jobs or 0) and not self.wait.passed()
-        if awaited or not restores or any(restore.may_still_download for restore in restores):
+        if awaited or not restores or any(restore.state.may_still_download for restore in restores):
             self._hash_deadline = self._final_poll = None
             context.hash_time_over.clear()
         elif self._hash_deadline is None:
@@ -62,29 +62,29 @@ class Completion:
             context.hash_time_over.set()
             await self._poller.notify()
 
-    async def judge(self, restore: JobRestore) -> bool:
+    def judge(self, restore: JobRestore) -> bool:
         """Finish a waiting job that Ops Manager gave up, or that is not READY in time; return False to drop it."""
         job = restore.state.job
         decision = decide(job)
         if self.wait.passed() and self._may_only_be_selected(restore):
             return False
         if decision.step in (Step.FAIL, Step.SKIP):
-            await restore.refuse(decision)
+            restore.refuse(decision)
         elif restore.retries.exhausted:
-            await restore.give_up()
+            restore.give_up()
         elif self.wait.passed() and not self._poller.trouble:
-            await self._fail_not_ready(restore)
+            self._fail_not_ready(restore)
         return True
 
-    async def _fail_not_ready(self, restore: JobRestore) -> None:
+    def _fail_not_ready(self, restore: JobRestore) -> None:
         job = restore.state.job
         decision = decide(job)
         if self._poller.gone(job.id):
-            await restore.fail(NotFound("Ops Manager does not list the restore job any more"))
+            restore.fail(NotFound("Ops Manager does not list the restore job any more"))
         elif decision.step is Step.WAIT:
             statuses = f"job {job.status or 'unknown'}, delivery {job.delivery_status or 'none'}"
             odd = f"; its document is odd: {job.oddities[0]}" if job.oddities else ""
-            await restore.fail(NotReady(f"not READY within --wait-timeout ({statuses}, {decision.reason}){odd}"))
+            restore.fail(NotReady(f"not READY within --wait-timeout ({statuses}, {decision.reason}){odd}"))
 
     def _may_only_be_selected(self, restore: JobRestore) -> bool:
         """Whether --select may mean a job by a name that never became known, while it certainly means others."""
@@ -101,7 +101,7 @@ class Completion:
 
     def is_complete(self) -> bool:
         """Return whether every selected job is finished, and there are as many as expected. Sets `error`."""
-        if not self._poller.successful_polls or not all(one.is_finished for one in self._restores.values()):
+        if not self._poller.successful_polls or not all(one.state.is_finished for one in self._restores.values()):
             return False
         listed, expected = len(self._poller.jobs), self._target.expect_jobs or 0
         if not listed or (listed < expected and not self.wait.passed()):

@@ -11,6 +11,8 @@ from typing import Any
 from ..core.clock import Clock, Deadline, rfc3339
 from ..core.errors import AgentError, DestError
 from ..core.events import ArchiveProgress, Notice, Progress, Reporter, Trouble
+from ..core.jobs import Job, Step, decide
+from ..core.settings import Target
 from ..dest.status import StatusFile
 from .completion import Completion
 from .job.context import RunContext
@@ -19,6 +21,7 @@ from .job.state import JobState
 from .poller import JobPoller
 
 _STATUS_EVERY, _STATUS_SOONEST = 2.0, 0.2  # seconds; five are documented
+_TIME_FOR_A_HINT = 2.0  # seconds
 _SHOW_EVERY = 0.25  # seconds; a large batch wakes more often than the display needs to refresh
 _SILENT_AFTER = 1.5  # seconds without an answer to a poll after which it is reported
 
@@ -162,3 +165,24 @@ def too_slow(row: ArchiveProgress) -> str | None:
         return None
     takes = f"{missing} bytes are missing; at {row.bytes_per_second} bytes/s that takes {needed:.0f} s"
     return f"{takes}, but the delivery expires in {row.expires_in:.0f} s"
+
+
+async def warn_of_space(context: RunContext, target: Target, restores: Mapping[str, JobRestore]) -> None:
+    """Compare the snapshots' uncompressed sizes, an upper bound, with the free space: a warning, not a refusal."""
+    while not restores:
+        await context.poller.wait_for_poll()
+        await asyncio.sleep(0)
+    with suppress(AgentError, TimeoutError):  # only a hint depends on it, and the polls wait for their turn
+        async with asyncio.timeout(_TIME_FOR_A_HINT):
+            jobs = [restore.state.job for restore in list(restores.values())[:100]]
+            sizes = [await _largest_size(context, target, job) for job in jobs]
+        needed, free = sum(filter(None, sizes)), context.directory.free_bytes()
+        if needed > free:
+            text = f"the snapshots are up to {needed} bytes uncompressed, {free} are free: archives may not fit"
+            context.reporter.report(Notice("warning", text))
+
+
+async def _largest_size(context: RunContext, target: Target, job: Job) -> int | None:
+    if job.snapshot_id is None or decide(job).step not in (Step.WAIT, Step.DOWNLOAD):
+        return None
+    return await context.api.largest_size(target, job.snapshot_id, job.cluster_id)

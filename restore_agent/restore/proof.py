@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ..core.names import MISMATCH, PART, UNPROVEN
+from ..core.untrusted import Finding
 from ..dest.archive import Digest
 from ..dest.journal import Entry
-from ..dest.structure import Finding
 
 _NEARLY_ANNOUNCED = 4096  # bytes that an announced length may be too large before the structure is read at all
 

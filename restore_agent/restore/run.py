@@ -21,8 +21,8 @@ from ..network.delivery import DeliveryClient
 from ..network.opsmanager import OpsManager
 from .batch import Batch
 from .job.context import RunContext
-from .job.rate import RateLimit
 from .poller import JobPoller
+from .transfer.rate import RateLimit
 
 _SUMS_EVERY = 1.0  # seconds; with hundreds of small archives, each would write the list of all
 

@@ -25,12 +25,11 @@ from ..core.events import ArchiveFinished, ArchiveProgress, Notice, Progress, Ru
 from ..core.jobs import Job
 from ..core.receipt import ArchiveRecord, Receipt, RestoreId, Verdict, receipt_of
 from ..core.settings import Connection, Services, Target
-from ..core.untrusted import printable
+from ..core.untrusted import Finding, printable
 from ..dest.archive import Digest, digest_of, structure_of
 from ..dest.directory import Directory
 from ..dest.journal import Entry
 from ..dest.promotion import Candidate, Promoter
-from ..dest.structure import Finding
 from ..dest.workspace import Access, Workspace, write_receipt, write_sums
 from ..network.opsmanager import OpsManager
 from .poller import JobPoller, first_poll
@@ -169,7 +168,8 @@ class Verification:
             verified = await self._judge(record)
         except AgentError as error:
             problem = error.with_context(archive=record.file_name or record.job_id)
-            verified = self._failed(record, problem)
+            expected = next(iter(self._published(record)), record.expected_sha1)
+            verified = _failed(self._settings.dest, record, problem, self._read.get(record.job_id), expected)
         fields = problem.fields() if problem else None
         self._services.reporter.report(ArchiveFinished(record.job_id, verified, fields))
         return verified
@@ -201,7 +201,7 @@ class Verification:
         standing = standing_of(Evidence(Kind.FINAL, digest, self._published(record), entry))
         if standing is Standing.VERIFIED:
             await self._promoter.accept_existing(record.job_id, name, digest)
-            return self._verified(record, name, digest)
+            return _verified(self._settings.dest, record, name, digest, self._entry(record).verified_at)
         if standing is Standing.FOREIGN:
             raise InTheWay(f"{printable(name)} already exists, and restore-agent did not put it there")
         why = f"SHA1 on disk is {digest.sha1}, verified was {entry.proven}"
@@ -221,11 +221,12 @@ class Verification:
         if standing is Standing.VERIFIED:
             await self._promoter.promote(record.job_id, name, Candidate(file, digest))
             self._changed = True
-            return self._verified(record, name, digest)
+            return _verified(self._settings.dest, record, name, digest, self._entry(record).verified_at)
         if standing is Standing.AWAITS_HASH:
+            left = await self._promoter.set_aside(record.job_id, name, Candidate(file, digest))
+            self._changed = self._changed or left != file
             raise HashUnpublished(
-                "the archive is complete, but no hash is published for it yet",
-                left=f"kept as {await self._set_aside(record, name, Candidate(file, digest))}",
+                "the archive is complete, but no hash is published for it yet", left=f"kept as {left}"
             )
         if standing in (Standing.MISMATCH, Standing.ALTERED):
             raise await self._mismatch(record, name, kind, digest)
@@ -245,11 +246,6 @@ class Verification:
         left = await self._promoter.quarantine(record.job_id, name, file)
         self._changed = True
         return f"quarantined as {left}"
-
-    async def _set_aside(self, record: ArchiveRecord, name: str, candidate: Candidate) -> str:
-        left = await self._promoter.set_aside(record.job_id, name, candidate)
-        self._changed = self._changed or left != candidate.name
-        return left
 
     def _standing(self, record: ArchiveRecord, kind: Kind, digest: Digest, finding: Finding | None) -> Standing:
         over = finding is not None  # verify does not wait
@@ -279,29 +275,6 @@ class Verification:
 
     # ------------------------------------------------------------ records
 
-    def _verified(self, record: ArchiveRecord, name: str, digest: Digest) -> ArchiveRecord:
-        return replace(
-            record,
-            verdict=Verdict.VERIFIED,
-            reason=None,
-            exit_code=0,
-            path=str(self._settings.dest / name),
-            bytes=digest.size,
-            sha1=digest.sha1,
-            expected_sha1=digest.sha1,
-            verified_at=self._entry(record).verified_at,
-        )
-
-    def _failed(self, record: ArchiveRecord, error: AgentError) -> ArchiveRecord:
-        kind = {10: Kind.UNPROVEN, 11: Kind.MISMATCH}.get(error.exit_code)
-        verdict = {10: Verdict.UNPROVEN, 11: Verdict.MISMATCH}.get(error.exit_code, Verdict.FAILED)
-        path = str(self._settings.dest / f"{record.file_name}{kind.value}") if kind else None
-        failed = replace(record, verdict=verdict, reason=error.id, exit_code=error.exit_code, path=path)
-        if (digest := self._read.get(record.job_id)) is None:
-            return failed
-        expected = next(iter(self._published(record)), record.expected_sha1)
-        return replace(failed, sha1=digest.sha1, bytes=digest.size, expected_sha1=expected)
-
     def _write_records(self, known: tuple[ArchiveRecord, ...], records: tuple[ArchiveRecord, ...]) -> Receipt:
         earlier = self._workspace.earlier
         receipt = receipt_of(
@@ -316,3 +289,27 @@ class Verification:
         write_sums(self._directory, self._workspace.journal.entries(), receipt)
         write_receipt(self._directory, receipt)
         return receipt
+
+
+def _verified(dest: Path, record: ArchiveRecord, name: str, digest: Digest, verified_at: str | None) -> ArchiveRecord:
+    return replace(
+        record,
+        verdict=Verdict.VERIFIED,
+        reason=None,
+        exit_code=0,
+        path=str(dest / name),
+        bytes=digest.size,
+        sha1=digest.sha1,
+        expected_sha1=digest.sha1,
+        verified_at=verified_at,
+    )
+
+
+def _failed(
+    dest: Path, record: ArchiveRecord, error: AgentError, digest: Digest | None, expected: str | None
+) -> ArchiveRecord:
+    kind = {10: Kind.UNPROVEN, 11: Kind.MISMATCH}.get(error.exit_code)
+    verdict = {10: Verdict.UNPROVEN, 11: Verdict.MISMATCH}.get(error.exit_code, Verdict.FAILED)
+    path = str(dest / f"{record.file_name}{kind.value}") if kind else None
+    failed = replace(record, verdict=verdict, reason=error.id, exit_code=error.exit_code, path=path)
+    return failed if digest is None else replace(failed, sha1=digest.sha1, bytes=digest.size, expected_sha1=expected)

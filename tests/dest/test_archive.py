@@ -21,9 +21,9 @@ from restore_agent.dest.archive import BLOCK, Digest, Part, digest_of, structure
 from restore_agent.dest.directory import Directory
 from restore_agent.dest.journal import Identity, Journal
 from restore_agent.dest.lock import STATE_DIRECTORY
-from restore_agent.dest.structure import Finding
-from restore_agent.restore.job.pipeline import Pipeline
-from restore_agent.restore.job.transfer import CONSUMERS
+from restore_agent.core.untrusted import Finding
+from restore_agent.restore.transfer.pipeline import Pipeline
+from restore_agent.restore.transfer.transfer import CONSUMERS
 
 COMPANIONS = ("", PART, UNPROVEN, MISMATCH)
 DATA = bytes(range(256)) * 40

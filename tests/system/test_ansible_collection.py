@@ -102,7 +102,7 @@ def test_a_batch_is_complete_when_each_job_is_verified_on_the_host_that_asks_for
 
 def test_a_job_on_no_host_is_a_problem() -> None:
     hosts = {**complete(), "a": host(select=("s0-*",))}
-    assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on no host (no select asks for it)"]
+    assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on no host (no select matches it)"]
 
 
 @pytest.mark.parametrize("verdict", ["failed", "mismatch", "unproven", None])
@@ -123,14 +123,14 @@ def test_a_job_that_two_hosts_downloaded_is_a_problem_even_if_only_one_has_it() 
 
 def test_a_job_that_was_put_on_a_second_host_by_hand_is_a_problem() -> None:
     hosts = {**complete(), "c": host(archive("s0", downloads_spent=0))}
-    assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: on a and c, and should be on one host"]
+    assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on a and c, but must be on exactly one host"]
 
 
 def test_a_job_on_a_host_that_does_not_ask_for_it_is_a_problem() -> None:
     hosts = {"a": host(archive("s1"), archive("config"), select=("s0-*",)), "b": host(archive("s0"))}
     assert batch.batch_problems(hosts, JOBS) == [
-        "config-1.tar.gz: on a, whose select does not ask for it",
-        "s1-1.tar.gz: on a, whose select does not ask for it",
+        "config-1.tar.gz: verified on a, whose select does not match it",
+        "s1-1.tar.gz: verified on a, whose select does not match it",
     ]
 
 
@@ -141,7 +141,7 @@ def test_a_host_that_failed_or_went_silent_is_named_first() -> None:
 
 def test_a_receipt_of_another_batch_is_a_problem() -> None:
     hosts = {**complete(), "c": host(batch_id="old")}
-    assert batch.batch_problems(hosts, JOBS, "b") == ["c: its receipt is of another batch, old"]
+    assert batch.batch_problems(hosts, JOBS, "b") == ["c: its receipt belongs to another batch, old"]
 
 
 def test_nothing_is_complete_while_the_jobs_are_not_known() -> None:

@@ -27,9 +27,9 @@ from restore_agent.core.redaction import Redactor
 from restore_agent.dest.archive import Part
 from restore_agent.dest.directory import Directory
 from restore_agent.network.delivery import Body, DeliveryClient, Resume
-from restore_agent.restore.job.pipeline import Pipeline
-from restore_agent.restore.job.rate import RateLimit
-from restore_agent.restore.job.transfer import CONSUMERS, pour
+from restore_agent.restore.transfer.pipeline import Pipeline
+from restore_agent.restore.transfer.rate import RateLimit
+from restore_agent.restore.transfer.transfer import pour
 from restore_agent.simulator.archives import Recipe, make_archive
 
 NAME = "electron_0-1492528465-0123456789abcdef01234567.tar.gz"
@@ -182,8 +182,9 @@ def context(nginx: Nginx) -> ssl.SSLContext:
 
 
 async def stream(body: Body, part: Part) -> None:
-    flow = Pipeline(4, 1 << 18, CONSUMERS)
-    await asyncio.gather(part.pour(flow), pour(body, flow, RateLimit(SystemClock(), None)))
+    flow = Pipeline([memoryview(bytearray(1 << 18)) for _ in range(4)], len(part.consumers))
+    consuming = [consumer(flow.stage(number)) for number, consumer in enumerate(part.consumers)]
+    await asyncio.gather(pour(body, flow, RateLimit(SystemClock(), None)), *consuming)
 
 
 def fetch(
@@ -202,11 +203,11 @@ def fetch(
         if have:
             (dest / f"{NAME}.part").write_bytes(have)
         with Directory.open(dest, create=False) as where:
-            part = await Part.open(where, NAME)
+            part = await Part.open(where, NAME, ours=True)
             try:
                 resume = Resume(len(have), validator, nginx.archive.stat().st_size) if have else None
                 if resume:
-                    await part.take_over(len(have), lambda _: None)
+                    await part.hash_existing(len(have), lambda _: None)
                 async with (
                     DeliveryClient(tls or context(nginx), 5.0, Redactor()) as deliveries,
                     deliveries.open(link, resume, 0.0) as body,

@@ -17,8 +17,8 @@ from ...dest.promotion import Candidate, Promoter
 from ...dest.space import RESERVED_FOR_RECORDS
 from ...network.delivery import Body, Resume
 from ..proof import Kind
+from ..transfer.transfer import Buffers, Transfer, keep_every
 from .state import JobState
-from .transfer import Buffers, Transfer, keep_every
 
 
 def resume_offset(entry: Entry, on_disk: int, hashed: int, boot: str | None) -> int:

@@ -14,7 +14,7 @@ from ...dest.space import DiskSpace
 from ...network.delivery import DeliveryClient
 from ...network.opsmanager import OpsManager
 from ..poller import JobPoller
-from .rate import RateLimit
+from ..transfer.rate import RateLimit
 
 _READ_AT_ONCE = 4  # files that are hashed or checked at the same time, each with a block of its own
 

@@ -11,30 +11,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from ...core.errors import (
-    AgentError,
-    ArchiveError,
-    AttemptFailed,
-    Damaged,
-    ForeignFile,
-    HashMismatch,
-    HashUnpublished,
-    ResumeRefused,
-    TransferCut,
-)
-from ...core.events import ArchiveFinished, Notice, RetryScheduled
+from ...core.errors import AgentError, AttemptFailed, DownloadsUsedUp, Expired, ForeignFile, ResumeRefused, TransferCut
+from ...core.events import RetryScheduled
 from ...core.jobs import Decision, Step, refusal
 from ...core.names import MISMATCH
-from ...core.receipt import ArchiveRecord, Verdict
-from ...core.untrusted import printable
+from ...core.untrusted import Finding, printable
 from ...dest.archive import Digest
 from ...dest.journal.facts import Answered, Cut, Discarded
 from ...dest.lock import boot_id
 from ...dest.promotion import Candidate, Promoter
-from ...dest.structure import Finding
 from ..proof import Kind, Standing
 from .attempt import Attempt
 from .context import RunContext
+from .finishing import Finishing
 from .proving import Proving
 from .retries import Retries
 from .state import JobState, Phase
@@ -54,6 +43,7 @@ class JobRestore:
         self._context = context
         self._promoter = Promoter(context.directory, context.journal, context.clock)
         self._proving = Proving(self.state)
+        self._finishing = Finishing(self.state, self._promoter)
         self._quarantined: Digest | None = None  # by an earlier run
 
     # ------------------------------------------------------------ what the batch may start
@@ -84,26 +74,9 @@ class JobRestore:
         return self._guarded(self._download)
 
     @property
-    def may_still_download(self) -> bool:
-        """Whether a download may follow."""
-        return self.state.phase in (Phase.NAMING, Phase.INSPECTING, Phase.WAITING, Phase.DOWNLOADING)
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it waits for Ops Manager: for its delivery, or for a poll after a failure."""
-        return self.state.phase in (Phase.NAMING, Phase.WAITING)
-
-    @property
     def is_retrying(self) -> bool:
         """Whether an attempt has failed and another follows."""
         return self.state.phase is Phase.WAITING and self.retries.made > 0
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether it has its verdict, and nothing is left to do."""
-        return self.state.phase is Phase.FINISHED
-
-    # ------------------------------------------------------------ phases
 
     async def _guarded(self, phase: Callable[[], Awaitable[None]]) -> None:
         """Run a phase. An AgentError finishes this archive and does not affect the others."""
@@ -113,7 +86,7 @@ class JobRestore:
             except AttemptFailed as failure:
                 await self._after_failure(failure)
         except AgentError as error:  # also one of DEST while a failed attempt was journaled
-            await self.fail(error)
+            self._finishing.fail(error)
         finally:
             self.state.hashing = False
             if self.state.name:
@@ -123,8 +96,9 @@ class JobRestore:
         """Check what DEST holds already."""
         state = self.state
         self._proving.require_regular_files()
-        if not state.entry.archive_kept and state.entry.proven and not self._final_exists():
-            self._finish_discarded(state.entry.proven)
+        archive = self._context.directory.find(state.named())
+        if state.entry.proven and not state.entry.archive_kept and archive is None:
+            self._finishing.discarded(state.entry.proven)
             return
         if final := await self._proving.final():
             await self._finish_existing(*final)
@@ -141,12 +115,9 @@ class JobRestore:
             return
         standing, digest = found
         if standing is Standing.VERIFIED:
-            await self._promote(self.state.named() + MISMATCH, digest)
+            await self._finishing.promote(Candidate(self.state.named() + MISMATCH, digest))
         elif standing is Standing.MISMATCH:
             self._quarantined = digest
-
-    def _final_exists(self) -> bool:
-        return self._context.directory.find(self.state.named()) is not None
 
     async def _finish_existing(self, standing: Standing, digest: Digest) -> None:
         """Finish with the file at the final name, or refuse it."""
@@ -158,7 +129,7 @@ class JobRestore:
             raise ForeignFile(text, spent=False)
         if state.entry.promoted is None or state.entry.proven != digest.sha1:
             await self._promoter.accept_existing(state.job_id, state.named(), digest)
-        self._finish_verified(digest)
+        self._finishing.verified(digest)
 
     async def _download(self) -> None:
         """Run one attempt, and verify its file."""
@@ -177,11 +148,11 @@ class JobRestore:
         candidate = state.candidate
         assert candidate is not None  # noqa: S101  # the phase begins with one
         if standing is Standing.VERIFIED:
-            await self._promote(candidate.name, candidate.digest)
+            await self._finishing.promote(candidate)
         elif standing is Standing.AWAITS_HASH:
-            await self._leave_unproven()
+            await self._finishing.leave_unproven(candidate)
         elif standing is Standing.MISMATCH:
-            await self._quarantine()
+            await self._finishing.quarantine(candidate)
         elif standing is Standing.RESUMED_DIFFERS:
             await state.journal(Discarded())
             state.hashed = None
@@ -241,88 +212,26 @@ class JobRestore:
 
     # ------------------------------------------------------------ the end
 
-    async def give_up(self) -> None:
+    def give_up(self) -> None:
         """Finish with the failure of the last attempt."""
-        await self.fail(self.retries.final_failure())
+        self._finishing.fail(self.retries.final_failure())
 
-    async def refuse(self, decision: Decision) -> None:
+    def refuse(self, decision: Decision) -> None:
         """Finish by what Ops Manager says of the job: skipped, or failed for its reason."""
         state = self.state
+        over = decision.reason in (Expired.id, DownloadsUsedUp.id)
         if decision.step is Step.SKIP:
-            self._finish(state.record_as(Verdict.SKIPPED, reason=decision.reason))
-            return
-        over = decision.reason in ("delivery-expired", "downloads-used-up")
-        if over and not self.retries.made and (digest := self._quarantined):  # the verdict of an earlier run
-            self._finish_mismatch(digest, state.named() + MISMATCH)
-            return
-        after = f" after: {self.retries.last.message}" if self.retries.last else ""
-        await self.fail(refusal(state.job, decision, after))
+            self._finishing.skip(decision.reason)
+        elif over and not self.retries.made and self._quarantined:  # the verdict of an earlier run
+            self._finishing.mismatch(self._quarantined, state.named() + MISMATCH)
+        else:
+            after = f" after: {self.retries.last.message}" if self.retries.last else ""
+            self._finishing.fail(refusal(state.job, decision, after))
 
-    async def fail(self, error: AgentError) -> None:
-        """Finish with an error; the files on disk stay."""
-        state = self.state
-        error = error.with_context(left=error.left or state.left(), spent=state.sent > 0)
-        self._finish(state.record_as(Verdict.FAILED, exit_code=error.exit_code, reason=error.id), error)
+    def fail(self, error: AgentError) -> None:
+        """Finish with an error."""
+        self._finishing.fail(error)
 
     def abandon(self) -> None:
         """Do no more work after a defect."""
         self.state.phase = Phase.FINISHED
-
-    async def _promote(self, name: str, digest: Digest) -> None:
-        await self._promoter.promote(self.state.job_id, self.state.named(), Candidate(name, digest))
-        self.state.changed = True
-        self._finish_verified(digest)
-
-    def _finish_verified(self, digest: Digest) -> None:
-        state = self.state
-        state.meter.start(digest.size, digest.size)
-        if state.published and digest.sha1 not in state.published:
-            now = ", ".join(state.published)
-            text = f"Ops Manager now publishes {now}; {state.named()} was verified by the hash before that"
-            self._context.reporter.report(Notice("warning", text, state.job_id))
-        path = state.path(state.named())
-        self._finish(state.record_as(Verdict.VERIFIED, digest, expected=digest.sha1, path=path))
-
-    def _finish_discarded(self, sha1: str) -> None:
-        """Finish with an archive that was verified, unpacked, and removed."""
-        self._finish(self.state.record_as(Verdict.VERIFIED, Digest(sha1, 0, 0), expected=sha1))
-
-    async def _quarantine(self) -> None:
-        state, candidate = self.state, self.state.candidate
-        assert candidate is not None  # noqa: S101  # it was judged
-        left = await self._promoter.quarantine(state.job_id, state.named(), candidate.name)
-        state.changed = True
-        self._finish_mismatch(candidate.digest, left)
-
-    def _finish_mismatch(self, digest: Digest, left: str) -> None:
-        error: ArchiveError = Damaged("no hash was published, and the archive is damaged by its own structure")
-        if self.state.published:
-            published = ", ".join(self.state.published)
-            error = HashMismatch(f"SHA1 on disk is {digest.sha1}, Ops Manager published {published}")
-        self._finish_aside(Verdict.MISMATCH, digest, left, error)
-
-    async def _leave_unproven(self) -> None:
-        state, candidate = self.state, self.state.candidate
-        assert candidate is not None  # noqa: S101  # it was judged
-        left = await self._promoter.set_aside(state.job_id, state.named(), candidate)
-        state.changed = state.changed or left != candidate.name
-        error = HashUnpublished("the archive is complete, but Ops Manager published no hash for it in time")
-        code = 0 if self._context.limits.allow_unproven else error.exit_code
-        self._finish_aside(Verdict.UNPROVEN, candidate.digest, left, error.with_context(exit_code=code))
-
-    def _finish_aside(self, verdict: Verdict, digest: Digest, left: str, error: AgentError) -> None:
-        """Finish with a file under another name than the final one."""
-        state = self.state
-        error = error.with_context(left=f"kept as {left}", spent=state.sent > 0)
-        expected = state.published[0] if state.published else None
-        record = state.record_as(
-            verdict, digest, expected=expected, exit_code=error.exit_code, reason=error.id, path=state.path(left)
-        )
-        self._finish(record, error)
-
-    def _finish(self, record: ArchiveRecord, error: AgentError | None = None) -> None:
-        state = self.state
-        state.record, state.phase = record, Phase.FINISHED
-        state.hashed = None
-        problem = error.with_context(archive=state.name or state.job_id).fields() if error else None
-        self._context.reporter.report(ArchiveFinished(state.job_id, record, problem))

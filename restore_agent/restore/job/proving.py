@@ -9,14 +9,14 @@ from typing import Any
 from ...core.clock import Deadline
 from ...core.errors import AgentError
 from ...core.names import MISMATCH, PART, UNPROVEN
+from ...core.untrusted import Finding
 from ...dest.archive import Digest, Hashed, hash_file, structure_of
 from ...dest.directory import Directory
 from ...dest.journal import Identity
 from ...dest.promotion import Candidate
-from ...dest.structure import Finding
 from ..proof import Kind, Standing, needs_structure
+from ..transfer.transfer import finished
 from .state import JobState
-from .transfer import finished
 
 _LEAST_ATTEMPT = 10.0  # seconds that another attempt needs before the delivery expires, and half as long as the last
 

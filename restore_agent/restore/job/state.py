@@ -15,8 +15,8 @@ from ...dest.journal.facts import Fact
 from ...dest.promotion import Candidate
 from ...dest.workspace import record_of
 from ..proof import Evidence, Kind, Standing, standing_of
+from ..transfer.rate import Meter
 from .context import RunContext
-from .rate import Meter
 
 NOTHING_LEFT = "nothing of it"
 """The description of what is on disk of an archive without any byte."""
@@ -80,6 +80,23 @@ class JobState:
             return "hashing"
         shown = {Phase.DOWNLOADING: "downloading", Phase.UNPACKING: "unpacking"}
         return shown.get(self.phase, "waiting")
+
+    @property
+    def may_still_download(self) -> bool:
+        """Whether a download may follow."""
+        return self.phase in (Phase.NAMING, Phase.INSPECTING, Phase.WAITING, Phase.DOWNLOADING)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for Ops Manager: for its delivery, or for a poll after a failure."""
+        return self.phase in (Phase.NAMING, Phase.WAITING)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it has its verdict, and nothing is left to do."""
+        return self.phase is Phase.FINISHED
+
+    # ------------------------------------------------------------ phases
 
     def named(self) -> str:
         """Return the name of the archive in DEST; every phase after NAMING has one."""

@@ -33,7 +33,6 @@ _KEEP_EVERY, _LEAST_KEEP = 256 << 20, 32 << 20  # bytes between two syncs in the
 _MOST_DIRTY = 512 << 20  # bytes, about, that all transfers together leave to be written back
 
 _LOOK_EVERY = 0.1  # seconds
-_BLOCK_EVERY = 0.002  # seconds between two looks for a free block, of 2 MiB each
 
 
 def blocks(transfers: int, *, filled: bool) -> tuple[int, int]:
@@ -190,10 +189,7 @@ async def finished(task: asyncio.Future[Any]) -> None:
 async def pour(body: Body, pipeline: Pipeline, limit: RateLimit) -> None:
     """Read the rest of a body into a pipeline, and end it. Raises TransferCut; bytes before that are passed on."""
     try:
-        if body.has_own_thread:
-            await body.run(partial(_pump, pipeline, limit, asyncio.get_running_loop()))
-        else:
-            await _carry(body, pipeline, limit)
+        await body.run(partial(_pump, pipeline, limit, asyncio.get_running_loop()))
     except ConsumerFailed:
         return  # the consumer that failed raises its own error
     finally:
@@ -212,18 +208,3 @@ def _pump(
         pipeline.give(block, got)
         if not limit.off:
             asyncio.run_coroutine_threadsafe(limit.spend(got), loop).result()
-
-
-async def _carry(body: Body, pipeline: Pipeline, limit: RateLimit) -> None:
-    """Fill block after block where the event loop reads (httpx's own transport, behind a proxy).
-
-    It waits for a free block without a thread: a wait without bound in the shared pool can keep others out of it.
-    """
-    while True:
-        while (block := pipeline.take_now()) is None:  # noqa: ASYNC110  # a thread frees the block
-            await asyncio.sleep(_BLOCK_EVERY)
-        got = await body.read(block[: limit.chunk_size(len(block))])
-        if not got:
-            return
-        pipeline.give(block, got)
-        await limit.spend(got)

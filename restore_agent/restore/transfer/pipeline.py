@@ -35,10 +35,6 @@ class Pipeline:
             raise ConsumerFailed
         return block
 
-    def take_now(self) -> memoryview | None:
-        """Return a block if one is free now, else None. Raises ConsumerFailed."""
-        return None if self._free.empty() or not self._open.is_set() else self.take()
-
     def give(self, block: memoryview, size: int) -> None:
         """Pass a block to the first consumer; `size` bytes of it are filled."""
         self._waiting[0].put((block, size))
