@@ -125,7 +125,7 @@ class Journal:
             self._compact()
 
     def _compact(self) -> None:
-        """Replace the journal by one line per job. Raises DestError; then the next line goes to the file that exists."""
+        """Replace the journal by one line per job. Raises DestError; then the next line goes to the file on disk."""
         assert self._state is not None  # noqa: S101  # it is open
         lines = [_header(self.restore)]
         for job_id, entry in self._entries.items():
