@@ -82,7 +82,7 @@ class Command(click.Command):
         others: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and record[1]:
                 heading = getattr(parameter, "heading", None)
                 (sections[heading] if heading else others).append(record)
         grouped = {heading: records for heading, records in sections.items() if records}

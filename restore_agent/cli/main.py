@@ -46,6 +46,7 @@ _GROUPS: dict[str, dict[str, _Command]] = {
         "simulator": _Command("practice.simulator", "Serve a simulated Ops Manager until SIGTERM or SIGINT."),
     },
     "Setup": {
+        "config": _Command("setup.config", "Print an example configuration, or the effective settings."),
         "completion": _Command("setup.completion", "Print the completion script for bash, zsh, or fish."),
         "man": _Command("setup.man", "Print or install the manual pages, or print a document."),
         "systemd": _Command("setup.systemd", "Print or install the systemd unit."),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import click
 
 from ....core.clock import SystemClock
 from ....core.errors import UsageError
+from ....core.events import Notice
 from ....core.redaction import Secret
 from ....core.settings import Connection, RunLimits, RunSettings, Services, Target
 from ....restore.run import Run
@@ -58,18 +61,30 @@ def rehearse(dest: str | None, shards: str, archive_size: str, faults: tuple[str
 
 
 def _rehearse(session: Session, where: str | None, shards: str, archive_size: str, faults: tuple[str, ...]) -> int:
-    path = Path(os.path.abspath(where)) if where else Path(tempfile.mkdtemp(prefix="restore-agent-rehearsal-"))
+    parallel = session.values.get("parallel")
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"  # the practice run does not leave this host
     with _simulator(shards, archive_size, faults, tls=True) as simulated:
-        hello = simulated.hello
-        reach = Connection(hello["url"], hello["public_key"], Secret(hello["private_key"]), Path(hello["ca_file"]))
-        jobs = () if hello["batch_id"] else tuple(hello["job_ids"])
-        goal = Target(hello["group_id"], hello["cluster_id"], None, hello["batch_id"], jobs)
-        parallel = session.values.get("parallel")
-        speed = RunLimits(wait_timeout=30, hash_timeout=10, poll_interval=0.5, stall_timeout=5, parallel=parallel)
-        services = Services(session.console, SystemClock(), session.redactor)
-        settings = RunSettings(reach, goal, speed, path, unpack(session.values))
-        return run_agent(Run(settings, services), session)
+        path = Path(os.path.abspath(where)) if where else Path(tempfile.mkdtemp(prefix="restore-agent-rehearsal-"))
+        try:
+            settings = replace(_settings(simulated.hello, path, parallel), unpack=unpack(session.values))
+            return run_agent(Run(settings, _services(session)), session)
+        finally:
+            if not where:
+                text = f"the practice files are in {path}; this directory can be removed"
+                session.console.report(Notice("info", text))
+
+
+def _settings(hello: Mapping[str, Any], path: Path, parallel: int) -> RunSettings:
+    """Return the settings of a run against the simulator that printed `hello`."""
+    connection = Connection(hello["url"], hello["public_key"], Secret(hello["private_key"]), Path(hello["ca_file"]))
+    jobs = () if hello["batch_id"] else tuple(hello["job_ids"])
+    target = Target(hello["group_id"], hello["cluster_id"], None, hello["batch_id"], jobs)
+    limits = RunLimits(wait_timeout=30, hash_timeout=10, poll_interval=0.5, stall_timeout=5, parallel=parallel)
+    return RunSettings(connection, target, limits, path)
+
+
+def _services(session: Session) -> Services:
+    return Services(session.console, SystemClock(), session.redactor)
 
 
 def _simulator(shards: str, archive_size: str, faults: tuple[str, ...], **more: Any) -> Any:
