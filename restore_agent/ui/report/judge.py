@@ -184,7 +184,8 @@ def _notes(receipts: Sequence[Receipt], rows: Sequence[Row]) -> Iterable[str]:
         yield "Point-in-time restore: apply the oplog with MongoDB's restore utility before the data is used."
     keys = sorted({archive.master_key for archive in judged if archive.encrypted and archive.master_key})
     if any(archive.encrypted for archive in judged):
-        yield f"The snapshot is encrypted: its mongod needs the same master key{f' ({", ".join(keys)})' if keys else ''}."
+        named = f" ({', '.join(keys)})" if keys else ""
+        yield f"The snapshot is encrypted: its mongod needs the same master key{named}."
     for name, values in (("projects", _several(receipts, "group_id")), ("clusters", _several(receipts, "cluster_id"))):
         if values:
             yield f"The receipts name different {name}: {values}."
