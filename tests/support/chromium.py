@@ -17,10 +17,19 @@ from typing import Any
 
 CHROMIUM = shutil.which("chromium")
 
-_FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --remote-debugging-pipe"
-).split()
+_FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--remote-debugging-pipe",
+]
 
 
 class Page:
@@ -32,6 +41,7 @@ class Page:
         self._session = attached["sessionId"]
         self.requests: list[str] = []
         self.messages: list[str] = []
+        self._loaded = False
         for domain in ("Page", "Network", "Log", "Runtime"):
             self.call(f"{domain}.enable")
 
@@ -42,9 +52,12 @@ class Page:
         return answer
 
     def _take_events(self) -> None:
-        for event in self._browser.events:
+        events, self._browser.events = self._browser.events, []
+        for event in events:
             if event["method"] == "Network.requestWillBeSent":
                 self.requests.append(event["params"]["request"]["url"])
+            elif event["method"] == "Page.loadEventFired":
+                self._loaded = True
             elif event["method"] == "Log.entryAdded":
                 self.messages.append(event["params"]["entry"]["text"])
 
@@ -55,11 +68,12 @@ class Page:
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self._browser.events.clear()
+        self.requests, self.messages = [], []
+        self._loaded = False
         self.call("Page.navigate", url=path.as_uri())
-        self._browser.wait_for("Page.loadEventFired")
-        self._take_events()
-        self._browser.events.clear()
+        while not self._loaded:
+            self._browser.receive()
+            self._take_events()
 
     def evaluate(self, expression: str) -> Any:
         """Return the value of a JavaScript expression."""
@@ -112,10 +126,9 @@ class Browser:
                 return dict(answer["result"])
             self._note(answer)
 
-    def wait_for(self, method: str) -> None:
-        """Wait until this event has come."""
-        while not any(event["method"] == method for event in self.events):
-            self._note(self._next())
+    def receive(self) -> None:
+        """Wait for one event."""
+        self._note(self._next())
 
     def _note(self, answer: dict[str, Any]) -> None:
         if "method" in answer:

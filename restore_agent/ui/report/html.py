@@ -14,8 +14,6 @@ from .timeline import PHASES, timeline
 from .values import BatchReport
 from .wording import cut, moment, visible
 
-_LABEL = 36  # columns of a lane's label: what fits next to its duration on a phone
-
 _LANE, _AXIS = 34, 26  # heights in CSS pixels
 
 
@@ -60,7 +58,7 @@ def _environment() -> Any:
     )
     environment.globals.update(marks=MARKS, facts=facts, standing=standing_text, why=why, size=size)
     environment.globals.update(published=published, cells=host_cells, moment=moment)
-    environment.filters.update(duration=time_text, percent=_percent, label=lambda text: cut(visible(text), _LABEL))
+    environment.filters.update(duration=time_text, percent=_percent, label=cut)
     return environment
 
 

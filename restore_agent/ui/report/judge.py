@@ -9,9 +9,18 @@ from ...core.exit_codes import combined_exit_code
 from .advice import DIFFERS, IN_THE_WAY, MISSING, NO_HASH, NOT_LISTED, NOT_UNPACKED, NOTHING, SEVERAL, TWICE, advice
 from .receipts import Receipt, ReceiptFile, ReceiptsUnusable, read_receipts
 from .values import Archive, Batch, BatchReport, Host, Problem, Row, Standing
-from .wording import counted
+from .wording import be, counted
 
 _ORDER = {standing: place for place, standing in enumerate(Standing)}
+
+_FAULTS = {
+    Standing.MISMATCH: "be not the published archive",
+    Standing.FAILED: "failed",
+    Standing.UNPROVEN: "be without a published hash",
+    Standing.TWICE: "be verified on more than one host",
+    Standing.NOT_UNPACKED: "be not unpacked",
+}
+"""Words of the sentence; `be` stands for the verb that fits the number."""
 
 _STANDINGS = {"unproven": Standing.UNPROVEN, "mismatch": Standing.MISMATCH}
 
@@ -126,7 +135,7 @@ def _sentence(rows: Sequence[Row], missing: int, judged: int, verified: int) -> 
         return f"The batch is complete: {everything} verified."
     if verified == jobs:
         return f"{everything[0].upper()}{everything[1:]} verified, but {', '.join(faults)}."
-    return f"The batch is not complete: {verified} of {jobs} archives verified, {', '.join(faults)}."
+    return f"The batch is not complete: {verified} of {jobs} archives {be(verified)} verified, {', '.join(faults)}."
 
 
 def _faults(rows: Sequence[Row], missing: int) -> Iterable[str]:
@@ -137,21 +146,14 @@ def _faults(rows: Sequence[Row], missing: int) -> Iterable[str]:
             jobs.setdefault(row.standing, set()).add(row.archive.job_id)
             seen.add(row.archive.job_id)
     if missing:
-        yield f"{missing} in no receipt"
-    words = {
-        Standing.MISMATCH: "damaged or with a wrong hash",
-        Standing.FAILED: "failed",
-        Standing.UNPROVEN: "without a published hash",
-        Standing.TWICE: "verified on more than one host",
-        Standing.NOT_UNPACKED: "not unpacked",
-    }
+        yield f"{missing} {be(missing)} in no receipt"
     for standing, found in jobs.items():
-        yield f"{len(found)} {words[standing]}"
+        yield f"{len(found)} {_FAULTS[standing].replace('be', be(len(found)), 1)}"
 
 
 def _problems(rows: Sequence[Row], missing: int, expected: int | None, judged: int) -> Iterable[Problem]:
     if missing:
-        title = f"{counted(missing, 'restore job')} of {expected} in no receipt"
+        title = f"{missing} of {counted(expected or 0, 'restore job')} {be(missing)} in no receipt"
         yield Problem(NOT_LISTED, title, MISSING)
     elif not judged:
         yield Problem(NOT_LISTED, "No restore job with an archive to download", NOTHING)

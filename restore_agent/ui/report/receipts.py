@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from ...core.errors import UsageError
@@ -13,6 +12,7 @@ from ...core.exit_codes import EXIT_CODES
 from ...core.receipt import SCHEMA
 from ...core.untrusted import printable
 from .values import Archive, Host, Moments
+from .wording import epoch
 
 _LARGEST = 2**63 - 1
 
@@ -134,15 +134,6 @@ def _archive(fields: Mapping[str, Any], host: Host) -> Archive:
 def _moments(fields: Mapping[str, Any]) -> Moments:
     names = ("ready_at", "download_started_at", "downloaded_at", "verified_at", "unpacked_at")
     return Moments(*(epoch(_text(fields, name)) for name in names))
-
-
-def epoch(text: str | None) -> float | None:
-    """Return seconds since the epoch of an RFC 3339 time, or None if it is not one."""
-    try:
-        moment = datetime.fromisoformat(text or "")
-        return moment.timestamp() if moment.tzinfo else None
-    except (ValueError, OverflowError):
-        return None
 
 
 def _info(fields: Mapping[str, Any]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from ..wording import size_text, time_text
 from .values import Archive, BatchReport, Host, Row, Standing
-from .wording import UNKNOWN, counted, moment
+from .wording import UNKNOWN, counted, moment, rewritten
 
 PROOF = (
     "Ops Manager publishes the SHA1 of an archive after it has been downloaded.",
@@ -55,7 +55,7 @@ def why(row: Row) -> str | None:
 def size(archive: Archive) -> str:
     """Return the size for people and in bytes."""
     if archive.size is None:
-        return UNKNOWN
+        return "size unknown"
     exact = f"{archive.size:,} bytes".replace(",", " ")  # a narrow no-break space
     return exact if archive.size < 1024 else f"{size_text(archive.size)} ({exact})"
 
@@ -72,18 +72,27 @@ def facts(row: Row) -> Iterator[tuple[str, str]]:
     archive = row.archive
     yield "SHA1", archive.sha1 or UNKNOWN
     yield "published", published(archive)
-    if archive.path or archive.kept is False:
-        yield "archive", archive.path or "discarded after unpacking"
     yield "data path", _data_path(archive)
-    spent = UNKNOWN if archive.downloads_spent is None else counted(archive.downloads_spent, "download")
-    yield "downloads spent", spent.split()[0]
+    yield from _kept(archive)
+    yield "downloads", UNKNOWN if archive.downloads_spent is None else f"{archive.downloads_spent} spent"
     if archive.seconds:
         rate = f", {size_text((archive.size or 0) / archive.seconds)}/s" if archive.size else ""
         yield "transfer", time_text(archive.seconds) + rate
     yield "snapshot", _snapshot(archive)
     yield "MongoDB", archive.mongodb_version or UNKNOWN
-    yield "verified at", moment(archive.moments.verified) + (" UTC" if archive.moments.verified else "")
+    yield "verified at", moment(archive.moments.verified)
     yield "job", archive.job_id
+    yield "agent", archive.host.agent_version or UNKNOWN
+
+
+def _kept(archive: Archive) -> Iterator[tuple[str, str]]:
+    """Yield where the archive is: its directory is enough where the file has the name of the archive."""
+    if archive.kept is False:
+        yield "archive", "discarded after unpacking"
+    elif archive.path and archive.file_name and archive.path.endswith(f"/{archive.file_name}"):
+        yield "kept in", archive.path.removesuffix(archive.file_name)
+    elif archive.path:
+        yield "kept as", archive.path
 
 
 def _data_path(archive: Archive) -> str:
@@ -95,7 +104,9 @@ def _data_path(archive: Archive) -> str:
 
 
 def _snapshot(archive: Archive) -> str:
-    return archive.snapshot_time or (f"{UNKNOWN} time, {archive.snapshot_id}" if archive.snapshot_id else UNKNOWN)
+    if archive.snapshot_time:
+        return rewritten(archive.snapshot_time)
+    return f"{UNKNOWN} time, {archive.snapshot_id}" if archive.snapshot_id else UNKNOWN
 
 
 def heading(report: BatchReport) -> list[tuple[str, str]]:
@@ -106,14 +117,14 @@ def heading(report: BatchReport) -> list[tuple[str, str]]:
         ("Cluster", batch.cluster_id),
         ("Project", batch.group_id),
         ("Ops Manager", batch.ops_manager),
-        ("Started", batch.started_at),
-        ("Finished", batch.finished_at),
+        ("Started", rewritten(batch.started_at)),
+        ("Finished", rewritten(batch.finished_at)),
     ]
-    return [(name, value) for name, value in pairs if value]
+    return [(name, value) for name, value in pairs if value and value != UNKNOWN]
 
 
 def host_cells(host: Host) -> tuple[str, str, str, str, str, str]:
     """Return host, version, archives, exit code, times, and receipt of one host."""
-    times = f"{host.started_at or UNKNOWN} – {host.finished_at or UNKNOWN}"
+    times = f"{rewritten(host.started_at)} – {rewritten(host.finished_at)}"
     ended = f"{host.outcome or UNKNOWN} ({host.exit_code})"
     return host.label, host.agent_version or UNKNOWN, str(host.archives), ended, times, host.source

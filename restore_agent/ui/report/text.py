@@ -47,7 +47,10 @@ def _pieces(word: str, width: int) -> Iterator[str]:
 
 
 def _pair(name: str, value: str, width: int, indent: int) -> list[str]:
-    first = f"{' ' * indent}{name:<16}"
+    first = f"{' ' * indent}{name:<14}"
+    longest = max(map(width_of, visible(value).split(" ")))
+    if longest > width - len(first):  # a path stays in one piece where a line of its own can hold it
+        return [first, *_wrapped(value, width, " " * (indent + 2))]
     return _wrapped(value, width, first, " " * len(first))
 
 
@@ -94,20 +97,19 @@ def _timeline(report: BatchReport, width: int) -> list[str]:
     ended = picture.start + picture.seconds
     span = f"{moment(picture.start)} to {moment(ended)} UTC, {time_text(picture.seconds)}"
     legend = "   ".join(f"{sign} {phase}" for phase, sign in _SIGNS.items())
-    names = max(width // 3, 16)
+    names = max(width // 3, 14)
     lines = ["TIMELINE", "", *_wrapped(span, width), *_wrapped(legend, width), ""]
-    return lines + [_lane(lane, picture, names, width - names - 10) for lane in picture.lanes]
+    return lines + [_lane(lane, picture, names, width - names - 13) for lane in picture.lanes]
 
 
 def _lane(lane: Lane, picture: Timeline, names: int, cells: int) -> str:
-    name = cut(visible(lane.row.archive.name), names - 1)
+    name = cut(lane.label, names - 1)
     bar = [" "] * cells
     for segment in lane.segments:
         start = min(int(segment.start * cells), cells - 1)
         for place in range(start, min(max(start + 1, round((segment.start + segment.width) * cells)), cells)):
             bar[place] = _SIGNS[segment.phase]
-    length = time_text(lane.seconds) if lane.segments else UNKNOWN
-    return f"{name}{' ' * (names - width_of(name))}{''.join(bar)} {length:>9}"
+    return f"{name}{' ' * (names - width_of(name))}{''.join(bar)} {lane.length:>12}"
 
 
 def _proof(width: int) -> list[str]:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from ..wording import time_text
+from .rows import standing_text
 from .values import Row, Standing
-from .wording import moment
+from .wording import UNKNOWN, labels, moment
 
 PHASES = ("waited", "downloaded", "waited for the hash", "unpacked")
 
@@ -17,6 +19,8 @@ _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 
 _MOST_TICKS = 4
 
 _DAY = 86400
+
+_ENDED = (Standing.VERIFIED, Standing.TWICE, Standing.NOT_UNPACKED)
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,18 @@ class Segment:
 
 @dataclass(frozen=True)
 class Lane:
-    """One archive: its row and its phases in order; none where the receipt has no moments."""
+    """One archive: its row, a short label, and its phases in order; none where the receipt has no moments."""
 
     row: Row
+    label: str
     segments: tuple[Segment, ...]
 
     @property
-    def seconds(self) -> float:
-        """Length of all phases together."""
-        return sum(segment.seconds for segment in self.segments)
+    def length(self) -> str:
+        """Length of all phases together, or why the lane ends early."""
+        if self.row.standing not in _ENDED:
+            return standing_text(self.row)
+        return time_text(sum(segment.seconds for segment in self.segments)) if self.segments else UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,10 @@ def timeline(rows: Sequence[Row]) -> Timeline:
     start, seconds = (min(edges), max(max(edges) - min(edges), 0.001)) if edges else (0.0, 0.001)
     ordered = sorted(spans, key=lambda span: (not span[1], span[1][0][1] if span[1] else 0.0, span[0].archive.name))
     lanes = tuple(
-        Lane(row, tuple(Segment(phase, (a - start) / seconds, (b - a) / seconds, b - a) for phase, a, b in phases))
-        for row, phases in ordered
+        Lane(
+            row, label, tuple(Segment(phase, (a - start) / seconds, (b - a) / seconds, b - a) for phase, a, b in phases)
+        )
+        for (row, phases), label in zip(ordered, labels([row.archive.name for row, _ in ordered]), strict=True)
     )
     return Timeline(lanes, _ticks(start, seconds) if edges else (), start, seconds)
 

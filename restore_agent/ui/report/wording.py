@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 UNKNOWN = "unknown"
@@ -29,6 +31,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def be(number: int) -> str:
+    """Return `is` or `are`."""
+    return "is" if number == 1 else "are"
+
+
 def width_of(text: str) -> int:
     """Return the columns that a text takes in a terminal."""
     wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
@@ -50,3 +57,25 @@ def cut(text: str, width: int) -> str:
 def moment(seconds: float | None, form: str = "%Y-%m-%d %H:%M:%S") -> str:
     """Return a time in UTC, or `unknown`."""
     return UNKNOWN if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime(form)
+
+
+def epoch(text: str | None) -> float | None:
+    """Return seconds since the epoch of an RFC 3339 time, or None if it is not one."""
+    try:
+        read = datetime.fromisoformat(text or "")
+        return read.timestamp() if read.tzinfo else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def rewritten(text: str | None) -> str:
+    """Return an RFC 3339 time as `moment` writes it, other text as it is, and `unknown` for None."""
+    seconds = epoch(text)
+    return text or UNKNOWN if seconds is None else moment(seconds)
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """Return short labels for archives: without extension, and without the words that all of them begin with."""
+    bare = [re.sub(r"\.(tar\.gz|tgz|tar)$", "", visible(name)) for name in names]
+    shared = re.sub(r"[^-_.]*$", "", os.path.commonprefix(bare)) if len(set(bare)) > 1 else ""
+    return [f"…{name[len(shared) :]}" if len(shared) > 3 else name for name in bare]
