@@ -25,21 +25,19 @@ def as_html(report: BatchReport, created: str | None = None) -> str:
     css = _file("page.css")
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     picture = timeline(report.rows)
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            report=report,
-            created=created,
-            css=css,
-            css_hash=digest,
-            heading=heading(report),
-            proof=PROOF,
-            picture=picture,
-            phases=PHASES,
-            heights={"lane": _LANE, "axis": _AXIS, "all": _LANE * len(picture.lanes) + _AXIS},
-        )
-    )
+    values = {
+        "report": report,
+        "created": created,
+        "css": css,
+        "css_hash": digest,
+        "heading": heading(report),
+        "proof": PROOF,
+        "picture": picture,
+        "phases": PHASES,
+        "heights": {"lane": _LANE, "axis": _AXIS, "all": _LANE * len(picture.lanes) + _AXIS},
+    }
+    page: str = _environment().get_template("page.html.j2").render(values)
+    return page
 
 
 def _environment() -> Any:

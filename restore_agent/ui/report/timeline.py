@@ -70,11 +70,12 @@ def timeline(rows: Sequence[Row]) -> Timeline:
     edges = [edge for _, phases in spans for _, start, end in phases for edge in (start, end)]
     start, seconds = (min(edges), max(max(edges) - min(edges), 0.001)) if edges else (0.0, 0.001)
     ordered = sorted(spans, key=lambda span: (not span[1], span[1][0][1] if span[1] else 0.0, span[0].archive.name))
+    names = labels([row.archive.name for row, _ in ordered])
     lanes = tuple(
         Lane(
-            row, label, tuple(Segment(phase, (a - start) / seconds, (b - a) / seconds, b - a) for phase, a, b in phases)
+            row, name, tuple(Segment(phase, (a - start) / seconds, (b - a) / seconds, b - a) for phase, a, b in phases)
         )
-        for (row, phases), label in zip(ordered, labels([row.archive.name for row, _ in ordered]), strict=True)
+        for (row, phases), name in zip(ordered, names, strict=True)
     )
     return Timeline(lanes, _ticks(start, seconds) if edges else (), start, seconds)
 

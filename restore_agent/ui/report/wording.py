@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -77,5 +76,10 @@ def rewritten(text: str | None) -> str:
 def labels(names: Sequence[str]) -> list[str]:
     """Return short labels for archives: without extension, and without the words that all of them begin with."""
     bare = [re.sub(r"\.(tar\.gz|tgz|tar)$", "", visible(name)) for name in names]
-    shared = re.sub(r"[^-_.]*$", "", os.path.commonprefix(bare)) if len(set(bare)) > 1 else ""
+    shared = re.sub(r"[^-_.]*$", "", _common_start(bare)) if len(set(bare)) > 1 else ""
     return [f"…{name[len(shared) :]}" if len(shared) > 3 else name for name in bare]
+
+
+def _common_start(names: Sequence[str]) -> str:
+    first, last = min(names), max(names)
+    return first[: next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
