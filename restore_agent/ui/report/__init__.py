@@ -5,8 +5,8 @@ needs Jinja2, so it is imported only where a page is written.
 """
 
 from .judge import judge
-from .receipts import ReceiptFile, ReceiptsUnusable
+from .receipts import ReceiptFile, ReceiptsUnusable, receipt_file
 from .text import as_text
 from .values import BatchReport
 
-__all__ = ["BatchReport", "ReceiptFile", "ReceiptsUnusable", "as_text", "judge"]
+__all__ = ["BatchReport", "ReceiptFile", "ReceiptsUnusable", "as_text", "judge", "receipt_file"]

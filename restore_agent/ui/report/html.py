@@ -7,14 +7,13 @@ import hashlib
 from importlib import resources
 from typing import Any
 
+from ... import __version__
 from ...core.errors import UsageError
 from ..wording import time_text
 from .rows import MARKS, PROOF, facts, heading, host_cells, published, size, standing_text, why
 from .timeline import PHASES, timeline
 from .values import BatchReport
 from .wording import cut, moment, visible
-
-_LANE, _AXIS = 34, 26  # heights in CSS pixels
 
 
 def as_html(report: BatchReport, created: str | None = None) -> str:
@@ -34,7 +33,7 @@ def as_html(report: BatchReport, created: str | None = None) -> str:
         "proof": PROOF,
         "picture": picture,
         "phases": PHASES,
-        "heights": {"lane": _LANE, "axis": _AXIS, "all": _LANE * len(picture.lanes) + _AXIS},
+        "version": __version__,
     }
     page: str = _environment().get_template("page.html.j2").render(values)
     return page

@@ -10,7 +10,7 @@ from typing import Any
 from ...core.errors import UsageError
 from ...core.exit_codes import EXIT_CODES
 from ...core.receipt import SCHEMA
-from ...core.untrusted import printable
+from ...core.untrusted import parse_document, printable
 from .values import Archive, Host, Moments
 from .wording import epoch
 
@@ -47,6 +47,14 @@ class Receipt:
     group_id: str | None
     ops_manager: str | None
     archives: tuple[Archive, ...]
+
+
+def receipt_file(path: str, raw: bytes) -> ReceiptFile:
+    """Return the content of a file as a receipt that is still to be checked. Raises ReceiptsUnusable: not JSON."""
+    try:
+        return ReceiptFile(path, parse_document(raw))
+    except ValueError:
+        raise ReceiptsUnusable(f"{printable(path, 200)} is not a receipt of restore-agent: it is not JSON") from None
 
 
 def read_receipts(files: Iterable[ReceiptFile]) -> tuple[Receipt, ...]:
@@ -119,6 +127,7 @@ def _archive(fields: Mapping[str, Any], host: Host) -> Archive:
         cluster_id=_text(fields, "cluster_id"),
         snapshot_id=_text(fields, "snapshot_id"),
         snapshot_time=_text(fields, "snapshot_timestamp"),
+        unpack_known="data_path" in fields,
         data_path=_text(fields, "data_path"),
         data_files=_count(fields, "data_files"),
         data_size=_count(fields, "data_bytes"),

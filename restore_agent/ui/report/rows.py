@@ -56,7 +56,7 @@ def size(archive: Archive) -> str:
     """Return the size for people and in bytes."""
     if archive.size is None:
         return "size unknown"
-    exact = f"{archive.size:,} bytes".replace(",", " ")  # a narrow no-break space
+    exact = f"{archive.size:,} bytes".replace(",", "\u202f")  # a narrow no-break space
     return exact if archive.size < 1024 else f"{size_text(archive.size)} ({exact})"
 
 
@@ -97,7 +97,7 @@ def _kept(archive: Archive) -> Iterator[tuple[str, str]]:
 
 def _data_path(archive: Archive) -> str:
     if archive.data_path is None:
-        return "none"
+        return "none" if archive.unpack_known else UNKNOWN
     parts = [counted(archive.data_files, "file")] if archive.data_files is not None else []
     parts += [size_text(archive.data_size)] if archive.data_size is not None else []
     return archive.data_path + (f" ({', '.join(parts)})" if parts else "")

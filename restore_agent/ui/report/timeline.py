@@ -72,10 +72,8 @@ def timeline(rows: Sequence[Row]) -> Timeline:
     ordered = sorted(spans, key=lambda span: (not span[1], span[1][0][1] if span[1] else 0.0, span[0].archive.name))
     names = labels([row.archive.name for row, _ in ordered])
     lanes = tuple(
-        Lane(
-            row, name, tuple(Segment(phase, (a - start) / seconds, (b - a) / seconds, b - a) for phase, a, b in phases)
-        )
-        for (row, phases), name in zip(ordered, names, strict=True)
+        Lane(row, name, tuple(Segment(phase, (a - start) / seconds, (b - a) / seconds, b - a) for phase, a, b in found))
+        for (row, found), name in zip(ordered, names, strict=True)
     )
     return Timeline(lanes, _ticks(start, seconds) if edges else (), start, seconds)
 

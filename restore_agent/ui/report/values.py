@@ -70,6 +70,7 @@ class Archive:
     cluster_id: str | None
     snapshot_id: str | None
     snapshot_time: str | None
+    unpack_known: bool  # whether the agent that wrote the receipt records data paths
     data_path: str | None
     data_files: int | None
     data_size: int | None
