@@ -190,7 +190,7 @@ def test_fields_of_a_job_can_be_forced(start: Start) -> None:
     assert second["id"] == 7
     assert "created" not in first
     assert first["new"] == {"deep": {"field": [1]}}
-    assert first["statusName"] == "IN_PROGRESS"
+    assert first["statusName"] == "FINISHED"
 
 
 def test_error_details_can_be_hostile(start: Start) -> None:

@@ -47,12 +47,14 @@ def test_ready_can_come_before_the_url(start: Start) -> None:
         ("interrupted", "IN_PROGRESS", "INTERRUPTED"),
         ("expired", "FINISHED", "EXPIRED"),
         ("expires-in=0", "FINISHED", "EXPIRED"),
-        ("finished=ready", "FINISHED", "READY"),
-        ("broken=60", "IN_PROGRESS", "READY"),
+        ("", "FINISHED", "READY"),
+        ("finished=downloaded", "IN_PROGRESS", "READY"),
+        ("finished=never", "IN_PROGRESS", "READY"),
+        ("broken=60", "FINISHED", "READY"),
     ],
 )
 def test_statuses_by_fault(start: Start, fault: str, job: str, delivery: str) -> None:
-    document = start(fault).job()
+    document = start(*fault.split()).job()
     assert (document["statusName"], document["delivery"]["statusName"]) == (job, delivery)
 
 
@@ -204,3 +206,12 @@ def test_an_archive_name_may_be_hostile(start: Start, name: str, segment: str) -
 def test_jobs_may_share_a_name(start: Start) -> None:
     client = start("same-name", shards=1)
     assert client.url(0).rsplit("/", 1)[1] == client.url(1).rsplit("/", 1)[1]
+
+
+def test_a_job_is_finished_from_the_moment_its_delivery_is_ready(start: Start) -> None:
+    client = start("ready-after=10")
+    assert client.job()["statusName"] == "IN_PROGRESS"
+    client.simulator.clock.advance(10)
+    assert client.job()["statusName"] == "FINISHED"
+    client.raw_body()
+    assert client.job()["statusName"] == "FINISHED"

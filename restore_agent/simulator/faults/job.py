@@ -32,7 +32,11 @@ class JobFaults:
         None, SECONDS, "delivery EXPIRED this long after creation; an active transfer is interrupted"
     )
     url_gone: bool = flag("the document of an expired or used-up delivery has no URL")
-    finished: str = fault("downloaded", choice("downloaded", "ready"), "when the job's statusName becomes FINISHED")
+    finished: str = fault(
+        "ready",
+        choice("ready", "downloaded", "never"),
+        "when the job's statusName becomes FINISHED: when its delivery is READY, once it has been downloaded, or never",
+    )
     appears_after: float = fault(0.0, SECONDS, "the job is unknown until this long after creation")
     automated: bool = flag("an automated restore reported as HTTP: delivery.targetClusterId is set")
     method: str = fault("HTTP", TEXT, "delivery.methodName")

@@ -46,8 +46,12 @@ def job_status(faults: Faults, age: float, delivery: str, *, downloaded: bool) -
         return "BROKEN"
     if _reached(faults.killed, age):
         return "KILLED"
-    done = downloaded or delivery == "EXPIRED" or (faults.finished == "ready" and delivery == "READY")
-    return "FINISHED" if done else "IN_PROGRESS"
+    done = {
+        "ready": downloaded or delivery in ("READY", "EXPIRED", "MAX_DOWNLOADS_EXCEEDED"),
+        "downloaded": downloaded or delivery == "EXPIRED",
+        "never": False,
+    }
+    return "FINISHED" if done[faults.finished] else "IN_PROGRESS"
 
 
 def _reached(after: float | None, age: float) -> bool:
