@@ -134,6 +134,11 @@ class Directory(AbstractContextManager["Directory"]):
             raise OSError(errno.EEXIST, "it has more than one hard link; writing would change the other file as well")
         return descriptor
 
+    def open_to_read(self, name: str) -> int:
+        """Return a descriptor of a file inside for reading; links are refused. Raises DestError."""
+        with errors_of_dest(f"open {printable(name)}"):
+            return self.open_file(name, os.O_RDONLY)
+
     def read(self, name: str) -> bytes | None:
         """Return a small file, or None if it is missing. Raises DestError; InTheWay above `RECORD_LIMIT` bytes."""
         with errors_of_dest(f"read {printable(name)}"):
@@ -217,6 +222,11 @@ class Directory(AbstractContextManager["Directory"]):
         with errors_of_dest("list DEST"):
             return sorted(os.fsencode(name).decode("utf-8", "surrogateescape") for name in os.listdir(self._fd))
 
+    def device(self) -> int:
+        """Return the device of the file system. Raises DestError."""
+        with errors_of_dest("check DEST"):
+            return os.fstat(self._fd).st_dev
+
     def free_bytes(self) -> int:
         """Return the bytes that a user without privileges may still write. Raises DestError, NoSpace without inodes.
 
@@ -239,6 +249,13 @@ class Directory(AbstractContextManager["Directory"]):
     def writable(self) -> bool:
         """Return whether this process may create files here."""
         return os.access(".", os.W_OK | os.X_OK, dir_fd=self._fd) and not os.fstatvfs(self._fd).f_flag & os.ST_RDONLY
+
+
+def nearest(path: Path) -> Path:
+    """Return the path itself if it is a directory, or the nearest directory above it."""
+    while not path.is_dir():
+        path = path.parent
+    return path
 
 
 def temporary_name(name: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..core.clock import rfc3339
-from ..core.errors import RecordUnreadable
+from ..core.errors import DestError, RecordUnreadable
 from ..core.untrusted import parse_document
 from .directory import Directory
-from .lock import Lock
+from .lock import STATE_DIRECTORY, Lock
 
 STATUS = "status.json"
 
@@ -74,6 +75,21 @@ def read_status(state: Directory) -> dict[str, Any] | None:
     if running and not Lock.is_held(state):
         document["state"] = "interrupted"
     return dict(document)
+
+
+def holder(path: Path) -> int | None:
+    """Return the process ID of the run that holds DEST, by its status file, or None if it is not known."""
+    try:
+        with Directory.open(path, create=False) as directory:
+            state = directory.subdirectory(STATE_DIRECTORY, create=False)
+            if state is None:
+                return None
+            with state:
+                document = read_status(state)
+    except DestError:
+        return None
+    running = document is not None and document["state"] not in ("finished", "interrupted")
+    return int(document["pid"]) if document and running else None
 
 
 def _check_status(document: dict[str, Any]) -> None:

@@ -84,7 +84,7 @@ def test_a_failure_carries_what_happened_and_what_to_do_next(simulator: StartSim
 def test_a_failing_plan_says_what_to_do_by_exit_code(simulator: StartSimulator, dest: Path) -> None:
     answer = run_module("restore", options_for(simulator("broken"), dest), check_mode=True)
     assert answer["failed"]
-    assert answer["hint"] == EXIT_CODES[21][1]
+    assert answer["hint"] == EXIT_CODES[21].next_step
     assert answer["msg"].endswith("job-broken. Next: new restore job.")
 
 

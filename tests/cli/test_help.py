@@ -33,10 +33,10 @@ def test_every_exit_code_is_explained_with_disk_download_and_next_step() -> None
     assert codes() == sorted(EXIT_CODES)
     for code in codes():
         told = explained(code)
-        assert told["meaning"] == EXIT_CODES[code][0]
+        assert told["meaning"] == EXIT_CODES[code].meaning
         assert told["on_disk"].endswith(".")
         assert told["download"].endswith(".")
-        assert told["next"]
+        assert told["steps"]
 
 
 def heirs(kind: type[AgentError]) -> list[type[AgentError]]:
@@ -90,7 +90,7 @@ def test_commands_that_it_names_exist() -> None:
     named = {
         word
         for code in codes()
-        for step in explained(code)["next"]
+        for step in explained(code)["steps"]
         for word in re.findall(r"^restore-agent (\S+)", step)
     }
     assert named <= set(cli.list_commands(click.Context(cli)))
@@ -129,8 +129,8 @@ def test_man_shows_every_option_with_its_help_and_the_examples_as_they_stand() -
 @pytest.mark.skipif(not shutil.which("man"), reason="man is not installed")
 def test_man_shows_every_exit_code() -> None:
     text = shown("restore-agent")
-    for code, (meaning, advice) in EXIT_CODES.items():
-        assert f"{code} {meaning}. Next: {advice}.".replace("`", "") in text
+    for code, row in EXIT_CODES.items():
+        assert f"{code} {row.meaning}. Next: {row.next_step}.".replace("`", "") in text
 
 
 @pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")

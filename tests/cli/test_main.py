@@ -59,6 +59,42 @@ def test_each_command_has_help_with_examples(run_agent: RunAgent, command: str, 
     assert max(map(len, ended.out.splitlines())) <= 100
 
 
+def words(text: str) -> list[str]:
+    """The words of a help text without its layout."""
+    return text.split()
+
+
+@pytest.mark.parametrize("columns", [80, 100, 160])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_has_the_same_words_at_every_width(
+    run_agent: RunAgent, monkeypatch: pytest.MonkeyPatch, command: str, columns: int
+) -> None:
+    """A name or URL that is broken at a hyphen, or a word that is broken at the edge, makes two words."""
+    args = [*([command] if command else []), "--help"]
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = run_agent(args).out
+    monkeypatch.setenv("COLUMNS", str(columns))
+    wide = run_agent(args).out
+    assert words(narrow) == words(wide)
+    text, _, _ = wide.partition("\nExamples:")
+    assert max(map(len, text.splitlines())) <= min(columns, 100)
+    text, _, _ = narrow.partition("\nExamples:")
+    assert max(map(len, text.splitlines())) <= 60
+
+
+def test_help_of_run_has_its_options_under_headings(run_agent: RunAgent) -> None:
+    headings = re.findall(r"^(\S.*):$", run_agent(["run", "--help"]).out, re.MULTILINE)
+    assert headings == [
+        "Connection",
+        "What to restore",
+        "Destination",
+        "Limits",
+        "Output",
+        "Other options",
+        "Examples",
+    ]
+
+
 @pytest.mark.parametrize("command", ["run", "plan"])
 def test_help_has_every_option_with_its_variable_and_default(run_agent: RunAgent, command: str) -> None:
     text = " ".join(run_agent([command, "--help"]).out.split())

@@ -21,6 +21,10 @@ CONTRACT = {
     10: ("whole on disk, but no hash was published in time", "run `verify` later"),
     11: ("differs from the published hash, or is damaged; quarantined", "new restore job"),
     12: ("several archives failed, for different reasons", "read the receipt"),
+    13: (
+        "proven, but not unpacked; the archive is safe, the reason is in the receipt",
+        "mend the cause, run again: no download",
+    ),
     20: ("jobs not READY within `--wait-timeout`", "run again"),
     21: ("job BROKEN or KILLED, or delivery FAILED or INTERRUPTED", "new restore job"),
     22: ("delivery expired", "new restore job, longer expiry"),
@@ -34,6 +38,7 @@ CONTRACT = {
     41: ("cannot write, sync or lock in DEST", "host team"),
     42: ("something else is in the way in DEST", "look at DEST"),
     50: ("another run holds DEST", "wait"),
+    129: ("stopped by SIGHUP; state kept", "run again"),
     130: ("stopped by SIGINT; state kept", "run again"),
     143: ("stopped by SIGTERM; state kept", "run again"),
 }
@@ -44,13 +49,13 @@ BASES = {one for one in CLASSES if any(other is not one and issubclass(other, on
 
 
 def test_the_exit_codes_are_the_contracts() -> None:
-    assert EXIT_CODES == CONTRACT
+    assert {code: (row.meaning, row.next_step) for code, row in EXIT_CODES.items()} == CONTRACT
 
 
 def test_only_a_signal_and_success_have_no_error_of_their_own_code() -> None:
     raised = {one.exit_code for one in CLASSES}
     assert raised <= set(EXIT_CODES)
-    assert set(EXIT_CODES) - raised == {0, 12, 130, 143}  # 12 sums up, the two signals are Stopped
+    assert set(EXIT_CODES) - raised - {13} == {0, 12, 129, 130, 143}  # 12 sums up, the signals are Stopped
 
 
 # ---------------------------------------------------------------- the tree

@@ -52,7 +52,7 @@ ARCHIVE_FIELDS = [
     "verified_at", "unpacked_at", "data_path", "data_files", "data_bytes", "restore_info", "archive_kept",
 ]
 # fmt: on
-ERROR_FIELDS = {"id", "exit_code", "message", "archive", "on_disk", "download_spent", "hint"}
+ERROR_FIELDS = {"id", "exit_code", "message", "file_name", "on_disk", "download_spent", "hint"}
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
@@ -67,7 +67,7 @@ def ended_with(ended: Result, code: int, reason: str | None = None) -> Result:
         assert problem["hint"]
     for line in ended.events("archive"):
         if line["problem"]:
-            assert line["problem"]["archive"]
+            assert line["problem"]["file_name"]
             assert line["problem"]["on_disk"]
             assert line["problem"]["download_spent"] is not None
     if reason is not None:

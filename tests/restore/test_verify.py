@@ -180,7 +180,7 @@ def test_a_missing_archive_is_42(verify: Verify, restored: Simulator, dest: Path
     assert ended.code == 42
     (problem,) = [line["problem"] for line in ended.events("archive") if line["problem"]]
     assert problem["id"] == "archive-missing"
-    assert problem["archive"] == final(dest, restored).name
+    assert problem["file_name"] == final(dest, restored).name
     assert final(dest, restored).name not in (dest / "SHA1SUMS").read_text()
     assert len(deliveries(restored)) == 2
 

@@ -47,7 +47,7 @@ batch = load(PLUGINS / "filter" / "batch.py")
 
 def job(name: str, **more: Any) -> dict[str, Any]:
     """A row of a plan."""
-    return {"job_id": f"id-{name}", "archive": f"{name}-1.tar.gz", "step": "download", **more}
+    return {"job_id": f"id-{name}", "file_name": f"{name}-1.tar.gz", "step": "download", **more}
 
 
 def archive(name: str, **more: Any) -> dict[str, Any]:
@@ -163,13 +163,14 @@ def test_every_filter_is_documented_in_a_file_of_its_name() -> None:
 
 def test_the_module_advises_by_exit_code_as_the_agent_does() -> None:
     advice = constant(PLUGINS / "module_utils" / "agent_cli.py", "NEXT")
-    assert advice == {code: what for code, (_, what) in EXIT_CODES.items() if code}
+    assert advice == {code: row.next_step for code, row in EXIT_CODES.items() if code}
 
 
 def test_the_module_falls_back_to_the_variables_of_the_agent() -> None:
     variables = constant(PLUGINS / "module_utils" / "agent_cli.py", "ENVIRONMENT")
-    known = {option.name: option.env for option in OPTIONS.values() if option.env and option.name not in OWN_BUSINESS}
-    assert variables == known | {"private_key": "RESTORE_AGENT_PRIVATE_KEY", "config": "RESTORE_AGENT_CONFIG"}
+    known = {option.name: option.env for option in OPTIONS.values()}
+    known |= {"private_key": "RESTORE_AGENT_PRIVATE_KEY", "config": "RESTORE_AGENT_CONFIG"}
+    assert {name: known[name] for name in variables} == variables  # the agent reads the others itself
 
 
 def test_every_option_of_run_is_one_of_the_module() -> None:

@@ -393,4 +393,4 @@ def test_each_alert_fires_for_what_it_is_meant_for_and_for_nothing_else(run_agen
 
 def test_the_rules_call_a_person_for_the_codes_that_need_one(run_agent: RunAgent) -> None:
     again = {int(code) for code in re.findall(r"exit_code == (\d+)", run_agent(["alerts"]).out)}
-    assert again == {code for code in codes() if EXIT_CODES[code][1] in ("run again", "wait")}
+    assert again == {code for code in codes() if EXIT_CODES[code].next_step in ("run again", "wait")}

@@ -64,7 +64,7 @@ class AgentError(Exception):
 
     def fields(self) -> dict[str, object]:
         """Return the error as plain values, for a line of JSON."""
-        known = {"id": self.id, "exit_code": self.exit_code, "message": self.message, "archive": self.archive}
+        known = {"id": self.id, "exit_code": self.exit_code, "message": self.message, "file_name": self.archive}
         return known | {"on_disk": self.left, "download_spent": self.spent, "hint": self.hint}
 
 

@@ -84,6 +84,10 @@ class Journal:
         """Return the entry of every job that has one, as a copy: facts are added in another thread."""
         return dict(self._entries)
 
+    def file_names(self) -> dict[str, str]:
+        """Return the name of the archive of every job that has one."""
+        return {job_id: entry.file_name for job_id, entry in self._entries.items() if entry.file_name}
+
     async def record(self, job_id: str, fact: Fact, now: float) -> Entry:
         """Append one fact and sync it. `now` is in seconds since the epoch. Raises DestError."""
         await self.record_all({job_id: fact}, now)

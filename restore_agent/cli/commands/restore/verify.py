@@ -12,27 +12,31 @@ from ....core.receipt import Receipt, RestoreId
 from ....core.settings import Services
 from ....restore.verify import Verification, VerifySettings
 from ...config import connection, dest
-from ...options import CONNECTION, OUTPUT_OPTIONS, TARGET, Examples, common, options
+from ...help import Command
+from ...options import CONNECTION, OUTPUT_OPTIONS, TARGET, common, options
 from ...session import Session, execute, run_loop
 
-_PROVEN = tuple(name for name in TARGET if name != "expect_jobs")
+_TARGET = tuple(name for name in TARGET if name != "expect_jobs")
 
-_VERIFY_EXAMPLES = """
-restore-agent verify --dest /backup/restore                      # offline, by the receipt
+_EXAMPLES = """
+restore-agent verify --dest /backup/restore                      # offline, with the receipt
 restore-agent verify --config restore.toml --dest /backup/restore   # with hashes published since
 """
 
 
-@click.command(cls=Examples, epilog=_VERIFY_EXAMPLES)
-@options(*CONNECTION, *_PROVEN, "poll_interval", *OUTPUT_OPTIONS)
+@click.command(cls=Command, epilog=_EXAMPLES)
+@options(*CONNECTION, *_TARGET, "poll_interval", *OUTPUT_OPTIONS)
 @common
 def verify(**flags: Any) -> int:
-    """Prove archives in DEST again, and promote those whose hash was published late."""
+    """Verify archives in DEST again, and promote those whose hash was published since.
+
+    The archives are hashed again and compared with the receipt and, if --url is configured, with the hashes that Ops
+    Manager has published since. It asks Ops Manager once and never requests a delivery URL.
+    """
     return execute("verify", flags, _verify)
 
 
 def _verify(session: Session) -> int:
-
     values = session.values
     by_job = values.either("batch_id", "job_id") == "job_id"
     asked = RestoreId(

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 
 def _name(row):
-    return row.get("file_name") or row.get("archive") or row["job_id"]
+    return row.get("file_name") or row["job_id"]
 
 
 def _matches(row, select):

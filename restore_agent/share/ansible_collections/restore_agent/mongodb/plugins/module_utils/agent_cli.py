@@ -20,6 +20,7 @@ NEXT = {
     10: "run `verify` later",
     11: "new restore job",
     12: "read the receipt",
+    13: "mend the cause, run again: no download",
     20: "run again",
     21: "new restore job",
     22: "new restore job, longer expiry",
@@ -33,6 +34,7 @@ NEXT = {
     41: "host team",
     42: "look at DEST",
     50: "wait",
+    129: "run again",
     130: "run again",
     143: "run again",
 }
@@ -137,16 +139,14 @@ def problems_in(lines):
     for line in lines:
         if line.get("event") == "error":
             found.append({name: value for name, value in line.items() if name not in ("event", "time")})
-        elif line.get("event") == "archive" and line.get("problem"):
-            found.append(line["problem"])
     return found
 
 
 def sentence(problem):
     """Return a problem as one line: archive, message, files on disk, download spent, and next step."""
     text = problem.get("message") or "no message"
-    if problem.get("archive"):
-        text = "%s: %s" % (problem["archive"], text)
+    if problem.get("file_name"):
+        text = "%s: %s" % (problem["file_name"], text)
     text = "%s [%s]." % (text.rstrip("."), problem.get("id", "unknown"))
     if problem.get("on_disk"):
         text += " On disk: %s." % problem["on_disk"].rstrip(".")

@@ -277,7 +277,7 @@ def verdicts_in(dest):
 def planned(row):
     """Return a row of a plan as the archive that a run would produce."""
     verdict = {"fail": "failed", "skip": "skipped"}.get(row.get("step"), "verified")
-    return {"file_name": row.get("archive"), "job_id": row["job_id"], "verdict": verdict}
+    return {"file_name": row.get("file_name"), "job_id": row["job_id"], "verdict": verdict}
 
 
 def would_change(rows):
