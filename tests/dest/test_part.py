@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import io
 import os
 import resource
 import stat
@@ -19,9 +20,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from restore_agent.core.errors import InTheWay, ResourcesExhausted, Unwritable
+from restore_agent.core.errors import InTheWay, NoSpace, ResourcesExhausted, Unwritable
 from restore_agent.dest import archive as archive_module
-from restore_agent.dest.archive import BLOCK, Digest, Hashed, Part
+from restore_agent.dest.archive import BLOCK, Digest, Follower, Hashed, NoFollower, Part
 from restore_agent.dest.directory import Directory
 
 DATA = bytes(range(256)) * 40
@@ -37,9 +38,11 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 @asynccontextmanager
-async def part_of(dest: Directory, *, ours: bool = True, hashed: Hashed | None = None) -> AsyncIterator[Part]:
+async def part_of(
+    dest: Directory, *, ours: bool = True, hashed: Hashed | None = None, follower: Follower | None = None
+) -> AsyncIterator[Part]:
     """Open the part file of the archive `a`."""
-    part = await Part.open(dest, "a", ours=ours, hashed=hashed)
+    part = await Part.open(dest, "a", ours=ours, hashed=hashed, follower=follower)
     try:
         yield part
     finally:
@@ -458,3 +461,96 @@ def test_the_threads_of_a_part_file_are_running_when_it_is_open(dest: Directory)
             return threading.active_count() - before
 
     assert run(story()) == archive_module._THREADS
+
+
+# ---------------------------------------------------------------- a follower
+
+
+class Recorder(NoFollower):
+    """A follower that notes what it is told, and has space to give back `rooms` times."""
+
+    def __init__(self, rooms: int = 0, at: int = 0) -> None:
+        self.events: list[tuple[str, int]] = []
+        self.inode = 0
+        self._rooms, self._at = rooms, at
+
+    def opened(self, descriptor: int) -> None:
+        self.inode = os.fstat(descriptor).st_ino
+
+    def grew(self, size: int) -> None:
+        self.events.append(("grew", size))
+
+    def truncated(self, size: int) -> None:
+        self.events.append(("truncated", size))
+
+    def position(self) -> int:
+        return self._at
+
+    def make_room(self) -> bool:
+        self.events.append(("make room", 0))
+        self._rooms -= 1
+        return self._rooms >= 0
+
+
+def test_a_follower_hears_of_the_file_and_of_every_change_of_its_size(dest: Directory) -> None:
+    first, second = Recorder(), Recorder()
+
+    async def story() -> None:
+        async with part_of(dest, follower=first) as part:
+            assert first.inode == path_of(dest).stat().st_ino
+            await put(part, b"four", b"more")
+            await part.restart()
+            await put(part, b"again")
+            hashed = part.hashed
+        async with part_of(dest, hashed=hashed, follower=second) as part:
+            await part.hash_existing(2, lambda _: None)
+
+    run(story())
+    assert first.events == [("grew", 0), ("grew", 4), ("grew", 8), ("truncated", 0), ("grew", 5)]
+    assert second.events == [("grew", 5), ("truncated", 0), ("grew", 2)]
+
+
+def test_pages_that_a_follower_has_not_read_stay_in_memory(dest: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    advised: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, offset, size, __: advised.append((offset, size)))
+
+    async def story() -> int:
+        async with part_of(dest, follower=Recorder(at=100)) as part:
+            await put(part, DATA)
+            return await part.flush()
+
+    assert run(story()) == len(DATA)
+    assert advised == [(0, 100)]
+
+
+def fill_the_disk(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """The next writes of blocks find the disk full this many times."""
+    write, left = io.FileIO.write, [times]
+
+    def full(file: io.FileIO, data: Any, /) -> int:
+        if left[0]:
+            left[0] -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data)
+
+    monkeypatch.setattr(archive_module._BlockFile, "write", full, raising=False)
+
+
+@pytest.mark.parametrize(("rooms", "full", "written"), [(1, 1, True), (0, 1, False), (5, 2, False)])
+def test_on_a_full_disk_the_follower_is_asked_once_per_block_for_space(
+    rooms: int, full: int, written: bool, dest: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = Recorder(rooms)
+
+    async def story() -> Digest:
+        async with part_of(dest, follower=follower) as part:
+            fill_the_disk(monkeypatch, full)
+            await put(part, DATA)
+            return await part.sync()
+
+    if written:
+        assert run(story()).sha1 == sha1(DATA)
+    else:
+        with pytest.raises(NoSpace, match=r"cannot write a\.part"):
+            run(story())
+    assert follower.events.count(("make room", 0)) == 1
