@@ -98,12 +98,11 @@ def test_reading_changes_nothing_and_needs_no_lock(path: Path) -> None:
     with (path / STATE_DIRECTORY / "journal.jsonl").open("ab") as file:
         file.write(b'{"fact":"torn')
     before = snapshot(path)
+    assert opened(path, Access.READ).journal.entry("j1").attempts == 1
+    assert snapshot(path) == before
     with ExitStack() as stack:
         Workspace.open(stack, path, Access.RUN)
-        before = snapshot(path)
-        place = opened(path, Access.READ)
-        assert place.journal.entry("j1").attempts == 1
-        assert snapshot(path) == before
+        assert opened(path, Access.READ).journal.entry("j1").attempts == 1
 
 
 def test_reading_a_dest_that_no_run_used_finds_no_state(path: Path) -> None:
@@ -185,7 +184,8 @@ def test_a_damaged_receipt_is_refused_and_left_as_it_is(raw: bytes, access: Acce
     with pytest.raises(RecordUnreadable):
         opened(path, access, RESTORE)
     assert (path / RECEIPT).read_bytes() == raw
-    assert not Lock.is_held(Directory.open(path / STATE_DIRECTORY, create=False))
+    with Directory.open(path / STATE_DIRECTORY, create=False) as state:
+        assert not Lock.is_held(state)
 
 
 # ---------------------------------------------------------------- the restore that DEST belongs to
@@ -229,10 +229,10 @@ def test_journal_and_receipt_together_say_which_restore_it_is(path: Path) -> Non
 
 def test_a_dest_that_is_held_is_not_idle(path: Path) -> None:
     used(path)
-    opened(path, Access.READ).require_idle()
     with ExitStack() as stack:
-        Workspace.open(stack, path, Access.RUN, RESTORE)
         place = Workspace.open(stack, path, Access.READ)
+        place.require_idle()
+        Workspace.open(stack, path, Access.RUN, RESTORE)
         with pytest.raises(DestHeld):
             place.require_idle()
 
@@ -326,9 +326,7 @@ def test_a_receipt_that_is_written_is_read_again(dest: Directory) -> None:
 
 
 def test_a_record_has_what_ops_manager_and_the_journal_know() -> None:
-    job = Job(
-        "j1", cluster_id="c", snapshot_id="s", snapshot_timestamp="t", encryption_enabled=True, point_in_time=False
-    )
+    job = Job("j1", cluster_id="c", snapshot_id="s", snapshot_timestamp="t", encryption_enabled=True)
     entry = Entry(attempts=3, ready_at="t1", downloaded_at="t2", archive_kept=False)
     record = record_of(job, entry, "a", verdict=Verdict.FAILED, exit_code=22)
     expected: dict[str, Any] = {
@@ -339,7 +337,7 @@ def test_a_record_has_what_ops_manager_and_the_journal_know() -> None:
         "file_name": "a",
         "downloads_spent": 3,
         "encryption_enabled": True,
-        "point_in_time": False,
+        "point_in_time": None,
         "archive_kept": False,
         "ready_at": "t1",
         "downloaded_at": "t2",
