@@ -165,7 +165,11 @@ async def first_reading(
             if polling.done():
                 polling.result()
             if deadline.passed():
-                raise watch.trouble or NothingListed(f"batch {target.batch_id} listed no restore job in a minute")
+                raise (
+                    watch.trouble
+                    or watch.silence(0.0)
+                    or NothingListed(f"batch {target.batch_id} listed no restore job in a minute")
+                )
         return watch
     finally:
         polling.cancel()
