@@ -73,7 +73,7 @@ def total_text(archives: Iterable[Mapping[str, Any]], *, running: bool = True) -
     """
     rows = list(archives)
     finished = sum(row["state"] not in UNFINISHED for row in rows)
-    parts = [f"total: {finished} of {len(rows)} archives finished"]
+    parts = [f"total: {finished} of {len(rows)} finished"]
     done = sum(row["bytes"] or 0 for row in rows)
     totals = [row["total_bytes"] if row["state"] in UNFINISHED else row["bytes"] for row in rows]
     known = all(total is not None for total in totals)

@@ -412,7 +412,7 @@ def test_a_signal_stops_cleanly_and_keeps_state(
     assert ended.result["exit_code"] == code
     assert ended.events("error")[0]["id"] == "stopped"
     assert not (dest / "receipt.json").exists()
-    assert [line["fact"] for line in journal_in(dest) if "fact" in line][:1] == ["attempt"]
+    assert "attempt" in [line.get("fact") for line in journal_in(dest)]
     assert next(dest.glob("*.part")).stat().st_size
 
 

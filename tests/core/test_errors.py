@@ -163,7 +163,7 @@ def test_an_error_has_message_archive_files_on_disk_and_hint() -> None:
         "id": "delivery-expired",
         "exit_code": 22,
         "message": "it expired",
-        "archive": "rs0.tar.gz",
+        "file_name": "rs0.tar.gz",
         "on_disk": "rs0.tar.gz.part is kept",
         "download_spent": True,
         "hint": Expired.hint,
@@ -202,7 +202,7 @@ def test_with_context_returns_a_completed_copy_and_leaves_the_error_as_it_is() -
     assert type(completed) is TransferCut
     assert completed.fields() == error.fields() | {
         "message": "given up",
-        "archive": "rs0.tar.gz",
+        "file_name": "rs0.tar.gz",
         "on_disk": "nothing of it",
         "exit_code": 23,
     }
