@@ -154,6 +154,25 @@ def test_man_shows_every_exit_code() -> None:
         assert f"{code} {row.meaning}. Next: {row.next_step}.".replace("`", "") in text
 
 
+@pytest.mark.parametrize("name", ["restore-agent", "restore-agent-run", "restore-agent-status"])
+def test_a_page_has_exit_status_environment_and_files(name: str) -> None:
+    text = (SHIPPED / f"{name}.1").read_text()
+    for section in ("EXIT STATUS", "ENVIRONMENT", "FILES"):
+        assert f".SH {section}\n" in text
+    assert "RESTORE_AGENT_DEST" in text
+
+
+@pytest.mark.skipif(not shutil.which("man"), reason="man is not installed")
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_man_breaks_no_name(columns: str) -> None:
+    env = {**os.environ, "MANWIDTH": columns, "LC_ALL": "C.UTF-8", "MAN_KEEP_FORMATTING": "0"}
+    command = ["man", "--local-file", str(SHIPPED / "restore-agent-run.1")]
+    text = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    for option in OPTIONS.values():
+        if option.name not in ("output", "progress"):
+            assert f"${option.env}" in re.sub(".\x08", "", text)
+
+
 @pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
 def test_mandoc_finds_nothing_wrong_with_the_pages() -> None:
     pages = sorted(SHIPPED.iterdir())
