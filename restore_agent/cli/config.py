@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..core.redaction import Secret
-from ..core.settings import Connection, RunLimits, RunSettings, Target
+from ..core.settings import Connection, RunLimits, RunSettings, Target, UnpackSettings
 from ..core.untrusted import printable
 from .config_file import absolute_path, did_you_mean, read_table, read_text, require_known_keys
 from .options import CONNECTION, DEFAULT_CONFIG, LIMITS, OPTIONS, TARGET, Option
@@ -143,7 +143,19 @@ class Values:
 def run_settings(values: Values) -> RunSettings:
     """Return everything that a run needs. Raises UsageError that names all missing options at once."""
     values.require(*_REQUIRED)
-    return RunSettings(connection(values), target(values), limits(values), dest(values))
+    return RunSettings(connection(values), target(values), limits(values), dest(values), unpack(values))
+
+
+def unpack(values: Values) -> UnpackSettings | None:
+    """Return where and how to unpack, or None. Raises UsageError."""
+    directory, owner, discard = values.get("unpack"), values.get("owner"), values.get("discard_archive")
+    if directory is None:
+        for name, given in (("owner", owner), ("discard_archive", discard)):
+            if given:
+                raise UsageError(f"{OPTIONS[name].flag} needs --unpack")
+        return None
+    uid, gid = owner or (-1, -1)
+    return UnpackSettings(Path(os.path.abspath(directory)), uid, gid, discard)
 
 
 def connection(values: Values) -> Connection:

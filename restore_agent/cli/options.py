@@ -19,6 +19,7 @@ from .parsers import (
     existing_file,
     file_to_write,
     identifier,
+    owner_ids,
     plain_text,
     positive_duration,
     size,
@@ -149,6 +150,31 @@ OPTIONS: dict[str, Option] = {
             "DIR",
         ),
         Option(
+            "unpack",
+            "dest",
+            "Also unpack each verified archive into a data path of its own in this directory.",
+            directory,
+            "DIR",
+            unset="archives are not unpacked",
+        ),
+        Option(
+            "owner",
+            "dest",
+            "Owner of what is unpacked, in a form of chown, such as mongod:mongod; needs root and --unpack.",
+            owner_ids,
+            "OWNER",
+            unset="the user of this process",
+        ),
+        Option(
+            "discard_archive",
+            "dest",
+            "Remove each archive once its data path is published; only with --unpack.",
+            truth,
+            "",
+            default="false",
+            unset="off",
+        ),
+        Option(
             "wait_timeout",
             "limits",
             "How long to wait for all selected jobs to become READY.",
@@ -233,6 +259,7 @@ OPTIONS: dict[str, Option] = {
 CONNECTION = ("url", "public_key", "private_key_file", "ca_file", "client_cert", "client_key")
 
 TARGET = ("group_id", "cluster_id", "host_id", "batch_id", "job_id", "select", "expect_jobs", "dest")
+UNPACK = ("unpack", "owner", "discard_archive")
 
 LIMITS = (
     "wait_timeout",
@@ -249,7 +276,7 @@ METRICS_OPTIONS = ("metrics_file",)
 
 OUTPUT_OPTIONS = ("output", "progress")
 
-RUN_OPTIONS = (*CONNECTION, *TARGET, *LIMITS, *METRICS_OPTIONS, *OUTPUT_OPTIONS)
+RUN_OPTIONS = (*CONNECTION, *TARGET, *UNPACK, *LIMITS, *METRICS_OPTIONS, *OUTPUT_OPTIONS)
 """The options of `run` and `plan`."""
 
 

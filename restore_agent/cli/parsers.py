@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -140,3 +142,33 @@ def directory(text: str) -> Path:
     if not text.strip() or "\x00" in text:
         raise ValueError("is empty" if not text.strip() else "contains a NUL character")
     return Path(text)
+
+
+def owner_ids(text: str) -> tuple[int, int]:
+    """Return user ID and group ID (-1: as it is) of an owner in the forms of chown(1).
+
+    `user:` means the login group of the user. Raises ValueError: unknown names, or not root.
+    """
+    if os.geteuid() != 0:
+        raise ValueError("needs root: only root may give files away")
+    user, colon, group = text.partition(":")
+    try:
+        uid = _id_of(user, lambda name: pwd.getpwnam(name).pw_uid) if user else -1
+        gid = _id_of(group, lambda name: grp.getgrnam(name).gr_gid) if group else -1
+        if colon and user and not group:
+            gid = pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        raise ValueError("there is no such user or group on this host") from None
+    if uid < 0 and gid < 0:
+        raise ValueError("names neither a user nor a group")
+    return uid, gid
+
+
+def _id_of(name: str, look_up: Callable[[str], int]) -> int:
+    """Return the number of a name, or a number as it is. Raises KeyError."""
+    try:
+        return look_up(name)
+    except KeyError:
+        if name.isascii() and name.isdigit() and int(name) < 2**32 - 1:
+            return int(name)
+        raise

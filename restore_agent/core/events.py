@@ -67,6 +67,7 @@ class ArchiveProgress:
     bytes_per_second: int
     expires_at: str | None
     downloads_spent: int
+    unpacked_bytes: int | None = None
     delivery_status: str | None = None
     expires_in: float | None = None
 

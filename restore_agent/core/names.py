@@ -6,6 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 
 PART, UNPROVEN, MISMATCH = ".part", ".unproven", ".mismatch"
 
@@ -87,3 +88,31 @@ class Names:
             candidates += [_shortened(f"{_plain(job_id)}-{stem}"), _shortened(f"{unique}-{stem}")]
             free = (candidate for candidate in candidates if not self._files(candidate) & self._occupied)
             self.keep(job_id, next(free, f"{unique}.tar.gz"))
+
+
+def data_path_names(files: Mapping[str, str], *, ignore_case: bool = False) -> dict[str, str]:
+    """Return the name of each job's data path, by job ID; `files` are the names of the archives.
+
+    A name is that of the archive without its extension. Jobs that would share one, and those whose name is that of a
+    file in DEST, get the job ID in front, because data paths may be in DEST itself.
+    """
+
+    def key(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold() if ignore_case else name
+
+    plain = {job_id: _without_extension(name) for job_id, name in files.items()}
+    times = Counter(map(key, plain.values()))
+    taken = {key(name + suffix) for name in (*files.values(), *OWN_NAMES) for suffix in ("", PART, UNPROVEN, MISMATCH)}
+    return {
+        job_id: f"{_plain(job_id)}-{name}"
+        if times[key(name)] > 1 or {key(name), key(name + UNPROVEN)} & taken or name.startswith(".")
+        else name
+        for job_id, name in plain.items()
+    }
+
+
+def _without_extension(name: str) -> str:
+    for extension in _EXTENSIONS:
+        if name.endswith(extension) and name != extension:
+            return name.removesuffix(extension)
+    return name

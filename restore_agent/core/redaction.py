@@ -29,6 +29,9 @@ _KEY = 4  # leading characters by which the forms of secrets are indexed
 _LOWER = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}  # keeps positions, unlike str.lower
 
 
+_URL_SAFE = str.maketrans("+/", "-_")
+
+
 class Secret:
     """A string that only `reveal()` returns: its repr, str, and format are a placeholder."""
 
@@ -73,7 +76,7 @@ class Redactor:
     def _add(self, value: str) -> None:
         forms = self._secrets.pop(value, None)
         if forms is None:
-            forms = tuple(dict.fromkeys(form.translate(_LOWER) for form in _forms(value)))
+            forms = tuple({form.translate(_LOWER) for form in set(_forms(value))})
             for form in forms:
                 self._index[form[:_KEY]] = (*self._index.get(form[:_KEY], ()), form)
         self._secrets[value] = forms
@@ -173,10 +176,11 @@ def _octets(text: str) -> bytes:
 
 def _base64_forms(raw: bytes) -> Iterator[str]:
     """Yield base64, ordinary and URL-safe, also without padding and as part of a longer text."""
-    for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        whole = encode(raw).decode()
-        yield from (whole, whole.rstrip("="))
-        for before in range(3):  # characters that also encode adjoining bytes are left out
-            inner = encode(bytes(before) + raw[: len(raw) - (len(raw) + before) % 3]).decode()
-            if len(part := inner[(0, 2, 3)[before] :]) >= _SHORTEST:
-                yield part
+    whole = base64.b64encode(raw).decode()
+    found = [whole, whole.rstrip("=")]
+    for before in range(3):  # characters that also encode adjoining bytes are left out
+        inner = base64.b64encode(bytes(before) + raw[: len(raw) - (len(raw) + before) % 3]).decode()
+        if len(part := inner[(0, 2, 3)[before] :]) >= _SHORTEST:
+            found.append(part)
+    for form in found:
+        yield from (form, form.translate(_URL_SAFE))

@@ -56,6 +56,16 @@ class RunLimits:
 
 
 @dataclass(frozen=True)
+class UnpackSettings:
+    """Where to unpack, absolute; the owner as numbers (-1: as it is); whether to remove unpacked archives."""
+
+    directory: Path
+    uid: int = -1
+    gid: int = -1
+    discard_archive: bool = False
+
+
+@dataclass(frozen=True)
 class RunSettings:
     """All settings of one run; `dest` is absolute."""
 
@@ -63,6 +73,7 @@ class RunSettings:
     target: Target
     limits: RunLimits
     dest: Path
+    unpack: UnpackSettings | None = None
 
 
 @dataclass(frozen=True)

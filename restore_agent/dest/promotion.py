@@ -98,7 +98,7 @@ def _move(directory: Directory, candidate: Candidate, archive: str) -> None:
     if status is None or (status.st_ino, status.st_size) != (candidate.digest.inode, candidate.digest.size):
         raise InTheWay(f"{printable(candidate.name)} was replaced by another process after it was hashed")
     try:
-        directory.rename_new(candidate.name, archive)
+        directory.rename(candidate.name, archive, replace=False)
     except InTheWay:
         left = f"{candidate.name} is kept"
         raise ForeignFile(f"another file is already at {printable(archive)}", archive=archive, left=left) from None

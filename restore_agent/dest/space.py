@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..core.errors import NoSpace
 from .directory import Directory
 
@@ -18,16 +20,22 @@ class DiskSpace:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._reserved: dict[str, int] = {}
+        self.request_room: Callable[[], bool] = lambda: False
+        """Asks for space that something else uses and can give back; returns whether it will."""
 
     def reserve(self, archive: str, to_come: int | None) -> None:
         """Set the bytes that an archive still needs (None: unknown). Raises NoSpace if not all archives fit."""
         self._reserved[archive] = MINIMUM if to_come is None else to_come
         wanted, free = sum(self._reserved.values()), self._directory.free_bytes()
-        if (missing := wanted + RESERVED_FOR_RECORDS - free) > 0:
+        if (missing := wanted + RESERVED_FOR_RECORDS - free) > 0 and not self.request_room():
             self.release(archive)
             others = f" with {len(self._reserved)} other archives" if self._reserved else ""
             kept = f"only {free} are free, of which {RESERVED_FOR_RECORDS} are reserved for records"
             raise NoSpace(f"{wanted} bytes are needed{others}, but {kept}: {missing} bytes short", archive=archive)
+
+    def still_needed(self) -> int:
+        """Return the bytes that all active downloads still need, as far as they are known."""
+        return sum(self._reserved.values())
 
     def release(self, archive: str) -> None:
         """Drop the reservation of an archive."""

@@ -18,6 +18,7 @@ from ..core.receipt import ArchiveRecord, Receipt, RestoreId, Verdict, parse_rec
 from ..core.untrusted import printable
 from .directory import Directory, errors_of_dest, temporary_name
 from .journal import Entry, Journal
+from .journal.facts import Unpacking
 from .lock import STATE_DIRECTORY, Lock
 
 
@@ -163,9 +164,23 @@ def record_of(job: Job, entry: Entry, file_name: str | None, **known: Any) -> Ar
         master_key_uuid=job.master_key_uuid,
         point_in_time=job.point_in_time,
         archive_kept=entry.archive_kept,
+        **data_path_fields(entry.unpacked[-1] if entry.unpacked else None),
         **{name: getattr(entry, name) for name in moments},
         **known,
     )
+
+
+def data_path_fields(unpacked: Unpacking | None) -> dict[str, Any]:
+    """Return the fields of a record that describe a data path."""
+    if unpacked is None:
+        return {}
+    return {
+        "data_path": unpacked.path,
+        "data_files": unpacked.files,
+        "data_bytes": unpacked.bytes,
+        "restore_info": unpacked.restore_info,
+        "unpacked_at": unpacked.at,
+    }
 
 
 def write_receipt(directory: Directory, receipt: Receipt) -> None:

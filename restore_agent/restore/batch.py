@@ -96,7 +96,7 @@ class Admission:
         if selected is False:
             del self._restores[job.id]  # only its name could decide, and it does not match
         else:
-            restore.assign_name(name)
+            restore.state.assign_name(name)
 
     def _report_job(self, job: Job) -> None:
         decision, name = decide(job), self.selection.name(job)
@@ -235,6 +235,7 @@ class Batch:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(restore.close() for restore in self._restores.values()))
         self._tasks.clear()
 
     # ------------------------------------------------------------ results

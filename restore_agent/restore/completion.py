@@ -137,7 +137,8 @@ class Completion:
 
     def _patient(self) -> bool:
         """Whether a job between two attempts is worth a minute, although the time to wait for READY is over."""
-        retrying = any(restore.is_retrying for restore in self._restores.values())
+        waiting = [one for one in self._restores.values() if one.state.phase is Phase.WAITING]
+        retrying = any(restore.retries.made for restore in waiting)
         return retrying and self._poller.troubled_for() < PATIENCE
 
 

@@ -17,7 +17,7 @@ from ..core.receipt import Receipt, Verdict, receipt_of
 from ..core.settings import RunSettings, Services
 from ..core.untrusted import printable
 from ..dest.archive import Digest, digest_of, structure_of
-from ..dest.directory import Directory, errors_of_dest
+from ..dest.directory import Directory, errors_of_dest, nearest
 from ..dest.journal import Identity
 from ..dest.lock import boot_id
 from ..dest.space import MINIMUM, RESERVED_FOR_RECORDS
@@ -25,6 +25,7 @@ from ..dest.workspace import Access, Workspace, record_of
 from ..network.opsmanager import OpsManager
 from .completion import nothing_selected
 from .job.attempt import resume_offset
+from .job.data_place import DataPlace
 from .poller import JobPoller, first_poll
 from .progress import TroubleReport
 from .proof import Evidence, Kind, Standing, needs_structure, standing_of
@@ -101,6 +102,7 @@ class Plan:
             for error in poller.unknown:
                 raise error
             self._check_space(rows)
+            rows = self._with_unpacking(rows, stack)
         return self.summary(None, rows), rows
 
     def summary(self, error: AgentError | None, rows: tuple[Planned, ...] = ()) -> Receipt:
@@ -148,10 +150,32 @@ class Plan:
             text = f"the snapshots are up to {bound} bytes uncompressed and {free} are free: the archives may not fit"
             self._services.reporter.report(Notice("warning", text))
 
+    def _with_unpacking(self, rows: tuple[Planned, ...], stack: AsyncExitStack) -> tuple[Planned, ...]:
+        """The rows with what would keep `run` from unpacking; warn if the snapshots may not fit."""
+        unpack = self._settings.unpack
+        if unpack is None:
+            return rows
+        names = {row.job.id: row.archive for row in rows if row.archive}
+        place = DataPlace(self._settings, unpack, None, lambda: names)
+        stack.callback(place.close)
+        place.look()
+        bound, free = sum(row.largest_bytes or 0 for row in rows), place.free_bytes()
+        if free is not None and bound > free:
+            text = f"the snapshots are up to {bound} bytes and {free} are free in {unpack.directory}: they may not fit"
+            self._services.reporter.report(Notice("warning", text))
+        return tuple(self._foreseen(row, place) for row in rows)
+
+    def _foreseen(self, row: Planned, place: DataPlace) -> Planned:
+        if row.archive is None or row.exit_code or row.step == "skip":
+            return row
+        found = self._workspace.journal.entry(row.job.id).data_path_in(str(place.path))
+        error = place.foresee(row.job.id, done=bool(found and found.final))
+        return replace(row, reason=error.id, exit_code=error.exit_code) if error else row
+
     def _free_bytes(self) -> int:
         if self._workspace.directory:
             return self._workspace.directory.free_bytes()
-        with Directory.open(_nearest(self._settings.dest), create=False) as parent:
+        with Directory.open(nearest(self._settings.dest), create=False) as parent:
             return parent.free_bytes()
 
     # ------------------------------------------------------------ jobs
@@ -264,9 +288,3 @@ def _require_creatable(path: Path) -> None:
     if not os.access(parent, os.W_OK | os.X_OK):
         text = f"DEST cannot be created: {printable(str(parent))} is not writable"
         raise Unwritable(text, spent=False)
-
-
-def _nearest(path: Path) -> Path:
-    while not path.is_dir():
-        path = path.parent
-    return path

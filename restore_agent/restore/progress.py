@@ -145,6 +145,7 @@ def _row(state: JobState, now: float) -> ArchiveProgress:
         bytes_per_second=state.meter.rate() if moving else 0,
         expires_at=rfc3339(job.expires) if job.expires else None,
         downloads_spent=state.entry.attempts,
+        unpacked_bytes=state.meter.unpacked,
         delivery_status=job.delivery_status,
         expires_in=job.expires - now if job.expires else None,
     )

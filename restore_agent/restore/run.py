@@ -21,6 +21,7 @@ from ..network.delivery import DeliveryClient
 from ..network.opsmanager import OpsManager
 from .batch import Batch
 from .job.context import RunContext
+from .job.data_place import DataPlace
 from .poller import JobPoller
 from .transfer.rate import RateLimit
 
@@ -55,7 +56,8 @@ class Run:
             stack.push_async_callback(workspace.journal.finish)
             status = StatusFile(workspace.state_directory, os.getpid(), self._started_at, settings.target.batch_id)
             sums = _SumsWriter(self)
-            context = await stack.enter_async_context(self._context(DisplayWith(self._services.reporter, sums)))
+            reporter = DisplayWith(self._services.reporter, sums)
+            context = await stack.enter_async_context(self._context(reporter, place))
             self._report_start()
             batch = self._batch = Batch(context, settings.target, workspace, status)
             if self._stopped:
@@ -63,7 +65,7 @@ class Run:
             return await self._supervise(batch, sums)
 
     @asynccontextmanager
-    async def _context(self, reporter: Reporter) -> AsyncIterator[RunContext]:
+    async def _context(self, reporter: Reporter, stack: ExitStack) -> AsyncIterator[RunContext]:
         """What every job of the run shares, with both connections open."""
         limits, clock = self._settings.limits, self._services.clock
         server_clock = ServerClock(clock)
@@ -72,9 +74,11 @@ class Run:
             DeliveryClient(api.tls, limits.stall_timeout, self._services.redactor) as deliveries,
         ):
             self._ops_manager = api.origin
+            space = DiskSpace(self.directory)
             yield RunContext(
                 directory=self.directory,
-                space=DiskSpace(self.directory),
+                space=space,
+                data_place=self._data_place(space, stack),
                 journal=self._workspace.journal,
                 api=api,
                 poller=JobPoller(api, self._settings.target, clock, limits.poll_interval),
@@ -85,6 +89,16 @@ class Run:
                 server_clock=server_clock,
                 reporter=reporter,
             )
+
+    def _data_place(self, space: DiskSpace, stack: ExitStack) -> DataPlace | None:
+        """Open the directory of --unpack; what is wrong with it concerns only unpacking."""
+        unpack = self._settings.unpack
+        if unpack is None:
+            return None
+        place = DataPlace(self._settings, unpack, space, self._workspace.journal.file_names)
+        place.open(self.directory)
+        stack.callback(place.close)
+        return place
 
     @property
     def directory(self) -> Directory:

@@ -9,6 +9,10 @@ from pathlib import Path
 Headers = tuple[tuple[str, str], ...]
 
 
+HTML_PAGE = b"<!DOCTYPE html>\n<html><head><title>Ops Manager</title></head><body>Please log in.</body></html>\n"
+"""Page that a proxy or a login form sends instead of an answer."""
+
+
 @dataclass(frozen=True)
 class FilePart:
     """Bytes `[start, stop)` of a file."""
@@ -21,7 +25,7 @@ class FilePart:
         return self.stop - self.start
 
     def part(self, start: int, stop: int) -> FilePart:
-        """Bytes `[start, stop)` of this part."""
+        """Return bytes `[start, stop)` of this part."""
         return FilePart(self.path, self.start + start, self.start + stop)
 
 
@@ -35,13 +39,13 @@ class BytesPart:
         return len(self.data)
 
     def part(self, start: int, stop: int) -> BytesPart:
-        """Bytes `[start, stop)` of this part."""
+        """Return bytes `[start, stop)` of this part."""
         return BytesPart(self.data[start:stop])
 
 
 @dataclass(frozen=True)
 class FillPart:
-    """`size` times the same byte, which takes no memory until it is sent."""
+    """`size` times the same byte, which uses no memory until it is sent."""
 
     byte: bytes
     size: int
@@ -50,7 +54,7 @@ class FillPart:
         return self.size
 
     def part(self, start: int, stop: int) -> FillPart:
-        """Bytes `[start, stop)` of this part."""
+        """Return bytes `[start, stop)` of this part."""
         return FillPart(self.byte, stop - start)
 
 
@@ -59,7 +63,7 @@ Part = FilePart | BytesPart | FillPart
 
 @dataclass(frozen=True)
 class Body:
-    """A row of parts."""
+    """Sequence of parts."""
 
     parts: tuple[Part, ...]
 
@@ -67,7 +71,7 @@ class Body:
         return sum(len(part) for part in self.parts)
 
     def cut(self, start: int, stop: int) -> Body:
-        """Bytes `[start, stop)`."""
+        """Return bytes `[start, stop)`."""
         return Body(tuple(self._cut(start, stop)))
 
     def _cut(self, start: int, stop: int) -> Iterator[Part]:
@@ -79,7 +83,7 @@ class Body:
             at += len(part)
 
     def pieces(self, size: int) -> Iterator[Part]:
-        """The body in pieces of at most `size` bytes."""
+        """Yield the body in pieces of at most `size` bytes."""
         for part in self.parts:
             for start in range(0, len(part), size):
                 yield part.part(start, min(start + size, len(part)))

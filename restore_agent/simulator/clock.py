@@ -1,4 +1,4 @@
-"""The server's clock: its own time, wrong on purpose if wanted, and unmoved by jumps of the local one."""
+"""Clock of the server: adjustable, and independent of changes of the local clock."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from email.utils import formatdate
 
 
 class Clock:
-    """Seconds since the epoch as the server sees them: wall time at start, monotonic from there, plus `offset`.
+    """Seconds since the epoch by the server: wall time at its start, monotonic from then on, plus `offset`.
 
-    `offset` may be set and `advance` called while the server runs; READY, EXPIRED and late hashes follow it.
+    `offset` may be set and `advance` called while the server runs; statuses and late hashes follow it.
     """
 
     def __init__(self, offset: float = 0.0) -> None:
@@ -18,18 +18,18 @@ class Clock:
         self._base = time.time() - time.monotonic()
 
     def now(self) -> float:
-        """The server's time in seconds since the epoch."""
+        """Return the server's time in seconds since the epoch."""
         return self._base + time.monotonic() + self.offset
 
     def advance(self, seconds: float) -> None:
-        """Let that much time pass at once."""
+        """Advance the clock."""
         self.offset += seconds
 
     def http_date(self) -> str:
-        """The time as a `Date` header has it (RFC 9110, 5.6.7)."""
+        """Return the time as in a `Date` header (RFC 9110, 5.6.7)."""
         return formatdate(self.now(), usegmt=True)
 
 
 def iso(moment: float) -> str:
-    """A time as the API prints it: `2017-04-21T03:49:57Z`."""
+    """Return a time as the API prints it: `2017-04-21T03:49:57Z`."""
     return datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

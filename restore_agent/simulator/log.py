@@ -1,4 +1,4 @@
-"""The request log: what arrived, in order, and what came of it; tests prove order and absence with it."""
+"""Log of requests and their outcomes, in order of arrival."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Kind = Literal["api", "delivery", "other"]
 class Request:
     """One request. `time` is monotonic, in seconds; `path` is the raw target; names in `headers` are lower case.
 
-    `auth` says what the request proved: for the API a verdict of `digest.py`, for a delivery `token`, `bearer` or
-    `refused`. `status` is 0 while nothing was answered; `bytes_sent` counts the body's bytes given to the system;
-    `completed`: all of a body that was not meant to end early.
+    `auth` is the result of authentication: for the API a verdict of `digest.py`, for a delivery `token`, `bearer`, or
+    `refused`. `status` is 0 until there is an answer. `bytes_sent` counts bytes of the body given to the system.
+    `completed`: the whole body was sent, and it was not meant to end early.
     """
 
     method: str
@@ -34,16 +34,16 @@ class Request:
     auth: str = "none"
 
     def line(self, since: float) -> str:
-        """The request in one line for people, its time counted from `since`; tokens in paths are left out."""
+        """Return the request as one line, with its time since `since` and without the token in its path."""
         path = _TOKEN.sub(r"\1…", self.path)
-        end = "whole" if self.completed else "not whole"
+        end = "complete" if self.completed else "incomplete"
         span = f" {self.range}" if self.range else ""
         outcome = f"{self.status} ({self.auth}), {self.bytes_sent} bytes, {end}"
         return f"{self.time - since:8.3f}s {self.method} {path}{span}: {outcome}"
 
     @property
     def range(self) -> str | None:
-        """The Range header."""
+        """Range header."""
         return self.headers.get("range")
 
 
@@ -55,12 +55,12 @@ class RequestLog:
         self._requests: list[Request] = []
 
     def add(self, request: Request) -> Request:
-        """Take down a request that has just arrived."""
+        """Record a request that has just arrived."""
         with self._lock:
             self._requests.append(request)
         return request
 
     def snapshot(self) -> list[Request]:
-        """The requests so far."""
+        """Return the requests so far."""
         with self._lock:
             return list(self._requests)

@@ -71,6 +71,7 @@ class Entry:
     downloaded_at: str | None = None
     verified_at: str | None = None
     unpacked: tuple[Unpacking, ...] = ()
+    staged: Staged | None = None
 
     @property
     def is_ours(self) -> bool:
@@ -265,6 +266,28 @@ class Discarded(Fact):
 
 
 @dataclass(frozen=True)
+class Staged(Fact):
+    """A complete, durable data path is about to get its name; `device` and `inode` are those of its directory."""
+
+    fact = "staged"
+    path: str
+    files: int
+    bytes: int
+    final: bool
+    restore_info: dict[str, str] | None
+    device: int
+    inode: int
+
+    def apply(self, entry: Entry, time: str) -> Entry:
+        """Remember which directory it is: a crash may come before the next fact."""
+        return replace(entry, staged=self)
+
+    def published(self) -> Unpacked:
+        """Return the fact that follows once it has its name."""
+        return Unpacked(self.path, self.files, self.bytes, self.final, self.restore_info)
+
+
+@dataclass(frozen=True)
 class Unpacked(Fact):
     """A data path was published."""
 
@@ -279,7 +302,7 @@ class Unpacked(Fact):
         """Add the data path, in place of an earlier one in the same directory."""
         place = os.path.dirname(self.path)
         others = tuple(one for one in entry.unpacked if os.path.dirname(one.path) != place)
-        return replace(entry, unpacked=(*others, Unpacking(**asdict(self), at=time)))
+        return replace(entry, unpacked=(*others, Unpacking(**asdict(self), at=time)), staged=None)
 
 
 @dataclass(frozen=True)
@@ -309,7 +332,7 @@ FACTS: dict[str, type[Fact]] = {
     kind.fact: kind
     for kind in (
         *(Named, Ready, Attempt, Unsent, Answered, Synced, Whole, SetAside, Proven, Promoted, Cut, Discarded),
-        *(Unpacked, ArchiveDiscarded, Summary),
+        *(Staged, Unpacked, ArchiveDiscarded, Summary),
     )
 }
 
@@ -362,11 +385,12 @@ def _typed(value: Any, annotation: str) -> Any:
 def _read_entry(values: Any) -> Entry:
     if not isinstance(values, dict):
         raise TypeError("entry")
-    plain = {name: value for name, value in values.items() if name not in ("promoted", "unpacked")}
+    plain = {name: value for name, value in values.items() if name not in ("promoted", "unpacked", "staged")}
     entry: Entry = _read(Entry, plain)
-    promoted, unpacked = values.get("promoted"), values.get("unpacked") or []
+    promoted, unpacked, staged = values.get("promoted"), values.get("unpacked") or [], values.get("staged")
     return replace(
         entry,
         promoted=None if promoted is None else _read(Identity, promoted),
         unpacked=tuple(_read(Unpacking, one) for one in unpacked),
+        staged=None if staged is None else _read(Staged, staged),
     )

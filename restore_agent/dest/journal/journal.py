@@ -66,7 +66,7 @@ class Journal:
                 journal.restore = restore
             state.sync()  # each time: a run that was killed right here may have left a journal without its name
         if size > _COMPACT_ABOVE:
-            journal._compact()
+            journal._compact_if_possible()
         return journal
 
     @classmethod
@@ -81,8 +81,12 @@ class Journal:
         return self._entries.get(job_id, Entry())
 
     def entries(self) -> Mapping[str, Entry]:
-        """Return the entry of every job that has one."""
-        return self._entries
+        """Return the entry of every job that has one, as a copy: facts are added in another thread."""
+        return dict(self._entries)
+
+    def file_names(self) -> dict[str, str]:
+        """Return the name of the archive of every job that has one."""
+        return {job_id: entry.file_name for job_id, entry in self._entries.items() if entry.file_name}
 
     async def record(self, job_id: str, fact: Fact, now: float) -> Entry:
         """Append one fact and sync it. `now` is in seconds since the epoch. Raises DestError."""
@@ -112,25 +116,36 @@ class Journal:
 
     def _append(self, lines: list[dict[str, Any]]) -> None:
         with errors_of_dest("write the journal"):
+            if self._fd < 0:
+                self._reopen()
             size = _write(self._fd, lines)
         for line in lines:
             self._apply(line)
         if size > _COMPACT_ABOVE:
-            with suppress(DestError):  # the long journal is as good as the short one
-                self._compact()
+            self._compact_if_possible()
+
+    def _compact_if_possible(self) -> None:
+        with suppress(DestError):  # the long journal is as good as the short one
+            self._compact()
 
     def _compact(self) -> None:
-        """Replace the journal by one line per job. Raises DestError; then the long journal stays in use."""
+        """Replace the journal by one line per job. Raises DestError; then the next line goes to the file on disk."""
         assert self._state is not None  # noqa: S101  # it is open
         lines = [_header(self.restore)]
         for job_id, entry in self._entries.items():
             lines.append({"fact": Summary.fact, "job_id": job_id, "time": "", **Summary(entry).values()})
+        os.close(self._fd)  # before: after a failure it is not known which of the two files has the name
+        self._fd = -1
         self._state.write_atomically(JOURNAL, b"".join(map(_encoded, lines)))
         with errors_of_dest("open the journal"):
-            descriptor = self._state.open_file(JOURNAL, os.O_WRONLY)
-            os.lseek(descriptor, 0, os.SEEK_END)
-        os.close(self._fd)
-        self._fd = descriptor
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """Open the journal that a compaction left, at its end. Raises OSError, DestError."""
+        assert self._state is not None  # noqa: S101  # it is open
+        self._state.sync()  # a line must not be lost with the name of its file
+        self._fd = self._state.open_file(JOURNAL, os.O_WRONLY)
+        os.lseek(self._fd, 0, os.SEEK_END)
 
     async def finish(self) -> None:
         """Close the file after a line that is being written is on disk."""
@@ -142,7 +157,8 @@ class Journal:
         if self._thread is not None:
             self._thread.shutdown(wait=True)
             self._thread = None
-            os.close(self._fd)
+            if self._fd >= 0:
+                os.close(self._fd)
 
     def _apply(self, line: Mapping[str, Any]) -> None:
         if "schema" in line:
@@ -189,8 +205,8 @@ def _check(line: Any, *, first: bool) -> None:
         raise RecordUnreadable(text, hint=hint)
     if "schema" in line:
         _restore_of(line)
-    elif not isinstance(line["job_id"], str):
-        raise TypeError("job_id")
+    elif not isinstance(line["job_id"], str) or not isinstance(line.get("time", ""), str):
+        raise TypeError("job_id or time")
     elif (fact := read_fact(line)) is not None:
         fact.apply(Entry(), "")
 

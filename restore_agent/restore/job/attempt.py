@@ -8,7 +8,7 @@ from functools import partial
 from ...core.errors import AgentError, DestError, NoSpace
 from ...core.events import Downloaded, DownloadStarted
 from ...core.jobs import Step, decide
-from ...dest.archive import Part
+from ...dest.archive import Follower, Part
 from ...dest.journal import Entry
 from ...dest.journal.facts import Answered, Synced, Unsent, Whole
 from ...dest.journal.facts import Attempt as AttemptFact
@@ -39,10 +39,11 @@ def resume_offset(entry: Entry, on_disk: int, hashed: int, boot: str | None) -> 
 class Attempt:
     """One attempt. Everything that it needs of the host is taken before its GET is sent."""
 
-    def __init__(self, state: JobState, promoter: Promoter) -> None:
+    def __init__(self, state: JobState, promoter: Promoter, follower: Follower | None = None) -> None:
         self._state = state
         self._context = state.context
         self._promoter = promoter
+        self._follower = follower
         self._received = 0
 
     async def run(self) -> bool:
@@ -55,7 +56,8 @@ class Attempt:
         known = state.entry.total
         buffers = Buffers(context.limits.parallel)
         context.space.reserve(state.named(), None if known is None else max(0, known - state.size_on_disk(Kind.PART)))
-        part = await Part.open(context.directory, state.named(), ours=state.entry.is_ours, hashed=state.hashed)
+        known_hash, ours = state.hashed, state.entry.is_ours
+        part = await Part.open(context.directory, state.named(), ours=ours, hashed=known_hash, follower=self._follower)
         state.changed = True
         try:
             return await self._into(part, buffers)

@@ -15,6 +15,7 @@ from ...network.delivery import DeliveryClient
 from ...network.opsmanager import OpsManager
 from ..poller import JobPoller
 from ..transfer.rate import RateLimit
+from .data_place import DataPlace
 
 _READ_AT_ONCE = 4  # files that are hashed or checked at the same time, each with a block of its own
 
@@ -34,5 +35,6 @@ class RunContext:
     clock: Clock
     server_clock: ServerClock
     reporter: Reporter
+    data_place: DataPlace | None = None
     hash_time_over: asyncio.Event = field(default_factory=asyncio.Event)
     file_readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AT_ONCE))

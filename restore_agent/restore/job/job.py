@@ -1,6 +1,6 @@
 """Lifecycle of one restore job: check existing files, download, resume, verify, finish.
 
-    NAMING → INSPECTING → WAITING ⇄ DOWNLOADING → VERIFYING → FINISHED
+    NAMING → INSPECTING → WAITING ⇄ DOWNLOADING → VERIFYING → [UNPACKING →] FINISHED
                              ↑________________________/   (a body that turned out to be incomplete)
 
 `JobRestore` alone decides the order of the phases and the verdict; the batch asks it what can start now.
@@ -8,13 +8,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from ...core.errors import AgentError, AttemptFailed, DownloadsUsedUp, Expired, ForeignFile, ResumeRefused, TransferCut
+from ...core.errors import (
+    AgentError,
+    AttemptFailed,
+    CannotUnpack,
+    DestError,
+    DownloadsUsedUp,
+    Expired,
+    ForeignFile,
+    NotUnpacked,
+    ResumeRefused,
+    TransferCut,
+)
 from ...core.events import RetryScheduled
 from ...core.jobs import Decision, Step, refusal
 from ...core.names import MISMATCH
+from ...core.receipt import Verdict
 from ...core.untrusted import Finding, printable
 from ...dest.archive import Digest
 from ...dest.journal.facts import Answered, Cut, Discarded
@@ -27,6 +40,7 @@ from .finishing import Finishing
 from .proving import Proving
 from .retries import Retries
 from .state import JobState, Phase
+from .unpacking import JobUnpacking
 
 Work = Coroutine[Any, Any, None]
 
@@ -42,16 +56,13 @@ class JobRestore:
         self.retries = Retries(job_id, context)
         self._context = context
         self._promoter = Promoter(context.directory, context.journal, context.clock)
-        self._proving = Proving(self.state)
-        self._finishing = Finishing(self.state, self._promoter)
+        place = context.data_place
+        self._unpacking = JobUnpacking(self.state, place) if place else None
+        self._proving = Proving(self.state, self._unpacking)
+        self._finishing = Finishing(self.state, self._promoter, unpack=place is not None)
         self._quarantined: Digest | None = None  # by an earlier run
 
     # ------------------------------------------------------------ what the batch may start
-
-    def assign_name(self, name: str) -> None:
-        """Set the name of the archive in DEST; then its files can be inspected."""
-        if self.state.phase is Phase.NAMING:
-            self.state.name, self.state.phase = name, Phase.INSPECTING
 
     def next_work(self) -> Work | None:
         """Return the work that can start now without a download slot, or None."""
@@ -60,9 +71,8 @@ class JobRestore:
             return self._guarded(self._inspect)
         if state.phase is Phase.WAITING and (found := self._proving.verified_now()):
             state.candidate, state.phase = found, Phase.VERIFYING
-        if state.phase is Phase.VERIFYING:
-            return self._guarded(self._verify)
-        return None
+        works = {Phase.VERIFYING: self._verify, Phase.UNPACKING: self._unpack}
+        return self._guarded(works[state.phase]) if state.phase in works else None
 
     def may_download(self) -> bool:
         """Return whether an attempt can start now."""
@@ -72,11 +82,6 @@ class JobRestore:
         """Take a download slot and return the work of one attempt."""
         self.state.phase = Phase.DOWNLOADING
         return self._guarded(self._download)
-
-    @property
-    def is_retrying(self) -> bool:
-        """Whether an attempt has failed and another follows."""
-        return self.state.phase is Phase.WAITING and self.retries.made > 0
 
     async def _guarded(self, phase: Callable[[], Awaitable[None]]) -> None:
         """Run a phase. An AgentError finishes this archive and does not affect the others."""
@@ -134,7 +139,8 @@ class JobRestore:
     async def _download(self) -> None:
         """Run one attempt, and verify its file."""
         self.retries.begin()
-        if not await Attempt(self.state, self._promoter).run():
+        follower = self._unpacking.follow() if self._unpacking else None
+        if not await Attempt(self.state, self._promoter, follower).run():
             self.retries.take_back()
             self.state.phase = Phase.WAITING
             return
@@ -162,6 +168,33 @@ class JobRestore:
             )
         else:
             await self._withdraw()
+
+    async def _unpack(self) -> None:
+        """Publish the data path of a verified or accepted archive; whatever goes wrong, the archive stays as it is."""
+        state, unpacking = self.state, self._unpacking
+        record = state.record
+        assert record is not None  # noqa: S101  # the phase begins with one
+        assert unpacking is not None  # noqa: S101
+        verified = record.verdict is Verdict.VERIFIED
+        name = os.path.basename(record.path) if record.path else state.named()
+        digest = Digest(record.sha1 or "", record.bytes or 0, 0)
+        try:
+            found = await unpacking.publish(digest, name, verified=verified)
+        except NotUnpacked as error:
+            self._finishing.not_unpacked(error)
+        except DestError as error:
+            self._finishing.not_unpacked(CannotUnpack(error.message))
+        else:
+            if verified and unpacking.discards_archive and state.entry.archive_kept:
+                await self._promoter.remove_archive(state.job_id, state.named())
+            self._finishing.unpacked(found)
+
+    async def close(self) -> None:
+        """End what follows the part file; nothing is left of the data path of an archive that failed."""
+        if self._unpacking and self.state.phase is Phase.FINISHED:
+            await self._unpacking.discard()
+        elif self._unpacking:
+            self._unpacking.close()
 
     async def _withdraw(self) -> None:
         """The candidate is not complete after all: keep its bytes if they could still be verified, and try again."""

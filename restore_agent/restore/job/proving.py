@@ -17,6 +17,7 @@ from ...dest.promotion import Candidate
 from ..proof import Kind, Standing, needs_structure
 from ..transfer.transfer import finished
 from .state import JobState
+from .unpacking import JobUnpacking
 
 _LEAST_ATTEMPT = 10.0  # seconds that another attempt needs before the delivery expires, and half as long as the last
 
@@ -27,9 +28,10 @@ class Proving:
     `finding` is the structure of the candidate as far as it was read.
     """
 
-    def __init__(self, state: JobState) -> None:
+    def __init__(self, state: JobState, unpacking: JobUnpacking | None) -> None:
         self._state = state
         self._context = state.context
+        self._unpacking = unpacking
         self.finding: Finding | None = None
 
     # ------------------------------------------------------------ what exists
@@ -183,6 +185,11 @@ class Proving:
         return self._context.directory
 
     async def _structure(self, name: str) -> Finding:
+        if self._unpacking and self._state.candidate:
+            if self._unpacking.follower:
+                self._unpacking.follower.complete(self._state.candidate.digest.size)
+            if (finding := await self._unpacking.finding()) is not None:
+                return finding  # unpacking is the check already
         async with self._context.file_readers:
             return await structure_of(self._directory, name)
 

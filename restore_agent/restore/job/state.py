@@ -98,6 +98,11 @@ class JobState:
 
     # ------------------------------------------------------------ phases
 
+    def assign_name(self, name: str) -> None:
+        """Set the name of the archive in DEST; then its files can be inspected."""
+        if self.phase is Phase.NAMING:
+            self.name, self.phase = name, Phase.INSPECTING
+
     def named(self) -> str:
         """Return the name of the archive in DEST; every phase after NAMING has one."""
         assert self.name is not None  # noqa: S101  # see above

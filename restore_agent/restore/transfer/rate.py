@@ -49,6 +49,7 @@ class Meter:
     clock: Clock
     bytes: int = 0
     total: int | None = None
+    unpacked: int | None = None
     _samples: list[tuple[float, int]] = field(default_factory=list)
 
     def start(self, at: int, total: int | None) -> None:

@@ -1,1 +1,1 @@
-"""The public API: documents, answers, digest authentication."""
+"""Public API of the simulated server: digest authentication, resources, and documents."""

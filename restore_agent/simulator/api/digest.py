@@ -1,4 +1,4 @@
-"""The server's side of HTTP digest authentication (RFC 7616 with MD5; RFC 2069 where no qop is offered)."""
+"""Server side of HTTP digest authentication (RFC 7616 with MD5; RFC 2069 where no qop is offered)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Literal
 REALM = "MMS Public API"
 
 NONCE_LIFE = 300.0
-
-"""Seconds for which a nonce is good, however often it is used."""
+"""Seconds for which a nonce is valid, however often it is used."""
 
 Verdict = Literal["none", "digest", "digest-stale", "digest-replay", "digest-refused", "not-digest"]
 
@@ -24,35 +23,35 @@ _QOP = {"auth": ', qop="auth"', "none": "", "op": ', op="auth"'}
 
 @dataclass
 class _Nonce:
-    """A nonce handed out: when, how often it was used, and with which counts."""
+    """Issued nonce: its time, the number of its uses, and their `nc` values."""
 
-    born: float
+    issued: float
     uses: int = 0
     counts: set[str] = field(default_factory=set)
 
 
 class DigestGuard:
-    """Hands out nonces and judges Authorization headers. Not locked: its owner calls it under its own lock."""
+    """Issues nonces and checks Authorization headers. Callers hold a lock."""
 
     def __init__(self, public_key: str, private_key: str) -> None:
         self._user = public_key
         self._ha1 = _md5(f"{public_key}:{REALM}:{private_key}")
         self._nonces: dict[str, _Nonce] = {}
 
-    def challenge(self, now: float, *, stale: bool, qop: str, alone: bool) -> str:
-        """A new `WWW-Authenticate` value; `qop` is `auth`, `none`, or `op` for the reference page's misprint.
+    def challenge(self, now: float, *, stale: bool, qop: str, only: bool) -> str:
+        """Return a new `WWW-Authenticate` value; `qop` is `auth`, `none`, or `op`, the misprint of the reference page.
 
-        `alone` ends the life of every nonce before it.
+        `only` makes every earlier nonce invalid.
         """
-        if alone:
+        if only:
             self._nonces.clear()
         nonce = secrets.token_urlsafe(24)
         self._nonces[nonce] = _Nonce(now)
         flag = "true" if stale else "false"
         return f'Digest realm="{REALM}", domain="", nonce="{nonce}", algorithm=MD5{_QOP[qop]}, stale={flag}'
 
-    def judge(self, header: str | None, method: str, target: str, now: float, *, uses: int | None) -> Verdict:
-        """What an Authorization header is worth for this request; a nonce is good for `uses` requests (None: any)."""
+    def check(self, header: str | None, method: str, target: str, now: float, *, uses: int | None) -> Verdict:
+        """Return the verdict on an Authorization header; a nonce is valid for `uses` requests (None: any number)."""
         if header is None:
             return "none"
         scheme, _, rest = header.partition(" ")
@@ -60,9 +59,9 @@ class DigestGuard:
             return "not-digest"
         given = {name.lower(): quoted or bare for name, quoted, bare in _PARAMETER.findall(rest)}
         nonce = self._nonces.get(given.get("nonce", ""))
-        if not self._proves(given, method, target):
+        if not self._is_correct(given, method, target):
             return "digest-refused"
-        if nonce is None or now - nonce.born > NONCE_LIFE or (uses is not None and nonce.uses >= uses):
+        if nonce is None or now - nonce.issued > NONCE_LIFE or (uses is not None and nonce.uses >= uses):
             return "digest-stale"
         count = given.get("nc", "")
         if count and count in nonce.counts:
@@ -71,7 +70,7 @@ class DigestGuard:
         nonce.counts.add(count)
         return "digest"
 
-    def _proves(self, given: dict[str, str], method: str, target: str) -> bool:
+    def _is_correct(self, given: dict[str, str], method: str, target: str) -> bool:
         if given.get("username") != self._user or given.get("realm") != REALM or given.get("uri") != target:
             return False
         ha2 = _md5(f"{method}:{target}")

@@ -1,26 +1,22 @@
-"""The JSON documents of the API, exactly as its reference page prints them: fields without a value are left out."""
+"""JSON documents of the API, as its reference page shows them: fields without a value are left out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Any
 
 from ..clock import iso
-from ..faults.syntax import FieldOverride
-from ..model import CLUSTER_NAME, MONGOD_VERSION, SNAPSHOT_TIME, Job, Manager, Member
+from ..faults.values import FieldOverride
+from ..model import Job, Manager
+from ..model.deployment import CLUSTER_NAME, MONGOD_VERSION, SNAPSHOT_TIME, Member
+from ..model.state import ServerState
+from ..model.urls import delivery_url, header_url
+from .answers import HOSTILE, Document
 
 API = "/api/public/v1.0"
 
-HOSTILE = '\x1b[2J\x1b]0;owned\x07\r\n{"event": "result", "exit_code": 0}\n\u202e\u0000\x9b31m'
-
-"""Text that clears terminals, forges log lines and turns writing round."""
-
-Document = dict[str, Any]
-
 
 def job_document(job: Job) -> Document:
-    """A restore job."""
+    """Return the document of a restore job."""
     manager, member, faults = job.manager, job.member, job.faults
     document: Document = {
         "batchId": job.batch_id,
@@ -28,14 +24,14 @@ def job_document(job: Job) -> Document:
         "created": iso(job.created),
         "delivery": _delivery(job),
         "encryptionEnabled": faults.encrypted,
-        "groupId": manager.group_id,
+        "groupId": manager.deployment.group_id,
         "hashes": job.hashes,
         "hostId": member.host_id,
         "id": job.id,
         "links": [_self_link(f"{_owner_path(job)}/restoreJobs/{job.id}", manager)],
-        "masterKeyUUID": manager.make_id("master-key", job.index) if faults.encrypted else None,
+        "masterKeyUUID": manager.deployment.make_id("master-key", job.index) if faults.encrypted else None,
         "pointInTime": faults.point_in_time,
-        "snapshotId": member.snapshot_id,
+        "snapshotId": job.snapshot_id,
         "statusName": job.status,
         "timestamp": {"date": iso(SNAPSHOT_TIME), "increment": 1},
     }
@@ -51,6 +47,7 @@ def _delivery(job: Job) -> Document | None:
     faults = job.faults
     if faults.missing_delivery and job.delivery_status in ("NOT_STARTED", "IN_PROGRESS"):
         return None
+    deployment = job.manager.deployment
     return _present(
         {
             "expirationHours": round(job.expiration_hours),
@@ -58,8 +55,8 @@ def _delivery(job: Job) -> Document | None:
             "maxDownloads": job.max_downloads,
             "methodName": faults.method,
             "statusName": job.delivery_status,
-            "targetClusterId": job.manager.make_id("target") if faults.automated else None,
-            "targetGroupId": job.manager.group_id if faults.automated else None,
+            "targetClusterId": deployment.make_id("target") if faults.automated else None,
+            "targetGroupId": deployment.group_id if faults.automated else None,
             **(_urls(job) if job.has_url else {}),
         }
     )
@@ -67,10 +64,10 @@ def _delivery(job: Job) -> Document | None:
 
 def _urls(job: Job) -> Document:
     faults = job.faults
-    urls: Document = {} if faults.url_v2 == "only" else {"url": job.url}
+    urls: Document = {} if faults.url_v2 == "only" else {"url": delivery_url(job)}
     if faults.url_v2 is None:
         return urls
-    urls |= {"urlV2": job.url_v2, "authHeader": "Authorization", "authValue": job.bearer}
+    urls |= {"urlV2": header_url(job), "authHeader": "Authorization", "authValue": job.bearer}
     if faults.bearer_in_value:
         urls["authValue"] = f"Bearer {job.bearer}"
     elif not faults.no_bearer_field:
@@ -81,10 +78,10 @@ def _urls(job: Job) -> Document:
 def _owner_path(job: Job) -> str:
     member = job.member
     owner = f"hosts/{member.host_id}" if member.host_id else f"clusters/{member.cluster_id}"
-    return f"{API}/groups/{job.manager.group_id}/{owner}"
+    return f"{API}/groups/{job.manager.deployment.group_id}/{owner}"
 
 
-def _self_link(path: str, manager: Manager) -> Document:
+def _self_link(path: str, manager: ServerState) -> Document:
     return {"href": manager.origin + path, "rel": "self"}
 
 
@@ -98,7 +95,7 @@ def _force(document: Document, override: FieldOverride) -> None:
     for key in parents:
         target = target.setdefault(key, {}) if isinstance(target, dict) else None
     if not isinstance(target, dict):
-        return  # the path leads through something an earlier override made no object of
+        return  # an earlier override replaced an object on the path
     if override.remove:
         target.pop(last, None)
     else:
@@ -106,19 +103,20 @@ def _force(document: Document, override: FieldOverride) -> None:
 
 
 def group_document(manager: Manager) -> Document:
-    """The project."""
-    path = f"{API}/groups/{manager.group_id}"
-    return {"id": manager.group_id, "name": "simulated", "links": [_self_link(path, manager)]}
+    """Return the document of the project."""
+    group_id = manager.deployment.group_id
+    return {"id": group_id, "name": "simulated", "links": [_self_link(f"{API}/groups/{group_id}", manager)]}
 
 
 def cluster_document(manager: Manager, cluster_id: str) -> Document:
-    """The sharded cluster, or one of its replica sets."""
-    member = next((m for m in manager.members if m.cluster_id == cluster_id), None)
-    path = f"{API}/groups/{manager.group_id}/clusters/{cluster_id}"
-    sharded = manager.shards > 0
+    """Return the document of the sharded cluster, or of one of its replica sets."""
+    deployment = manager.deployment
+    member = next((m for m in deployment.members if m.cluster_id == cluster_id), None)
+    path = f"{API}/groups/{deployment.group_id}/clusters/{cluster_id}"
+    sharded = deployment.shards > 0
     document: Document = {
-        "clusterName": CLUSTER_NAME if sharded else manager.members[0].replica_set,
-        "groupId": manager.group_id,
+        "clusterName": CLUSTER_NAME if sharded else deployment.members[0].replica_set,
+        "groupId": deployment.group_id,
         "id": cluster_id,
         "lastHeartbeat": iso(manager.clock.now()),
         "links": [_self_link(path, manager)],
@@ -132,19 +130,20 @@ def cluster_document(manager: Manager, cluster_id: str) -> Document:
 
 
 def snapshot_document(manager: Manager, snapshot_id: str) -> Document | None:
-    """The sharded cluster's snapshot with a part for each replica set, or one replica set's; None for neither."""
+    """Return the document of a snapshot with a part for each replica set, or None for an unknown ID."""
     members = snapshot_members(manager, snapshot_id)
     if not members:
         return None
-    cluster_id = members[0].cluster_id if len(members) == 1 else manager.cluster_id
-    path = f"{API}/groups/{manager.group_id}/clusters/{cluster_id}/snapshots/{snapshot_id}"
+    deployment = manager.deployment
+    cluster_id = members[0].cluster_id if len(members) == 1 else deployment.cluster_id
+    path = f"{API}/groups/{deployment.group_id}/clusters/{cluster_id}/snapshots/{snapshot_id}"
     return {
         "clusterId": cluster_id,
         "complete": True,
         "created": {"date": iso(SNAPSHOT_TIME), "increment": 1},
         "doNotDelete": False,
         "expires": iso(manager.clock.now() + 48 * 3600),
-        "groupId": manager.group_id,
+        "groupId": deployment.group_id,
         "id": snapshot_id,
         "isPossiblyInconsistent": False,
         "lastOplogAppliedTimestamp": {"date": iso(SNAPSHOT_TIME), "increment": 1},
@@ -155,10 +154,10 @@ def snapshot_document(manager: Manager, snapshot_id: str) -> Document | None:
 
 
 def snapshot_members(manager: Manager, snapshot_id: str) -> list[Member]:
-    """What a snapshot holds; empty for an id that is no snapshot's."""
+    """Return the replica sets in a snapshot; empty for an unknown ID."""
     if snapshot_id == manager.snapshot_id:
-        return manager.members
-    return [member for member in manager.members if member.snapshot_id == snapshot_id]
+        return manager.deployment.members
+    return [job.member for job in manager.jobs if job.snapshot_id == snapshot_id][:1]
 
 
 def _part(manager: Manager, member: Member) -> Document:
@@ -175,25 +174,3 @@ def _part(manager: Manager, member: Member) -> Document:
         "storageSizeBytes": archive.unpacked,
         "typeName": member.type_name,
     }
-
-
-def error_document(
-    status: int, code: str, detail: str, parameters: Sequence[str] = (), *, hostile: bool = False
-) -> Document:
-    """An error, as every endpoint answers it."""
-    return {
-        "detail": detail + (HOSTILE if hostile else ""),
-        "error": status,
-        "errorCode": code,
-        "parameters": list(parameters),
-        "reason": HTTPStatus(status).phrase,
-    }
-
-
-def with_numbers_as_strings(value: Any) -> Any:
-    """The same document with each number turned into a string."""
-    if isinstance(value, dict):
-        return {key: with_numbers_as_strings(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [with_numbers_as_strings(item) for item in value]
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value

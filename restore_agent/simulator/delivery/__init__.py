@@ -1,1 +1,1 @@
-"""Delivery URLs: the planned answer to each request."""
+"""Answers of delivery URLs."""

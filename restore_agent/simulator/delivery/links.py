@@ -1,4 +1,4 @@
-"""Delivery links over the live model: which job a URL means, whether it is good, and what a GET of it sets going."""
+"""Delivery URLs of the live jobs: which job a URL belongs to, whether it is valid, and the effects of a GET."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from urllib.parse import unquote, urlsplit
 from ..archives import Archive
 from ..body import NOTHING, Body, BytesPart, FilePart
 from ..faults.faults import Faults
-from ..model import SNAPSHOT_TIME, Job, Manager
+from ..model import Job, Manager
+from ..model.deployment import SNAPSHOT_TIME
+from ..model.urls import delivery_url, token_path
 from .plan import GARBAGE, Ask, Content, Plan, plan_delivery, refusal
 
 _PULL = re.compile(
@@ -23,7 +25,7 @@ _HOP = re.compile(r"hop=(\d+)")
 
 @dataclass(frozen=True)
 class Pull:
-    """One answer of a delivery: the plan, the content it takes its bytes from, and the archive behind it, if any."""
+    """Answer of a delivery: the plan, the content that its bytes are taken from, and the archive, if any."""
 
     plan: Plan
     content: Body = NOTHING
@@ -33,12 +35,12 @@ class Pull:
 
     @property
     def body(self) -> Body:
-        """The bytes that go out before the ending."""
+        """Bytes that are sent before the ending."""
         source = self.content if self.plan.page is None else Body((BytesPart(self.plan.page),))
         return source.cut(self.plan.start, self.plan.start + self.plan.send)
 
     def is_cut_off(self) -> bool:
-        """Whether the link has expired on a server that cuts running transfers then."""
+        """Return whether the delivery has expired on a server that then interrupts active transfers."""
         job = self.job
         if job is None or self.archive is None or job.faults.expires_cut is None:
             return False
@@ -46,12 +48,12 @@ class Pull:
 
 
 def is_link(target: str) -> bool:
-    """Whether a request is for a delivery."""
+    """Return whether a request is for a delivery."""
     return target.startswith("/backup/restore/")
 
 
 def link_job(manager: Manager, target: str) -> Job | None:
-    """The job whose delivery a target is, whether or not its token is good."""
+    """Return the job whose delivery a target is, whether or not its token is valid."""
     matched = _match(target)
     return manager.find_job(matched["v2"] or matched["v3"]) if matched else None
 
@@ -61,35 +63,35 @@ def _match(target: str) -> re.Match[str] | None:
 
 
 def pull(manager: Manager, method: str, target: str, headers: dict[str, str], origin: str) -> Pull:
-    """The answer to a request for a delivery that came in at `origin`; what it sets going is set going here."""
+    """Return the answer to a request for a delivery that arrived at `origin`, and apply its effects."""
     with manager.lock:
         job, matched = link_job(manager, target), _match(target)
         if job is None or matched is None:
             return Pull(refusal(404, "Not found."))
-        auth = _proof(job, matched["token"], headers.get("authorization"))
+        auth = _credential(job, matched["token"], headers.get("authorization"))
         if auth == "refused":
             return Pull(refusal(404, "Not found."), job=job, auth=auth)
         refused = _refused(job, method)
         if refused is not None:
             return Pull(refused, job=job, auth=auth)
-        hop = _redirect(job, target, origin)
-        if hop is not None:
-            return Pull(_redirection(hop), job=job, auth=auth)
-        return _admit(job, method, Ask(headers.get("range"), headers.get("if-range")), auth)
+        location = _redirect(job, target, origin)
+        if location is not None:
+            return Pull(_redirection(location), job=job, auth=auth)
+        return _accept(job, method, Ask(headers.get("range"), headers.get("if-range")), auth)
 
 
-def _proof(job: Job, token: str | None, authorization: str | None) -> str:
-    """How a request shows that it may: `token` (in the path) or `bearer`, or else `refused`."""
+def _credential(job: Job, token: str | None, authorization: str | None) -> str:
+    """Return the valid credential of a request: `token` (in the path) or `bearer`; else `refused`."""
     if token is not None:
         return "token" if unquote(token) == job.token else "refused"
-    good = {f"Bearer {job.bearer}"} | ({job.bearer} if job.faults.no_bearer_field else set())
-    return "bearer" if authorization in good and job.faults.url_v2 else "refused"
+    valid = {f"Bearer {job.bearer}"} | ({job.bearer} if job.faults.no_bearer_field else set())
+    return "bearer" if authorization in valid and job.faults.url_v2 else "refused"
 
 
 def _refused(job: Job, method: str) -> Plan | None:
-    """Why a link that is proved gives nothing, or None."""
+    """Return the refusal at a URL with a valid credential, or None."""
     if method == "HEAD" and job.faults.head == "count":
-        job.downloads += 1  # what real servers do is unknown: this is the worst
+        job.downloads += 1  # the behavior of real servers is unknown; this is the worst case
         return refusal(405, "Method not allowed.")
     if method not in ("GET", "HEAD"):
         return refusal(405, "Method not allowed.")
@@ -102,16 +104,16 @@ def _refused(job: Job, method: str) -> Plan | None:
 
 
 def _redirect(job: Job, target: str, origin: str) -> str | None:
-    """Where a request is sent instead; always to a link with the token in its path, since headers do not travel."""
+    """Return the Location of a redirect, if any: always a URL with a token in its path, as headers are not kept."""
     faults, manager = job.faults, job.manager
     if faults.redirect_loop:
-        return manager.delivery_origin(job) + job.path_v2()
+        return delivery_url(job)
     matched = _HOP.search(urlsplit(target).query)
     hop = int(matched[1]) if matched else 0
     if hop < faults.redirect:
-        return f"{origin}{job.path_v2()}?hop={hop + 1}"
+        return f"{origin}{token_path(job)}?hop={hop + 1}"
     if faults.redirect_other_origin and origin != manager.second_origin:
-        return f"{manager.second_origin}{job.path_v2()}?hop={hop}"
+        return f"{manager.second_origin}{token_path(job)}?hop={hop}"
     return None
 
 
@@ -122,7 +124,7 @@ def _redirection(location: str) -> Plan:
     )
 
 
-def _admit(job: Job, method: str, ask: Ask, auth: str) -> Pull:
+def _accept(job: Job, method: str, ask: Ask, auth: str) -> Pull:
     faults, attempt = job.faults, job.attempts
     archive = job.archive(attempt)
     plan = plan_delivery(faults, attempt, ask, _content(archive, faults, attempt))
@@ -144,7 +146,7 @@ def _content(archive: Archive, faults: Faults, attempt: int) -> Content:
 
 
 def archive_body(archive: Archive, faults: Faults, *, damaged: bool) -> Body:
-    """An archive as it goes out: with a byte flipped in the middle, or garbage behind it, if so wanted."""
+    """Return an archive as it is sent: with a changed byte in the middle, or with bytes after it, by fault."""
     whole = FilePart(archive.path, 0, archive.size)
     parts: tuple[FilePart | BytesPart, ...] = (whole,)
     if damaged:
@@ -157,7 +159,7 @@ def archive_body(archive: Archive, faults: Faults, *, damaged: bool) -> Body:
 
 
 def complete(taken: Pull) -> None:
-    """The last byte of a body is going out: the download counts as whole, if that is what it was."""
+    """Record a completed download, if this was one; called before the last byte is sent."""
     job, archive = taken.job, taken.archive
     if job is None or archive is None or not taken.plan.proves:
         return

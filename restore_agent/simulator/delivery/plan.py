@@ -1,6 +1,6 @@
-"""What a delivery URL answers: a pure plan per request, drawn from the faults, the attempt number and the Range header.
+"""Plan of the answer of a delivery URL: a pure function of the faults, the attempt number, and the Range header.
 
-Nothing here touches a socket; `wire.py` performs the plan.
+Nothing here uses a socket; `server/wire.py` sends the answer.
 """
 
 from __future__ import annotations
@@ -9,13 +9,11 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from ..body import Headers
-from ..faults.faults import Faults, step_at
-from ..faults.syntax import Step
+from ..body import HTML_PAGE, Headers
+from ..faults.faults import Faults
+from ..faults.values import Step, step_at
 
 Ending = Literal["whole", "cut", "reset", "clean-cut", "stall"]
-
-HTML_PAGE = b"<!DOCTYPE html>\n<html><head><title>Ops Manager</title></head><body>Please log in.</body></html>\n"
 
 JSON_PAGE = b'{"error": 500, "reason": "Internal Server Error", "detail": "The snapshot store is busy."}\n'
 
@@ -36,7 +34,7 @@ _NOISE: Headers = (
 
 @dataclass(frozen=True)
 class Ask:
-    """What a client asks for beside the URL."""
+    """Headers of a request that select bytes."""
 
     range: str | None = None
     if_range: str | None = None
@@ -44,7 +42,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Content:
-    """What the link offers at this attempt: bytes as sent, and the validators that a server of ranges sends."""
+    """Content of the delivery at this attempt: its size as sent, and its validators."""
 
     size: int
     etag: str
@@ -53,9 +51,9 @@ class Content:
 
 @dataclass(frozen=True)
 class Plan:
-    """One answer: bytes `[start, stop)` of the content (or `page` instead), of which `send` go out before `ending`.
+    """One answer: bytes `[start, stop)` of the content (or `page` instead), of which `send` are sent before `ending`.
 
-    `rate` is in bytes per second. `proves`: sending all of it completes the download, so that a hash is published.
+    `rate` is in bytes per second. `proves`: sending all of it completes the download, so a hash is published.
     """
 
     status: int
@@ -72,17 +70,17 @@ class Plan:
 
     @property
     def length(self) -> int:
-        """Bytes that the answer would have if nothing went wrong."""
+        """Bytes of the answer without its fault."""
         return self.stop - self.start
 
     @property
     def declared(self) -> int:
-        """The Content-Length to send: a clean cut lies about it, so that the answer looks whole."""
+        """Content-Length to send; that of a clean cut is the number of bytes sent, so the answer looks complete."""
         return self.send if self.ending == "clean-cut" else self.length
 
 
 def plan_delivery(faults: Faults, attempt: int, ask: Ask, content: Content) -> Plan:
-    """The answer to attempt `attempt` (from 0) at a link that is good."""
+    """Return the answer to attempt `attempt` (from 0) at a valid URL."""
     step = step_at(faults.attempts, attempt)
     if step is not None and step.kind == "refuse":
         return refusal(step.status, "The delivery was refused.", faults.retry_after)
@@ -94,7 +92,7 @@ def plan_delivery(faults: Faults, attempt: int, ask: Ask, content: Content) -> P
 
 
 def refusal(status: int, detail: str, retry_after: int | None = None) -> Plan:
-    """A refused link: a status and a small body."""
+    """Return a refusal: a status and a small body."""
     page = f"{detail}\n".encode()
     headers: Headers = (("Content-Type", "text/plain"),)
     if retry_after is not None:
@@ -114,7 +112,7 @@ def _ended(plan: Plan, step: Step) -> Plan:
 
 
 def _page(faults: Faults, attempt: int) -> Plan | None:
-    """A body that is no archive, where the faults want one."""
+    """Return the answer whose body is not an archive, if the faults require one."""
     pages = (
         (faults.html_body, "text/html;charset=utf-8", HTML_PAGE),
         (faults.json_body, "application/json", JSON_PAGE),
@@ -140,15 +138,15 @@ def _archive(faults: Faults, ask: Ask, content: Content) -> Plan:
 
 def _partial(mode: str, headers: Headers, span: tuple[int, int], size: int) -> Plan:
     start, stop = span
-    said_start, said_size = start, size
+    shown_start, shown_size = start, size
     if mode == "wrong-offset":
-        start = said_start = start // 2
+        start = shown_start = start // 2
     elif mode == "wrong-total":
-        said_size = size + 1
+        shown_size = size + 1
     elif mode == "wrong-bytes":
         start, stop = 0, stop - start
-    said_stop = said_start + stop - start
-    headers += (("Content-Range", f"bytes {said_start}-{said_stop - 1}/{said_size}"),)
+    shown_stop = shown_start + stop - start
+    headers += (("Content-Range", f"bytes {shown_start}-{shown_stop - 1}/{shown_size}"),)
     return _whole(206, headers, start, stop, proves=stop == size or mode == "wrong-bytes")
 
 
@@ -164,7 +162,7 @@ def _archive_headers(faults: Faults, content: Content) -> Headers:
 
 
 def _asked_range(ask: Ask, content: Content) -> tuple[int, int] | None:
-    """The span that a Range header asks for; None where the whole is to be sent (RFC 9110, 13.1.5 and 14.2)."""
+    """Return the span that a Range header selects, or None if the whole is sent (RFC 9110, 13.1.5 and 14.2)."""
     matched = _RANGE.fullmatch(ask.range or "")
     if matched is None or (ask.if_range is not None and ask.if_range not in (content.etag, content.last_modified)):
         return None

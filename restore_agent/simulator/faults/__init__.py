@@ -1,1 +1,1 @@
-"""Faults that the simulator injects, and their syntax."""
+"""Faults of the simulated server, and their syntax."""

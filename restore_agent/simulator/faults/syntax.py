@@ -1,6 +1,6 @@
-"""How the value of a fault is written: small parsers, each with the text that `--list-faults` shows for it.
+"""Syntax of fault values: small parsers, each with the form that `--list-faults` shows.
 
-A parser takes the text after `=` and returns the value, or raises ValueError saying what it wanted.
+A parser accepts the text after `=` and returns the value, or raises ValueError with the expected form.
 """
 
 from __future__ import annotations
@@ -11,69 +11,22 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-ALWAYS = math.inf
+from .values import ALWAYS, HASH_KINDS, FieldOverride, HashRule, Portion, Step
 
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 @dataclass(frozen=True)
 class Syntax:
-    """`text` is the value's form for people; `bare` is the value meant when none is written (None: one must be)."""
+    """Form of a value: `text` for people; `bare` is the value if none is written (None: a value is required)."""
 
     text: str
     parse: Callable[[str], object]
     bare: object = None
 
     def optional(self, bare: object) -> Syntax:
-        """The same syntax with a value that may be left out, and then means `bare`."""
+        """Return the same syntax with an optional value; `bare` if it is left out."""
         return Syntax(f"[{self.text}]", self.parse, bare)
-
-
-@dataclass(frozen=True)
-class Portion:
-    """A part of a body: a percentage of it, or a number of bytes."""
-
-    amount: float
-    relative: bool
-
-    def of(self, size: int) -> int:
-        """Bytes of a body of `size` bytes, never more than it has."""
-        wanted = size * self.amount / 100 if self.relative else self.amount
-        return min(size, int(wanted))
-
-
-NOTHING_YET = Portion(0, relative=False)
-
-
-@dataclass(frozen=True)
-class Step:
-    """What happens to the next `times` attempts; `place` orders the steps of all faults as they were written."""
-
-    kind: str
-    times: float = 1
-    at: Portion = NOTHING_YET
-    status: int = 0
-    place: int = 0
-
-
-@dataclass(frozen=True)
-class HashRule:
-    """How hashes are published: `kind` is one of HASH_KINDS, `seconds` goes with `late` and `early-wrong`."""
-
-    kind: str
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class FieldOverride:
-    """A value forced into each job document at a dotted path; `remove` takes the field away instead."""
-
-    path: tuple[str, ...]
-    value: object = None
-    remove: bool = False
-
-
-HASH_KINDS = ("ready", "late", "early", "early-wrong", "never", "wrong", "upper", "other-name", "null")
 
 
 def _number(text: str) -> float:
@@ -187,7 +140,7 @@ FIELD = Syntax("FIELD:JSON|FIELD:__missing__", _field_override)
 
 
 def choice(*words: str) -> Syntax:
-    """One of a few words."""
+    """Return the syntax of one of several words."""
 
     def parse(text: str) -> str:
         if text not in words:
@@ -198,7 +151,7 @@ def choice(*words: str) -> Syntax:
 
 
 def ending(kind: str) -> Syntax:
-    """A transfer that ends after a portion of its body, once or several times."""
+    """Return the syntax of a transfer that ends after a portion of its body, once or several times."""
 
     def parse(text: str) -> Step:
         portion, times = _split_times(text)
@@ -208,7 +161,7 @@ def ending(kind: str) -> Syntax:
 
 
 def refusal() -> Syntax:
-    """A delivery that answers an HTTP status instead of a body, once or several times."""
+    """Return the syntax of an HTTP status that replaces an answer, once or several times."""
 
     def parse(text: str) -> Step:
         status, times = _split_times(text)
@@ -218,7 +171,7 @@ def refusal() -> Syntax:
 
 
 def first_requests(kind: str, status: int = 0) -> Syntax:
-    """The first N requests of the API meet this instead of an answer."""
+    """Return the syntax of a fault of the first N requests of the API."""
 
     def parse(text: str) -> Step:
         return Step(kind, _times(text), status=status)

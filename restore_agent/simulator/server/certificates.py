@@ -1,6 +1,6 @@
-"""A certificate authority made on the spot, in pure Python: ECDSA P-256 and a small DER writer.
+"""Certificate authority in pure Python: ECDSA P-256 and a small DER writer.
 
-For the simulator's TLS alone. The arithmetic takes no care of timing, so these keys must protect nothing else.
+Only for the TLS of the simulator: the arithmetic is not constant-time, so its keys must not protect anything else.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ _Point = tuple[int, int] | None
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate and its private key, both PEM."""
+    """Certificate and its private key, both PEM."""
 
     certificate: str
     key: str
 
 
 class Authority:
-    """A certificate authority; `certificate` is its own, PEM, for a client's CA file."""
+    """Certificate authority. `certificate` is its own certificate, PEM, for the CA file of clients."""
 
     def __init__(self, name: str = "Simulated Ops Manager CA") -> None:
         self._name = _name(name)
@@ -78,12 +78,12 @@ class Authority:
         self.certificate = _pem("CERTIFICATE", der)
 
     def server(self, hosts: Sequence[str], *, expired: bool = False) -> Certificate:
-        """A server's certificate for names and addresses; `expired`: its time ended yesterday."""
+        """Return a server certificate for names and addresses; `expired`: it expired yesterday."""
         names = _sequence(*(_alternative_name(host) for host in hosts))
         return self._leaf(hosts[0], _OID_SERVER_AUTH, [_extension(_OID_ALT_NAME, names)], expired)
 
     def client(self, name: str) -> Certificate:
-        """A client's certificate for mutual TLS."""
+        """Return a client certificate for mutual TLS."""
         return self._leaf(name, _OID_CLIENT_AUTH, [], expired=False)
 
     def _leaf(self, name: str, usage: str, more: list[bytes], expired: bool) -> Certificate:
@@ -120,7 +120,7 @@ class Authority:
 
 
 class _Key:
-    """An ECDSA key on P-256."""
+    """ECDSA key on P-256."""
 
     def __init__(self) -> None:
         self._secret = secrets.randbelow(_N - 1) + 1
@@ -129,11 +129,11 @@ class _Key:
         self.identifier = hashlib.sha1(self.public, usedforsecurity=False).digest()  # RFC 5280, 4.2.1.2 (1)
 
     def public_info(self) -> bytes:
-        """SubjectPublicKeyInfo (RFC 5480, 2)."""
+        """Return the SubjectPublicKeyInfo (RFC 5480, 2)."""
         return _sequence(_key_algorithm(), _tlv(0x03, b"\x00" + self.public))
 
     def pkcs8(self) -> bytes:
-        """PrivateKeyInfo (RFC 5208) around an ECPrivateKey (RFC 5915)."""
+        """Return the PrivateKeyInfo (RFC 5208) with an ECPrivateKey (RFC 5915)."""
         inner = _sequence(
             _integer(1),
             _tlv(0x04, self._secret.to_bytes(32)),
@@ -142,7 +142,7 @@ class _Key:
         return _sequence(_integer(0), _key_algorithm(), _tlv(0x04, inner))
 
     def sign(self, message: bytes) -> bytes:
-        """ECDSA with SHA-256 (FIPS 186-4, 6.4), as DER."""
+        """Return the ECDSA signature with SHA-256 (FIPS 186-4, 6.4), as DER."""
         digest = int.from_bytes(hashlib.sha256(message).digest())
         while True:
             nonce = secrets.randbelow(_N - 1) + 1
@@ -165,7 +165,7 @@ def _add(left: _Point, right: _Point) -> _Point:
 
 
 def _public_point(secret: int) -> tuple[int, int]:
-    """The generator times a secret of 1 to _N - 1, by doubling and adding."""
+    """Return the generator multiplied by a secret of 1 to _N - 1, by doubling and adding."""
     total: _Point = None
     power: _Point = _G
     while secret:
@@ -174,12 +174,12 @@ def _public_point(secret: int) -> tuple[int, int]:
         power = _add(power, power)
         secret >>= 1
     if total is None:
-        raise ValueError("only a multiple of the group's order gives the point at infinity")
+        raise ValueError("a multiple of the order of the group gives the point at infinity")
     return total
 
 
 def _tlv(tag: int, content: bytes) -> bytes:
-    """One DER element (X.690): tag, length, content."""
+    """Return one DER element (X.690): tag, length, content."""
     size = len(content)
     if size < 0x80:
         return bytes([tag, size]) + content

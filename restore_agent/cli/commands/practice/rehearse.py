@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ....core.redaction import Secret
 from ....core.settings import Connection, RunLimits, RunSettings, Services, Target
 from ....restore.run import Run
 from ....simulator import Simulator
+from ...config import unpack
 from ...help import Command
 from ...options import OUTPUT_OPTIONS, common, options, own_option
 from ...parsers import size
@@ -48,7 +50,7 @@ restore-agent simulator --list-faults
     shell_complete=complete_fault,
     help="Inject a fault into the simulated server; repeatable. [default: none]",
 )
-@options("parallel", *OUTPUT_OPTIONS)
+@options("unpack", "parallel", *OUTPUT_OPTIONS)
 @common
 def rehearse(dest: str | None, shards: str, archive_size: str, faults: tuple[str, ...], **flags: Any) -> int:
     """Practice a restore against a simulated Ops Manager.
@@ -66,7 +68,8 @@ def _rehearse(session: Session, where: str | None, shards: str, archive_size: st
         if not where:
             text = f"practice files are written to {path}; this directory can be removed afterwards"
             session.console.report(Notice("info", text))
-        return run_agent(Run(_settings(simulated.hello, path, parallel), _services(session)), session)
+        settings = replace(_settings(simulated.hello, path, parallel), unpack=unpack(session.values))
+        return run_agent(Run(settings, _services(session)), session)
 
 
 def _settings(hello: Mapping[str, Any], path: Path, parallel: int) -> RunSettings:

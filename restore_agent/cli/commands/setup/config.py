@@ -60,10 +60,9 @@ def _entry(option: Option) -> str:
     value = option.default if option.default is not None else option.metavar
     text = value if option.parse is OPTIONS["allow_unproven"].parse or value.isdigit() else f'"{value}"'
     notes = f" [{option.default_text}]" if option.default_text else ""
-    comment = textwrap.wrap(option.help + notes, _WIDTH, break_on_hyphens=False, break_long_words=False)
-    return "\n".join(
-        [*(f"# {line}" for line in comment), f"# {option.name} = {f'[{text}]' if option.many else text}\n"]
-    )
+    wrapper = textwrap.TextWrapper(_WIDTH, "# ", "# ", break_on_hyphens=False, break_long_words=False)
+    comment = wrapper.wrap(option.help + notes)
+    return "\n".join([*comment, f"# {option.name} = {f'[{text}]' if option.many else text}\n"])
 
 
 def _show(session: Session) -> int:

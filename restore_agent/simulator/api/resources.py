@@ -1,0 +1,146 @@
+"""Resources of the API: from a path to documents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..model import Manager
+from . import documents as doc
+from .answers import Document, Question, Refused
+from .restores import delivery_order, json_object
+
+_ID = re.compile(r"[0-9a-f]{24}")
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All items of a list; the answer contains one page of them."""
+
+    items: list[Document]
+
+
+Found = Document | Listing
+
+
+class Resources:
+    """Handlers for the paths of the API. Each returns a document or a list, or raises Refused."""
+
+    def __init__(self, manager: Manager) -> None:
+        self._manager = manager
+
+    def find(self, question: Question) -> Found:
+        """Return what a request asks for."""
+        path = question.path.removeprefix(doc.API).strip("/")
+        for method, pattern, handler in _ROUTES:
+            matched = re.fullmatch(pattern, path)
+            if matched is not None and method == question.method:
+                return handler(self, question, **matched.groupdict())
+        if any(re.fullmatch(pattern, path) for _, pattern, _ in _ROUTES):
+            raise Refused(405, "METHOD_NOT_ALLOWED", f"{question.method} is not allowed here.")
+        raise Refused(404, "RESOURCE_NOT_FOUND", f"Cannot find resource {question.path}.", question.path)
+
+    def _root(self, _question: Question) -> Found:
+        link = {"href": f"{self._manager.origin}{doc.API}/groups", "rel": "http://mms.mongodb.com/groups"}
+        return {"appName": "MongoDB Ops Manager API (simulated)", "links": [link]}
+
+    def _group(self, _question: Question, group: str) -> Found:
+        self._check_group(group)
+        return doc.group_document(self._manager)
+
+    def _clusters(self, _question: Question, group: str) -> Found:
+        self._check_group(group)
+        deployment = self._manager.deployment
+        own = (member.cluster_id for member in deployment.members if not member.host_id)
+        ids = dict.fromkeys([deployment.cluster_id, *own])
+        return Listing([doc.cluster_document(self._manager, cluster_id) for cluster_id in ids])
+
+    def _cluster(self, _question: Question, group: str, cluster: str) -> Found:
+        self._check_cluster(group, cluster)
+        return doc.cluster_document(self._manager, cluster)
+
+    def _snapshots(self, _question: Question, group: str, cluster: str) -> Found:
+        self._check_cluster(group, cluster)
+        manager = self._manager
+        if cluster == manager.deployment.cluster_id:
+            ids = [manager.snapshot_id]
+        else:
+            ids = [job.snapshot_id for job in manager.jobs if job.member.cluster_id == cluster][:1]
+        found = (doc.snapshot_document(manager, snapshot_id) for snapshot_id in ids)
+        return Listing([document for document in found if document])
+
+    def _snapshot(self, _question: Question, group: str, cluster: str, snapshot: str) -> Found:
+        self._check_cluster(group, cluster)
+        document = doc.snapshot_document(self._manager, snapshot)
+        if document is None or cluster not in (self._manager.deployment.cluster_id, document["clusterId"]):
+            raise Refused(404, "SNAPSHOT_NOT_FOUND", f"No snapshot with ID {snapshot} exists.", snapshot)
+        return document
+
+    def _jobs(self, question: Question, group: str, owner: str) -> Found:
+        owner_id = self._check_owner(group, owner)
+        batch = question.query.get("batchId")
+        if batch is not None and self._manager.faults.no_batch:
+            return Listing([])
+        jobs = [job for job in self._manager.jobs_of(owner_id) if batch in (None, job.batch_id)]
+        return Listing([doc.job_document(job) for job in jobs])
+
+    def _job(self, _question: Question, group: str, owner: str, job: str) -> Found:
+        owner_id = self._check_owner(group, owner)
+        if not _ID.fullmatch(job):
+            raise Refused(404, "INVALID_JOB_ID", f"{job} is not a restore job ID.", job)
+        found = next((known for known in self._manager.jobs_of(owner_id) if known.id == job), None)
+        if found is None:
+            raise Refused(404, "RESTORE_JOB_NOT_FOUND", f"No restore job with ID {job} exists.", job)
+        return doc.job_document(found)
+
+    def _create(self, question: Question, group: str, owner: str) -> Found:
+        self._check_owner(group, owner)
+        order = json_object(question.body)
+        members = doc.snapshot_members(self._manager, str(order.get("snapshotId")))
+        if not members:
+            raise Refused(400, "INVALID_SNAPSHOT_ID", "No such snapshot.", str(order.get("snapshotId")))
+        jobs = self._manager.create_jobs(members, delivery_order(order))
+        return Listing([doc.job_document(job) for job in jobs])
+
+    def _check_group(self, group: str) -> None:
+        if group != self._manager.deployment.group_id:
+            raise Refused(404, "GROUP_NOT_FOUND", f"No group with ID {group} exists.", group)
+
+    def _check_cluster(self, group: str, cluster: str) -> None:
+        self._check_group(group)
+        if not self._manager.deployment.members_of(cluster):
+            detail = f"No cluster with ID {cluster} exists in group {group}."
+            raise Refused(404, "CLUSTER_NOT_FOUND", detail, cluster, group)
+
+    def _check_owner(self, group: str, owner: str) -> str:
+        """Return the ID in `clusters/ID` or `hosts/ID`. Raises Refused if it does not exist."""
+        kind, _, owner_id = owner.partition("/")
+        if kind == "clusters":
+            self._check_cluster(group, owner_id)
+            return owner_id
+        self._check_group(group)
+        if owner_id not in [member.host_id for member in self._manager.deployment.members]:
+            raise Refused(
+                404, "HOST_NOT_FOUND", f"No host with ID {owner_id} exists in group {group}.", owner_id, group
+            )
+        return owner_id
+
+
+_GROUP = r"groups/(?P<group>[^/]+)"
+
+_CLUSTER = rf"{_GROUP}/clusters/(?P<cluster>[^/]+)"
+
+_JOBS = rf"{_GROUP}/(?P<owner>(?:clusters|hosts)/[^/]+)/restoreJobs"
+
+_ROUTES: tuple[tuple[str, str, Callable[..., Found]], ...] = (
+    ("GET", "", Resources._root),
+    ("GET", _GROUP, Resources._group),
+    ("GET", rf"{_GROUP}/clusters", Resources._clusters),
+    ("GET", _CLUSTER, Resources._cluster),
+    ("GET", rf"{_CLUSTER}/snapshots", Resources._snapshots),
+    ("GET", rf"{_CLUSTER}/snapshots/(?P<snapshot>[^/]+)", Resources._snapshot),
+    ("GET", _JOBS, Resources._jobs),
+    ("GET", rf"{_JOBS}/(?P<job>[^/]+)", Resources._job),
+    ("POST", _JOBS, Resources._create),
+)

@@ -1,0 +1,170 @@
+"""Restore job and its delivery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ..archives import Archive, Recipe
+from ..clock import iso
+from ..faults.faults import Faults
+from .deployment import CLUSTER_NAME, MONGOD_VERSION, SNAPSHOT_TIME, Member
+from .hashes import Entry, Sent, published_hashes
+from .state import ServerState
+from .timeline import Moment, delivery_status, job_status, ready_at
+
+
+@dataclass
+class Job:
+    """Restore job and its delivery. `status` and `delivery_status` follow the timeline unless they are set.
+
+    Times are seconds since the epoch by the server's clock. Counts are of delivery GETs: `attempts` answered with a
+    body or by `refuse`, `downloads` counted against `max_downloads`, `completed` sent in full.
+    """
+
+    index: int
+    id: str
+    batch_id: str | None
+    member: Member
+    created: float
+    expiration_hours: float
+    expires: float
+    max_downloads: int
+    manager: ServerState = field(repr=False)
+    attempts: int = 0
+    downloads: int = 0
+    completed: int = 0
+    completed_at: float | None = None
+    sha1: str | None = None
+    _status: str | None = None
+    _delivery_status: str | None = None
+
+    @property
+    def faults(self) -> Faults:
+        """Faults that apply to this job."""
+        return self.manager.faults.for_job(self.member.position)
+
+    @property
+    def age(self) -> float:
+        """Seconds since creation."""
+        return self.manager.clock.now() - self.created
+
+    @property
+    def snapshot_id(self) -> str:
+        """ID of the snapshot that this job restores."""
+        return self.manager.deployment.make_id("snapshot", self.member.replica_set)
+
+    @property
+    def status(self) -> str:
+        """`statusName` of the job; set it to force one, or None to follow the timeline again."""
+        if self._status is not None:
+            return self._status
+        return job_status(self.faults, self.age, self.delivery_status, downloaded=self.completed_at is not None)
+
+    @status.setter
+    def status(self, value: str | None) -> None:
+        with self.manager.lock:
+            self._status = value
+
+    @property
+    def delivery_status(self) -> str:
+        """`statusName` of the delivery; set it to force one, or None to follow the timeline again."""
+        if self._delivery_status is not None:
+            return self._delivery_status
+        expired = self.manager.clock.now() >= self.expires
+        moment = Moment(self.age, expired, used_up=self.downloads >= self.max_downloads)
+        return delivery_status(self.faults, self.member.position, moment)
+
+    @delivery_status.setter
+    def delivery_status(self, value: str | None) -> None:
+        with self.manager.lock:
+            self._delivery_status = value
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the delivery is READY."""
+        return self.delivery_status == "READY"
+
+    @property
+    def has_url(self) -> bool:
+        """Whether the document contains a delivery URL."""
+        faults = self.faults
+        if self.is_ready:
+            return self.age >= ready_at(faults, self.member.position) + faults.ready_without_url
+        return self.delivery_status in ("EXPIRED", "MAX_DOWNLOADS_EXCEEDED") and not faults.url_gone
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the API knows the job yet."""
+        return self.age >= self.faults.appears_after
+
+    @property
+    def archive_name(self) -> str:
+        """File name of the archive; the URL contains it unless a fault changes it."""
+        return f"{self.member.archive_stem}-{SNAPSHOT_TIME}-{self.id}.{self._extension}"
+
+    @property
+    def file_name(self) -> str:
+        """Last segment of the delivery URL, decoded."""
+        if self.faults.name is not None:
+            return self.faults.name
+        if self.manager.faults.same_name:
+            return f"{CLUSTER_NAME}-{SNAPSHOT_TIME}.{self._extension}"
+        return self.archive_name
+
+    @property
+    def _extension(self) -> str:
+        return "tar" if self.faults.plain_tar else "tar.gz"
+
+    @property
+    def token(self) -> str:
+        """Secret in the path of `url` that is valid now."""
+        return self._token("url")
+
+    @property
+    def bearer(self) -> str:
+        """Secret for the Authorization header of `urlV2` that is valid now."""
+        return self._token("bearer")
+
+    def _token(self, kind: str) -> str:
+        interval = self.faults.renew_url
+        era = int(self.age // interval) if interval else 0
+        return self.manager.keys.token(f"{kind}/{self.id}/{era}")
+
+    def archive(self, attempt: int = 0) -> Archive:
+        """Return the archive that attempt `attempt` (from 0) is sent."""
+        return self.manager.archive(self._recipe(attempt if self.faults.different_bytes else 0))
+
+    @property
+    def hashes(self) -> list[Entry] | None:
+        """Published `hashes`; None if there are none."""
+        now = self.manager.clock.now()
+        sent = Sent(None, 0.0) if self.completed_at is None else Sent(self.sha1, now - self.completed_at)
+        return published_hashes(self.faults, sent, lambda: self.archive().sha1, self.file_name)
+
+    def _recipe(self, variant: int) -> Recipe:
+        faults, deployment = self.faults, self.manager.deployment
+        return Recipe(
+            self.archive_name,
+            deployment.archive_size,
+            f"{deployment.seed}/{variant}",
+            gzipped=not faults.plain_tar,
+            damaged=faults.damaged_gzip,
+            bomb=faults.bomb,
+            info=restore_info(self),
+        )
+
+
+def restore_info(job: Job) -> tuple[tuple[str, str], ...]:
+    """Return the lines of `restoreInfo.txt` in a job's archive."""
+    return (
+        ("Restore Information", ""),
+        ("Group Name", "restore-agent simulator"),
+        ("Replica Set", job.member.replica_set),
+        ("Cluster Id", job.member.cluster_id),
+        ("Snapshot timestamp", iso(SNAPSHOT_TIME)),
+        ("Last Oplog Applied", f"{iso(SNAPSHOT_TIME)} (1)"),
+        ("MongoDB Version", MONGOD_VERSION),
+        ("Storage Engine", "wiredTiger"),
+        ("Startup Options", f"--replSet {job.member.replica_set} --storageEngine wiredTiger"),
+        ("Encryption Enabled", str(job.faults.encrypted).lower()),
+    )

@@ -1,0 +1,77 @@
+"""Simulated Ops Manager: the restore jobs of one project."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..faults.faults import Faults
+from .deployment import Member
+from .job import Job
+from .state import ServerState
+
+
+@dataclass(frozen=True)
+class Order:
+    """Delivery that a restore was requested with. `expires` (seconds since the epoch) overrides `hours`."""
+
+    max_downloads: int | None = None
+    hours: float = 1
+    expires: float | None = None
+
+
+class Manager(ServerState):
+    """State of the server. `jobs` are in order of creation."""
+
+    def __init__(self, *, shards: int, archive_size: int, faults: Faults, seed: str) -> None:
+        super().__init__(shards=shards, archive_size=archive_size, faults=faults, seed=seed)
+        self.jobs: list[Job] = []
+        self.create_jobs(self.deployment.members, Order())
+
+    @property
+    def snapshot_id(self) -> str:
+        """ID of the snapshot that the first jobs restore."""
+        deployment = self.deployment
+        return deployment.make_id("snapshot") if deployment.shards else self.jobs[0].snapshot_id
+
+    def create_jobs(self, members: list[Member], order: Order) -> list[Job]:
+        """Create the jobs of a restore, as the API and the web interface do: several jobs share a batch."""
+        with self.lock:
+            first = len(self.jobs)
+            batch_id = self.deployment.make_id("batch", first) if len(members) > 1 else None
+            self.jobs += [self._job(first + number, batch_id, member, order) for number, member in enumerate(members)]
+            return self.jobs[first:]
+
+    def _job(self, index: int, batch_id: str | None, member: Member, order: Order) -> Job:
+        faults, now = self.faults.for_job(member.position), self.clock.now()
+        end = now + order.hours * 3600 if order.expires is None else order.expires
+        return Job(
+            index=index,
+            id=self.deployment.make_id("job", index),
+            batch_id=batch_id,
+            member=member,
+            created=now,
+            expiration_hours=order.hours,
+            expires=_expiry(faults, now, end),
+            max_downloads=order.max_downloads or faults.max_downloads,
+            manager=self,
+        )
+
+    def find_job(self, job_id: str) -> Job | None:
+        """Return the job with this ID."""
+        return next((job for job in self.jobs if job.id == job_id), None)
+
+    def jobs_of(self, owner: str) -> list[Job]:
+        """Return the jobs listed under a cluster ID (the sharded cluster lists all) or a host ID."""
+        cluster_id = self.deployment.cluster_id
+        return [
+            job
+            for job in self.jobs
+            if job.is_listed and owner in (cluster_id, job.member.host_id or job.member.cluster_id)
+        ]
+
+
+def _expiry(faults: Faults, now: float, end: float) -> float:
+    if faults.expired:
+        return now - 1
+    moments = [now + after for after in (faults.expires_in, faults.expires_cut) if after is not None]
+    return min([end, *moments])
