@@ -6,9 +6,8 @@ import io
 import os
 import re
 import sys
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -20,8 +19,7 @@ from .signals import raise_signals
 _PROGRAM = "restore-agent"
 
 
-@dataclass(frozen=True)
-class _Command:
+class _Command(NamedTuple):
     """One command: its module below `commands/` and its line in the list of commands."""
 
     module: str

@@ -72,8 +72,10 @@ def total_text(archives: Iterable[Mapping[str, Any]], *, running: bool = True) -
     Each mapping has `state`, `bytes`, `total_bytes`, and `bytes_per_second`.
     """
     rows = list(archives)
+    if not running:
+        return _final_total(rows)
     finished = sum(row["state"] not in UNFINISHED for row in rows)
-    parts = [f"total: {finished} of {len(rows)} archives finished"]
+    parts = [f"total: {finished} of {len(rows)} finished"]
     done = sum(row["bytes"] or 0 for row in rows)
     totals = [row["total_bytes"] if row["state"] in UNFINISHED else row["bytes"] for row in rows]
     known = all(total is not None for total in totals)
@@ -83,8 +85,17 @@ def total_text(archives: Iterable[Mapping[str, Any]], *, running: bool = True) -
     elif done:
         parts.append(f"{size_text(done)} so far")
     rate = sum(row["bytes_per_second"] or 0 for row in rows if row["state"] == "downloading")
-    if running and rate:
+    if rate:
         parts.append(f"{size_text(rate)}/s")
         if known and total > done:
             parts.append(f"{time_text((total - done) / rate)} left")
     return ", ".join(parts)
+
+
+def _final_total(rows: list[Mapping[str, Any]]) -> str:
+    states: dict[str, int] = {}
+    for row in rows:
+        state = "stopped" if row["state"] in UNFINISHED else str(row["state"])
+        states[state] = states.get(state, 0) + 1
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items(), key=lambda item: -item[1]))
+    return f"total: {len(rows)} archives, {counts}, {size_text(sum(row['bytes'] or 0 for row in rows))} on disk"

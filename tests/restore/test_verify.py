@@ -534,4 +534,4 @@ def test_the_text_names_each_archive_and_its_end(verify: Verify, restored: Simul
 
 
 def test_the_text_of_a_success_counts(verify: Verify, restored: Simulator) -> None:
-    assert verify(restored, "--output=text").out.splitlines()[-1].startswith("2 archives verified.")
+    assert verify(restored, "--output=text").out.splitlines()[-2].startswith("2 archives verified.")

@@ -78,7 +78,7 @@ def test_a_job_that_is_not_downloaded_overlaps_with_nothing() -> None:
 
 @pytest.mark.parametrize(("select", "overlaps"), [(("s0-*",), 0), ((), 1), (("id-s0",), 1)])
 def test_a_job_without_a_name_yet_counts_only_where_it_is_certain(select: tuple[str, ...], overlaps: int) -> None:
-    waiting = job("s0", archive=None, step="wait")
+    waiting = job("s0", file_name=None, step="wait")
     hosts = {"a": host(waiting, select=select), "b": host(waiting, select=select)}
     assert len(batch.batch_overlaps(hosts)) == overlaps
 

@@ -92,14 +92,17 @@ def test_the_unit_starts_the_agent_as_it_was_started_itself(
 @pytest.mark.parametrize(
     "started", ["/home/op/bin/restore-agent", "/run/user/0/restore-agent.pyz", "/tmp/restore-agent"]
 )
-def test_a_program_that_the_unit_could_not_see_is_refused(
-    run_agent: RunAgent, monkeypatch: pytest.MonkeyPatch, started: str
+def test_a_program_that_the_unit_could_not_see_is_printed_with_a_warning_and_not_installed(
+    run_agent: RunAgent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, started: str
 ) -> None:
     monkeypatch.setattr("sys.argv", [started])
-    ended = run_agent(["systemd"])
-    assert ended.code == 2
-    assert "cannot see" in ended.err
-    assert "--program" in ended.err
+    printed = run_agent(["systemd"])
+    assert (printed.code, "[Service]" in printed.out) == (0, True)
+    installed = run_agent(["systemd", f"--install={tmp_path}"])
+    assert (installed.code, list(tmp_path.iterdir())) == (2, [])
+    for ended in (printed, installed):
+        assert "cannot access" in ended.err
+        assert "--program" in ended.err
 
 
 @needs_analyze
@@ -143,7 +146,7 @@ def test_the_service_manager_is_told_where_the_run_stands(
 ) -> None:
     address = str(tmp_path / "notify") if kind == "path" else f"@restore-agent-test-{os.getpid()}"
     with manager(address) as listener:
-        assert restore(simulator(shards=1), env={"NOTIFY_SOCKET": address}).code == 0
+        assert restore(simulator("ready-after=0.5", shards=1), env={"NOTIFY_SOCKET": address}).code == 0
         told = heard(listener)
     assert told[0].startswith("READY=1\nSTATUS=archives go to ")
     assert any(re.search(r"STATUS=\d of \d archives finished", message) for message in told)

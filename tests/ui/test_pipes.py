@@ -38,7 +38,7 @@ def test_in_a_pipe_text_has_no_control_characters_and_results_alone_are_on_stdou
         assert not CONTROL.search(text)
         assert not ANSI.search(text)
     table = ended.out.splitlines()
-    assert [line.split()[0] for line in table if not line.startswith(" ")] == ["verified", "verified", "2"]
+    assert [line.split()[0] for line in table if not line.startswith(" ")] == ["verified", "verified", "2", "Next:"]
     assert table[0].strip() == f"In {dest}:"
     assert {line.split()[1] for line in table if line.startswith("verified")} == {job.file_name for job in sim.jobs}
     assert "attempt 1" in ended.err

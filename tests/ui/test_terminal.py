@@ -123,11 +123,11 @@ def test_the_row_of_an_archive_that_settled_does_not_stay_blank_between_the_othe
     console, _, err = text_console(progress="bar")
     first, second, third = (progress("downloading", job_id=name, file_name=f"{name}.tar.gz") for name in "abc")
     console.report(Progress((first, second, third, progress("waiting"))))
-    assert [line.split()[0] for line in shown_on(err)] == ["waiting", "a.tar.gz", "b.tar.gz", "c.tar.gz"]
+    assert [line.split()[0] for line in shown_on(err)] == ["waiting", "a.tar.gz", "b.tar.gz", "c.tar.gz", "total:"]
     console.report(Progress((replace(first, state="verified"), second, third)))
-    assert [line.split()[0] for line in shown_on(err)] == ["b.tar.gz", "c.tar.gz"]
+    assert [line.split()[0] for line in shown_on(err)] == ["b.tar.gz", "c.tar.gz", "total:"]
     console.report(Notice("info", "a line above the bars"))
-    assert [line.split()[0] for line in shown_on(err)[1:]] == ["b.tar.gz", "c.tar.gz"]
+    assert [line.split()[0] for line in shown_on(err)[1:]] == ["b.tar.gz", "c.tar.gz", "total:"]
     console.close()
     assert [line[9:] for line in shown_on(err)] == ["a line above the bars"]
 
@@ -138,7 +138,8 @@ def test_those_that_still_come_in_stand_above_those_that_await_their_hash_and_th
     console.report(Progress((*hashing, progress("downloading", job_id="d", file_name="d"))))
     shown = shown_on(err)
     assert [line.split()[0] for line in shown[:2]] == ["d", "h0"]
-    assert shown[12:] == ["and 1 more in progress"]
+    total = "total: 0 of 13 finished, 50% (6.5 MiB of 13.0 MiB), 256.0 KiB/s, 26s left"
+    assert shown[12:] == ["and 1 more in progress", total]
     console.close()
 
 

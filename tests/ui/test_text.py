@@ -22,6 +22,7 @@ from support.consoles import (
 from restore_agent.core.errors import RedirectRefused
 from restore_agent.core.events import (
     ArchiveFinished,
+    Downloaded,
     DownloadStarted,
     Event,
     JobSeen,
@@ -156,7 +157,11 @@ def test_each_event_is_a_line_of_json_with_event_and_time(event: Event) -> None:
     console = JsonConsole(out, Redactor())
     console.report(event)
     console.close()
-    line = json.loads(out.getvalue())
+    *before, text = out.getvalue().splitlines()
+    assert [json.loads(other)["event"] for other in before] == (
+        ["error"] if getattr(event, "job_id", "") and before else []
+    )
+    line = json.loads(text)
     assert list(line)[:2] == ["event", "time"]
     assert line["event"] == event.name
     assert datetime.fromisoformat(line["time"]).tzinfo == UTC
@@ -164,12 +169,18 @@ def test_each_event_is_a_line_of_json_with_event_and_time(event: Event) -> None:
         assert line["job_id"] == "job"
 
 
-def test_a_line_of_json_about_one_archive_s_failure_names_its_job() -> None:
+def test_a_failed_archive_is_an_error_and_an_archive_which_both_name_its_job() -> None:
     out = io.StringIO()
     JsonConsole(out, Redactor()).report(ArchiveFinished("job", SETTLED, MISMATCH.fields()))
-    line = json.loads(out.getvalue())
-    assert line["job_id"] == "job"
-    assert line["problem"]["id"] == "hash-mismatch"
+    error, archive = map(json.loads, out.getvalue().splitlines())
+    assert (error["event"], error["job_id"], error["id"]) == ("error", "job", "hash-mismatch")
+    assert (archive["event"], archive["job_id"], archive["problem"]["id"]) == ("archive", "job", "hash-mismatch")
+
+
+def test_numbers_in_json_have_at_most_three_decimals() -> None:
+    out = io.StringIO()
+    JsonConsole(out, Redactor()).report(Downloaded("job", "a.tar.gz", 2048, "0" * 40, 0.1234567890123, 2048))
+    assert json.loads(out.getvalue())["seconds"] == 0.123
 
 
 def test_a_notice_about_no_job_has_no_job_id() -> None:
@@ -217,6 +228,7 @@ def test_plain_progress_is_a_line_per_moving_archive_and_one_for_those_that_wait
         "electron_0.tar.gz: downloading, 512.0 KiB of 1.0 MiB, 256.0 KiB/s",
         "electron_0.tar.gz: hashing, 512.0 KiB, 256.0 KiB/s",
         "waiting for 1 job: 1 not started",
+        "total: 1 of 4 finished, 2.0 MiB so far, 256.0 KiB/s",
     ]
     assert not out.getvalue()
 
@@ -278,6 +290,7 @@ def test_the_table_says_once_where_the_archives_are() -> None:
         ["In", "/backup/restore:"],
         ["verified", "a.tar.gz"],
         ["verified", "b.tar.gz"],
+        ["2", "archives"],
     ]
 
 
@@ -308,7 +321,7 @@ def test_archives_that_left_nothing_on_disk_have_no_directory() -> None:
 def test_a_name_that_its_row_cuts_stands_whole_below_it(length: int, lines: int) -> None:
     name = ("replica_set_" * 30)[: length - 7] + ".tar.gz"
     table = closing_table(kept_at(f"/backup/restore/{name}", name=name))
-    told = [line.strip() for line in table[2:-1]]
+    told = [line.strip() for line in table[2:-2]]
     assert (len(told), "".join(told)) == (lines, name if lines else "")
     assert max(map(len, table)) <= 80
 
@@ -340,10 +353,12 @@ def test_every_end_says_its_code_and_what_to_do(code: int) -> None:
     console, out, _ = text_console()
     console.report(RunFinished(receipt(code=code)))
     closing = out.getvalue().splitlines()
-    if code:
+    if code == 2:
+        assert closing == [], "a usage error has no result"
+    elif code:
         assert f"xit code {code}" in "\n".join(closing)
         assert "Next:" in "\n".join(closing)
-    assert max(map(len, closing)) <= 80, "the end is read on the same 80 columns as the table"
+    assert all(len(line) <= 80 for line in closing)
 
 
 @pytest.mark.parametrize(
@@ -356,11 +371,13 @@ def test_every_end_says_its_code_and_what_to_do(code: int) -> None:
             [Verdict.VERIFIED, Verdict.UNPROVEN],
             True,
             "run",
-            "1 archive verified. 1 unproven, as --allow-unproven admits.",
+            "1 archive verified. 1 unproven, accepted because of --allow-unproven.",
         ),
     ],
 )
 def test_a_success_counts_its_archives(records: list[Verdict], changed: bool, command: str, text: str) -> None:
     console, out, _ = text_console(command=command)
     console.report(RunFinished(receipt(*(long_record(verdict) for verdict in records), changed=changed)))
-    assert out.getvalue().splitlines()[-1] == text
+    last, *after = out.getvalue().splitlines()[len(records) * 2 + 1 :][-2 if changed or command == "verify" else -1 :]
+    assert last == text
+    assert [line.split(":")[0] for line in after] == (["Next"] if changed or command == "verify" else [])

@@ -69,7 +69,7 @@ def success_lines(receipt: Receipt, command: str) -> list[str]:
 
 
 def _next_step(receipt: Receipt, command: str) -> list[str]:
-    if command == "rehearse":
+    if command == "rehearse" or not receipt.archives:
         return []
     unpacked = any(record.data_path for record in receipt.archives)
     step = "start mongod on each data path" if unpacked else "unpack each archive into its data path"

@@ -65,13 +65,11 @@ def _rehearse(session: Session, where: str | None, shards: str, archive_size: st
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"  # the practice run does not leave this host
     with _simulator(shards, archive_size, faults, tls=True) as simulated:
         path = Path(os.path.abspath(where)) if where else Path(tempfile.mkdtemp(prefix="restore-agent-rehearsal-"))
-        try:
-            settings = replace(_settings(simulated.hello, path, parallel), unpack=unpack(session.values))
-            return run_agent(Run(settings, _services(session)), session)
-        finally:
-            if not where:
-                text = f"the practice files are in {path}; this directory can be removed"
-                session.console.report(Notice("info", text))
+        if not where:
+            text = f"practice files are written to {path}; this directory can be removed afterwards"
+            session.console.report(Notice("info", text))
+        settings = replace(_settings(simulated.hello, path, parallel), unpack=unpack(session.values))
+        return run_agent(Run(settings, _services(session)), session)
 
 
 def _settings(hello: Mapping[str, Any], path: Path, parallel: int) -> RunSettings:

@@ -35,9 +35,7 @@ restore-agent systemd --install /etc/systemd/system \\
 @click.option(
     "--install", metavar="DIR", type=click.Path(), help="Write the unit to DIR and print its path. [default: print it]"
 )
-@click.option(
-    "--program", metavar="COMMAND", help="Command line that starts the agent. [default: the one of this call]"
-)
+@click.option("--program", metavar="COMMAND", help="Command line of the agent. [default: the one of this call]")
 @common(config=False)
 def systemd(install: str | None, program: str | None, **flags: Any) -> int:
     """Print the systemd unit restore-agent@.service, or install it.
