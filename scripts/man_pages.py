@@ -1,4 +1,4 @@
-"""Write the manual pages in man(7), built from the help of the commands: man_pages.py DIRECTORY."""
+"""Write the manual pages in man(7), made from the help of the commands: man_pages.py DIRECTORY."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from restore_agent import __version__
+from restore_agent.cli.options import DEFAULT_CONFIG, OPTIONS
 from restore_agent.core.exit_codes import EXIT_CODES
 
 _PROGRAM = "restore-agent"
@@ -18,22 +19,33 @@ _PAGE_DATE = "2026-11-24"
 
 """When the pages last changed in substance; a date of the build would make each build another one."""
 
-_FILES = (
-    ("/etc/restore-agent/config.toml", "Configuration, if no other is named."),
-    ("DEST/<archive>", "An archive, only once it is proven."),
-    ("DEST/<archive>.part, .unproven, .mismatch", "Under way; whole without a hash; quarantined."),
-    ("DEST/SHA1SUMS, DEST/receipt.json", "Proven archives; the completion marker, written last."),
-    ("DEST/.restore-agent/", "Lock, journal and status file."),
+_CONFIG_FILE = ((str(DEFAULT_CONFIG), "Configuration file, unless --config or RESTORE_AGENT_CONFIG sets another one."),)
+
+_DEST_FILES = (
+    ("DEST/<archive>", "A verified archive."),
+    ("DEST/<archive>.part, .unproven, .mismatch", "Incomplete; complete, but without a published hash; quarantined."),
+    ("DEST/SHA1SUMS, DEST/receipt.json", "Verified archives; the completion marker, written last."),
+    ("DEST/.restore-agent/", "Lock, journal, and status file."),
 )
+
+_VARIABLES = (
+    ("RESTORE_AGENT_PRIVATE_KEY", "The API private key itself; there is no option for it."),
+    ("RESTORE_AGENT_CONFIG", "Path of the configuration file."),
+    ("CREDENTIALS_DIRECTORY", "Set by systemd; its file private-key is used if no other key is set."),
+    ("HTTPS_PROXY, HTTP_PROXY, NO_PROXY", "Proxies."),
+    ("NO_COLOR", "Disables color if it is set."),
+)
+
+_RUN_COMMANDS = ("run", "plan", "verify", "rehearse", "status")
 
 
 def page_names(group: click.Group) -> list[str]:
-    """The pages there are: the program's, and one for each command."""
+    """Return the names of the pages: of the program, and of each command."""
     return [_PROGRAM, *(f"{_PROGRAM}-{name}" for name in group.list_commands(click.Context(group)))]
 
 
 def page(group: click.Group, name: str) -> str:
-    """One manual page by its name. Raises KeyError when there is none of that name."""
+    """Return one manual page by its name. Raises KeyError if there is none of that name."""
     root = click.Context(group, info_name=_PROGRAM, **group.context_settings)
     if name == _PROGRAM:
         return _lines(_program_page(group, root))
@@ -49,11 +61,11 @@ def _lines(lines: Iterable[str]) -> str:
 
 def _head(name: str, purpose: str) -> list[str]:
     title = f'.TH "{name.upper()}" "1" "{_PAGE_DATE}" "{_PROGRAM} {__version__}" "User Commands"'
-    return [title, ".SH NAME", f"{_text(name)} \\-", *_filled(purpose.rstrip("."))]
+    return [title, ".nh", ".ad l", ".SH NAME", f"{_text(name)} \\-", *_filled(purpose.rstrip("."))]
 
 
 def _program_page(group: click.Group, root: click.Context) -> Iterable[str]:
-    yield from _head(_PROGRAM, "bring MongoDB Ops Manager backups home, proven")
+    yield from _head(_PROGRAM, "download and verify MongoDB Ops Manager backups")
     yield from (".SH SYNOPSIS", f".B {_text(_PROGRAM)}", ".I command", "[options]", ".SH DESCRIPTION")
     yield from _paragraphs(group.help or "")
     yield ".SH COMMANDS"
@@ -62,12 +74,9 @@ def _program_page(group: click.Group, root: click.Context) -> Iterable[str]:
         assert command is not None  # the group has just listed it
         yield from _item(f"{_PROGRAM} {name}", _first_sentence(command))
     yield from (".SH OPTIONS", *_options(group, root))
-    yield ".SH EXIT STATUS"
-    for code, (meaning, advice) in EXIT_CODES.items():
-        yield from _item(str(code), f"{meaning}. Next: {advice}.".replace("`", ""))
-    yield ".SH FILES"
-    for path, meaning in _FILES:
-        yield from _item(path, meaning)
+    yield from _exit_status()
+    yield from _environment(list(OPTIONS), root_page=True)
+    yield from _files((*_CONFIG_FILE, *_DEST_FILES))
     others = [name for name in page_names(group) if name != _PROGRAM]
     yield from (".SH SEE ALSO", *_references(others))
 
@@ -83,12 +92,45 @@ def _command_page(command: click.Command, ctx: click.Context) -> Iterable[str]:
         yield from (".SH EXAMPLES", ".nf")
         yield from (_text(line) for line in command.epilog.strip().splitlines())
         yield ".fi"
+    names = [parameter.name or "" for parameter in command.params]
+    yield from _exit_status() if name in _RUN_COMMANDS else _short_exit_status()
+    if "config" in names:
+        yield from _environment([one for one in names if one in OPTIONS], root_page="public_key" in names)
+        yield from _files((*_CONFIG_FILE, *(_DEST_FILES if name in _RUN_COMMANDS else ())))
     yield from (".SH SEE ALSO", *_references([_PROGRAM]))
+
+
+def _exit_status() -> Iterable[str]:
+    yield ".SH EXIT STATUS"
+    for code, row in EXIT_CODES.items():
+        yield from _item(str(code), f"{row.meaning}. Next: {row.next_step}.".replace("`", ""))
+
+
+def _short_exit_status() -> Iterable[str]:
+    yield from (".SH EXIT STATUS", *_item("0", "Success."), *_item("2", "Usage or configuration error."))
+    yield from _filled("Other codes are described in restore-agent(1).")
+
+
+def _environment(names: list[str], *, root_page: bool) -> Iterable[str]:
+    """List the variables of options and, with `root_page`, those that are not options."""
+    yield ".SH ENVIRONMENT"
+    for name in names:
+        option = OPTIONS[name]
+        many = " Several values are separated by commas." if option.many else ""
+        yield from _item(option.env, f"Sets {option.flag}.{many}")
+    for variable, text in _VARIABLES if root_page else _VARIABLES[1:2]:
+        yield from _item(variable, text)
+
+
+def _files(rows: Iterable[tuple[str, str]]) -> Iterable[str]:
+    yield ".SH FILES"
+    for path, meaning in rows:
+        yield from _item(path, meaning)
 
 
 def _options(command: click.Command, ctx: click.Context) -> Iterable[str]:
     for parameter in command.get_params(ctx):
-        if record := parameter.get_help_record(ctx):
+        if (record := parameter.get_help_record(ctx)) and record[1]:
             yield from _item(*record)
 
 
@@ -112,12 +154,12 @@ def _first_sentence(command: click.Command) -> str:
 
 
 def _filled(text: str) -> list[str]:
-    """Text that roff fills, in input lines of ordinary length."""
+    """Return text that roff fills, in input lines of ordinary length."""
     return [_text(line) for line in textwrap.wrap(text, 70, break_long_words=False, break_on_hyphens=False)]
 
 
 def _text(text: str) -> str:
-    """Text that roff sets as it stands: no escapes, no requests, dashes that can be copied into a shell."""
+    """Return text that roff prints unchanged: no escapes, no requests, dashes that can be copied into a shell."""
     for plain, set_as in (("\\", "\\e"), ("-", "\\-"), ("…", "..."), ("–", "\\(en"), ("`", "\\(ga"), ("'", "\\(aq")):
         text = text.replace(plain, set_as)
     return "\\&" + text if text[:1] in (".", "'") else text

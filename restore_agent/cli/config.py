@@ -1,15 +1,12 @@
-"""What the operator asked for: flags over environment over file over defaults, merged once.
+"""Settings of one call: flags before environment before configuration file before defaults, merged once.
 
-Every option stands in one table, `OPTIONS`; the command line, the environment, the configuration file and the
-documentation test all read it. Values stay text until they are parsed here, so that the same mistake gives the
-same message wherever it was made.
+Values stay text until they are parsed here, so that the same mistake gives the same message wherever it was made.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,35 +14,59 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..core.redaction import Secret
-from ..core.settings import Connection, RunLimits, Target
+from ..core.settings import Connection, RunLimits, RunSettings, Target, UnpackSettings
 from ..core.untrusted import printable
-from .options import DEFAULT_CONFIG, LIMITS, OPTIONS, Option
+from .config_file import absolute_path, did_you_mean, read_table, read_text, require_known_keys
+from .options import CONNECTION, DEFAULT_CONFIG, LIMITS, OPTIONS, TARGET, Option
 
-_KEY_FILE_LIMIT = 64 * 1024
+_LARGEST_KEY_FILE = 64 * 1024
+"""Bytes of a key file at most."""
 
-_CONFIG_LIMIT = 1024 * 1024
+_KEY_VARIABLE = "RESTORE_AGENT_PRIVATE_KEY"
+
+_OTHER_VARIABLES = (_KEY_VARIABLE, "RESTORE_AGENT_CONFIG")
+
+_ALTERNATIVES = {"cluster_id": "host_id", "batch_id": "job_id"}
+"""Required options that another option can replace."""
+
+_REQUIRED = ("url", "public_key", "private_key_file", "group_id", "cluster_id", "batch_id", "dest")
 
 
 @dataclass(frozen=True)
-class _Found:
+class Found:
+    """The text of an option and its source. `rank`: 0 flag, 1 environment, 2 file, 3 default."""
+
     text: str | tuple[str, ...]
     source: str
-    rank: int  # 0 flag, 1 environment, 2 file, 3 default
+    rank: int
 
 
 class Values:
-    """The options of one call, each with the place it came from; parsed when asked for."""
+    """The options of one call with their sources; parsed on access."""
 
     def __init__(self, flags: Mapping[str, Any], environ: Mapping[str, str], *, config: bool = True) -> None:
+        """Read the configuration file if `config` is true. Raises UsageError if it is unusable."""
         self._environ = environ
-        self._found: dict[str, _Found] = {}
-        file = _read_config(_config_path(flags, environ) if config else None)
+        self._found: dict[str, Found] = {}
+        self.config_path = _config_path(flags, environ) if config else None
+        file: dict[str, Any] = {}
+        if self.config_path is not None:
+            file = read_table(self.config_path)
+            require_known_keys(self.config_path, file)
         for name, option in OPTIONS.items():
-            if (found := _look_up(option, flags, environ, file)) is not None:
+            found = _from_flags(option, flags) or _from_environment(option, environ)
+            found = found or _from_file(option, file, self.config_path)
+            if found is None and option.default is not None:
+                found = Found(option.default, option.flag, 3)
+            if found is not None:
                 self._found[name] = found
 
+    def source(self, name: str) -> Found | None:
+        """Return the text of an option and its source, or None if it is not set."""
+        return self._found.get(name)
+
     def get(self, name: str) -> Any:
-        """The parsed value of an option, or None. Raises UsageError that names where the value came from."""
+        """Return the parsed value of an option, or None. Raises UsageError that names the source of the value."""
         option = OPTIONS[name]
         found = self._found.get(name)
         if found is None:
@@ -58,56 +79,93 @@ class Values:
                 raise ValueError("takes one value, not a list")
             return option.parse(found.text)
         except ValueError as error:
-            said = "" if name == "url" else f" {printable(str(found.text), 80)!r}"  # a URL may hold a password
-            raise UsageError(f"{found.source}{said}: {error}") from None
+            shown = "" if name == "url" else f" {printable(str(found.text), 80)!r}"  # a URL may contain a password
+            raise UsageError(f"{found.source}{shown}: {error}") from None
 
-    def need(self, name: str) -> Any:
-        """Like `get`, but a missing value is a UsageError that says how to give it."""
-        if name not in self._found:
-            option = OPTIONS[name]
-            where = f" or {option.env}" if option.env else ""
-            raise UsageError(
-                f"{option.flag} is missing: give {option.flag}{where}, or {name} in the configuration file"
-            )
-        return self.get(name)
+    def require(self, *names: str) -> None:
+        """Raise UsageError that names every required option that is missing."""
+        missing = [name for name in names if not self._is_set(name)]
+        if not missing:
+            return
+        flags = [_with_alternative(name) for name in missing]
+        if len(missing) == 1:
+            name = "private_key" if missing == ["private_key_file"] else missing[0]
+            option = OPTIONS[missing[0]]
+            where = f"{option.flag} or {option.env}, or {option.name} in the configuration file"
+            more = f", or {_KEY_VARIABLE}" if name == "private_key" else ""
+            raise UsageError(f"{flags[0]} is missing: set {where}{more}")
+        text = f"{', '.join(flags[:-1])} and {flags[-1]} are missing: set them as options, as variables "
+        raise UsageError(f"{text}({OPTIONS[missing[0]].env}, …), or in the configuration file")
+
+    def _is_set(self, name: str) -> bool:
+        if name == "private_key_file":
+            return self.private_key_source() is not None
+        return any(self.get(one) if OPTIONS[one].many else one in self._found for one in _alternatives(name))
 
     def either(self, one: str, other: str) -> str | None:
-        """Which of two options that exclude each other holds; the stronger source wins, the same source is an error."""
+        """Return which of two options that exclude each other is set: the one with the stronger source.
+
+        Raises UsageError if both have the same source.
+        """
         first, second = self._found.get(one), self._found.get(other)
         if first and second:
             if first.rank == second.rank:
                 raise UsageError(
-                    f"{OPTIONS[one].flag} and {OPTIONS[other].flag} contradict each other: give one of them"
+                    f"{OPTIONS[one].flag} and {OPTIONS[other].flag} exclude each other: set only one of them"
                 )
             return one if first.rank < second.rank else other
         return one if first else other if second else None
 
-    def private_key(self) -> Secret:
-        """The private key by the contract's precedence. Raises UsageError when it is missing or readable by others."""
+    def private_key_source(self) -> Found | None:
+        """Return the strongest source of the private key, with the path of its file, or None. The key is not read."""
         found = self._found.get("private_key_file")
         if found and found.rank < 2:
-            return _key_from_file(Path(str(found.text)), found.source, guarded=True)
-        if self._environ.get("RESTORE_AGENT_PRIVATE_KEY"):
-            return _key(self._environ["RESTORE_AGENT_PRIVATE_KEY"], "RESTORE_AGENT_PRIVATE_KEY")
+            return found
+        if self._environ.get(_KEY_VARIABLE):
+            return Found("", _KEY_VARIABLE, 1)
         if found:
-            return _key_from_file(Path(str(found.text)), found.source, guarded=True)
-        if self._environ.get("CREDENTIALS_DIRECTORY"):
-            # systemd guards the directory itself and may grant a service user access by ACL, which shows as a group bit
-            path = Path(self._environ["CREDENTIALS_DIRECTORY"]) / "private-key"
-            return _key_from_file(path, "CREDENTIALS_DIRECTORY", guarded=False)
-        raise UsageError(
-            "the private key is missing: give --private-key-file, "
-            "RESTORE_AGENT_PRIVATE_KEY_FILE or RESTORE_AGENT_PRIVATE_KEY"
-        )
+            return found
+        if directory := self._environ.get("CREDENTIALS_DIRECTORY"):
+            return Found(os.path.join(directory, "private-key"), "CREDENTIALS_DIRECTORY", 3)
+        return None
+
+    def private_key(self) -> Secret:
+        """Return the private key. Raises UsageError if it is missing, or if group or others can read its file."""
+        self.require("private_key_file")
+        found = self.private_key_source()
+        if found is None or found.source == _KEY_VARIABLE:
+            return _key(self._environ[_KEY_VARIABLE], _KEY_VARIABLE)
+        # systemd protects its directory and may grant a service user access by an ACL, which shows as a group bit
+        guarded = found.source != "CREDENTIALS_DIRECTORY"
+        return _key_from_file(Path(str(found.text)), found.source, guarded=guarded)
+
+
+def run_settings(values: Values) -> RunSettings:
+    """Return everything that a run needs. Raises UsageError that names all missing options at once."""
+    values.require(*_REQUIRED)
+    return RunSettings(connection(values), target(values), limits(values), dest(values), unpack(values))
+
+
+def unpack(values: Values) -> UnpackSettings | None:
+    """Return where and how to unpack, or None. Raises UsageError."""
+    directory, owner, discard = values.get("unpack"), values.get("owner"), values.get("discard_archive")
+    if directory is None:
+        for name, given in (("owner", owner), ("discard_archive", discard)):
+            if given:
+                raise UsageError(f"{OPTIONS[name].flag} needs --unpack")
+        return None
+    uid, gid = owner or (-1, -1)
+    return UnpackSettings(Path(os.path.abspath(directory)), uid, gid, discard)
 
 
 def connection(values: Values) -> Connection:
-    """How to reach Ops Manager. Raises UsageError."""
+    """Return how to reach Ops Manager. Raises UsageError."""
+    values.require(*(name for name in CONNECTION if name in _REQUIRED))
     if values.get("client_key") and not values.get("client_cert"):
         raise UsageError("--client-key needs --client-cert")
     return Connection(
-        url=values.need("url"),
-        public_key=values.need("public_key"),
+        url=values.get("url"),
+        public_key=values.get("public_key"),
         private_key=values.private_key(),
         ca_file=values.get("ca_file"),
         client_cert=values.get("client_cert"),
@@ -116,17 +174,12 @@ def connection(values: Values) -> Connection:
 
 
 def target(values: Values) -> Target:
-    """Which restore jobs. Raises UsageError when ids are missing or contradict each other."""
+    """Return which restore jobs are selected. Raises UsageError if IDs are missing or exclude each other."""
+    values.require(*(name for name in TARGET if name in _REQUIRED and name != "dest"))
     place = values.either("cluster_id", "host_id")
-    if place is None:
-        raise UsageError("--cluster-id is missing: give --cluster-id (or --host-id for a mirrored config server)")
     kind = values.either("batch_id", "job_id")
-    if kind is None:
-        raise UsageError(
-            "neither --batch-id nor --job-id is given: name the batch of a sharded cluster, or the restore job"
-        )
     return Target(
-        group_id=values.need("group_id"),
+        group_id=values.get("group_id"),
         cluster_id=values.get("cluster_id") if place == "cluster_id" else None,
         host_id=values.get("host_id") if place == "host_id" else None,
         batch_id=values.get("batch_id") if kind == "batch_id" else None,
@@ -137,27 +190,72 @@ def target(values: Values) -> Target:
 
 
 def limits(values: Values) -> RunLimits:
-    """Timeouts, attempts, width and rate. Raises UsageError."""
+    """Return timeouts, retries, parallelism, and rate. Raises UsageError."""
     return RunLimits(**{name: values.get(name) for name in LIMITS})
 
 
 def dest(values: Values) -> Path:
-    """The target directory as an absolute path. Raises UsageError."""
-    path: Path = values.need("dest")
-    return Path(os.path.abspath(path))
+    """Return the destination directory as an absolute path. Raises UsageError."""
+    values.require("dest")
+    return Path(os.path.abspath(values.get("dest")))
 
 
-def _look_up(
-    option: Option, flags: Mapping[str, Any], environ: Mapping[str, str], file: Mapping[str, Any]
-) -> _Found | None:
-    if (given := flags.get(option.name)) not in (None, (), False):  # an empty text was given, and is looked at
-        return _Found(_as_text(given), option.flag, 0)
-    if option.env and environ.get(option.env):
-        return _Found(environ[option.env], option.env, 1)
+def output_form(flags: Mapping[str, Any], environ: Mapping[str, str], *, config: bool = True) -> str:
+    """Return `json` or `text` for a call that is wrong, from every source that can still be read; never raises."""
+    wanted = flags.get("output") or environ.get(OPTIONS["output"].env)
+    path = _config_path(flags, environ) if config and not wanted else None
+    if path is not None:
+        try:
+            wanted = read_table(path).get("output")
+        except (UsageError, ValueError):
+            wanted = None
+    return "json" if wanted == "json" else "text"
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return a warning for each variable RESTORE_AGENT_* that no option reads."""
+    known = {name for option in OPTIONS.values() for name in _variables(option)} | set(_OTHER_VARIABLES)
+    unknown = sorted(name for name in environ if name.startswith("RESTORE_AGENT_") and name not in known)
+    return [f"the variable {printable(name, 80)} is unknown and ignored{did_you_mean(name, known)}" for name in unknown]
+
+
+def _from_flags(option: Option, flags: Mapping[str, Any]) -> Found | None:
+    given = flags.get(option.name)
+    if given in (None, (), False):  # an empty text was given, and is reported by its parser
+        return None
+    return Found(_as_text(given), option.flag, 0)
+
+
+def _from_environment(option: Option, environ: Mapping[str, str]) -> Found | None:
+    for variable in _variables(option):
+        if text := environ.get(variable):
+            parts = tuple(part.strip() for part in text.split(",") if part.strip())
+            return Found(parts if option.many else text, variable, 1)
+    return None
+
+
+def _from_file(option: Option, file: Mapping[str, Any], path: Path | None) -> Found | None:
     for name in (option.name, *option.aliases):
-        if name in file and file[name] != []:
-            return _Found(_as_text(file[name]), f"{name} in the configuration file", 2)
-    return _Found(option.default, option.flag, 3) if option.default is not None else None
+        if path is None or name not in file or file[name] == []:
+            continue
+        text = _as_text(file[name])
+        if option.metavar in ("FILE", "DIR") and isinstance(text, str):
+            text = absolute_path(text, path.absolute().parent, name)
+        return Found(text, f"{name} in the configuration file", 2)
+    return None
+
+
+def _variables(option: Option) -> list[str]:
+    return [option.env, *(f"RESTORE_AGENT_{alias.upper()}" for alias in option.aliases)]
+
+
+def _alternatives(name: str) -> list[str]:
+    return [name, *([_ALTERNATIVES[name]] if name in _ALTERNATIVES else [])]
+
+
+def _with_alternative(name: str) -> str:
+    flag, *others = (OPTIONS[one].flag for one in _alternatives(name))
+    return f"{flag} (or {others[0]})" if others else flag
 
 
 def _as_text(value: Any) -> str | tuple[str, ...]:
@@ -175,59 +273,27 @@ def _config_path(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Path |
     return DEFAULT_CONFIG if os.path.exists(DEFAULT_CONFIG) else None  # unlike Path.exists it never raises
 
 
-def _read_config(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-
-    try:
-        table = tomllib.loads(_read_text(path, _CONFIG_LIMIT))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"configuration file {path}: not TOML ({printable(str(error))})") from None
-    known = set(OPTIONS) | {alias for option in OPTIONS.values() for alias in option.aliases}
-    for key, value in table.items():
-        if key == "private_key":
-            raise UsageError(f"configuration file {path}: the key itself does not belong here; use private_key_file")
-        if key not in known:
-            raise UsageError(
-                f"configuration file {path}: unknown key {printable(key, 60)!r}; keys are {', '.join(sorted(known))}"
-            )
-        if isinstance(value, dict) or value is None:
-            raise UsageError(f"configuration file {path}: {key} must be a plain value")
-    return table
-
-
-def _read_text(path: Path, limit: int) -> str:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(limit + 1)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from None
-    if len(raw) > limit:
-        raise UsageError(f"{path} is larger than {limit} bytes: this is not the file that was meant")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        raise UsageError(f"{path} is not UTF-8 text") from None
-
-
 def _key_from_file(path: Path, source: str, *, guarded: bool) -> Secret:
     try:
         mode = path.stat().st_mode
     except OSError as error:
         raise UsageError(f"{source}: {path} cannot be read: {error.strerror}") from None
     except ValueError:
-        raise UsageError(f"{source}: the path holds a NUL character") from None
+        raise UsageError(f"{source}: the path contains a NUL character") from None
     if not stat.S_ISREG(mode):
         raise UsageError(f"{source}: {path} is not a regular file")
     if guarded and mode & 0o077:
-        raise UsageError(f"{source}: {path} can be read by group or others; run: chmod 600 {path}")
-    return _key(_read_text(path, _KEY_FILE_LIMIT), f"{source}: {path}")
+        hint = f"Run: chmod 600 {path}"
+        raise UsageError(f"{source}: {path} can be read by group or others; run: chmod 600 {path}", hint=hint)
+    return _key(read_text(path, _LARGEST_KEY_FILE), f"{source}: {path}")
 
 
 def _key(text: str, source: str) -> Secret:
     key = text.rstrip("\r\n")
     if not key.strip():
-        raise UsageError(f"{source} is empty: it must hold the private key")
+        raise UsageError(f"{source} is empty: it must contain the private key")
     if not key.isprintable():
-        raise UsageError(f"{source} holds more than one line or control characters: it must hold the private key alone")
+        raise UsageError(
+            f"{source} contains more than one line or control characters: it must contain only the private key"
+        )
     return Secret(key)

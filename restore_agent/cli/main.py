@@ -6,21 +6,20 @@ import io
 import os
 import re
 import sys
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from .. import __version__
 from ..core.errors import AgentError, Stopped, UsageError
-from .signals import raised
+from .help import HelpContext
+from .signals import raise_signals
 
 _PROGRAM = "restore-agent"
 
 
-@dataclass(frozen=True)
-class _Command:
+class _Command(NamedTuple):
     """One command: its module below `commands/` and its line in the list of commands."""
 
     module: str
@@ -45,6 +44,7 @@ _GROUPS: dict[str, dict[str, _Command]] = {
         "simulator": _Command("practice.simulator", "Serve a simulated Ops Manager until SIGTERM or SIGINT."),
     },
     "Setup": {
+        "config": _Command("setup.config", "Print an example configuration, or the effective settings."),
         "completion": _Command("setup.completion", "Print the completion script for bash, zsh, or fish."),
         "man": _Command("setup.man", "Print or install the manual pages, or print a document."),
         "systemd": _Command("setup.systemd", "Print or install the systemd unit."),
@@ -61,7 +61,9 @@ _COMMANDS = {name: command for group in _GROUPS.values() for name, command in gr
 
 
 class Commands(click.Group):
-    """A group whose commands are imported when they are called, so that `--help` and `--version` answer at once."""
+    """A group whose commands are imported when they are called, so that `--help` and `--version` are fast."""
+
+    context_class = HelpContext
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names, in the order of the help."""
@@ -83,7 +85,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name=_PROGRAM)
+@click.version_option(__version__, "-V", "--version", prog_name=_PROGRAM)
 def cli() -> None:
     """Download and verify MongoDB Ops Manager backups: wait for restore jobs, download each archive once, verify it.
 
@@ -98,17 +100,17 @@ def main(arguments: list[str] | None = None) -> None:
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that knows no dots must not end a run
+            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 must not end a run
     try:
-        with raised():
+        with raise_signals():
             code = _called(arguments)
-    except Stopped as stopped:  # before a command could see to it
+    except Stopped as stopped:  # before or after the command handled signals itself
         code = _ended(stopped, arguments)
     sys.exit(code if isinstance(code, int) else 0)
 
 
 def _called(arguments: list[str]) -> Any:
-    """What the command that was called ends with; a mistake in the call is told."""
+    """Return the result of the command that was called; report a wrong call."""
     try:
         return cli.main(args=arguments, prog_name=_PROGRAM, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -118,12 +120,12 @@ def _called(arguments: list[str]) -> Any:
         return 130
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
-        hint = f"See `{context.command_path} --help`." if context else None
+        hint = f"See `{context.command_path} --help`." if context else f"See `{_PROGRAM} --help`."
         return _ended(UsageError(error.format_message(), hint=hint), arguments)
 
 
 def _open_closed_streams() -> None:
-    """Give each closed standard descriptor /dev/null: files in DEST must not get its number, nor a print fail."""
+    """Open /dev/null for each closed standard stream, so that no file in DEST gets its number and printing works."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
@@ -132,10 +134,15 @@ def _open_closed_streams() -> None:
 
 
 def _ended(error: AgentError, arguments: list[str]) -> int:
-    """Report an end before any command's own, in the form that was asked for, as far as that can be read."""
-    from ..core.redaction import Redactor  # imported late: `--help` and `--version` need none of it
-    from .session import console, empty_receipt, end_with, output_wanted
+    """Report an error outside of a command, in the output form of the call, as far as it can be read."""
+    # imported here because `--help` and `--version` need none of it, and it takes longer than they do
+    from ..core.redaction import Redactor
+    from .config import output_form
+    from .session import console, empty_receipt, end_with
 
-    found = re.search(r"(?:^|\0)(?:-o\0?|--output[=\0])(text|json)(?:\0|$)", "\0".join(arguments))
-    shown = console(output_wanted(found[1] if found else None), "none", Redactor(), "usage")
+    line = "\0".join(arguments)
+    patterns = {"output": r"(?:-o\0?|--output[=\0])(text|json)", "config": r"--config[=\0]([^\0]+)"}
+    found = {name: re.search(rf"(?:^|\0){pattern}(?:\0|$)", line) for name, pattern in patterns.items()}
+    flags = {name: match[1] for name, match in found.items() if match}
+    shown = console(output_form(flags, os.environ), "none", Redactor(), "usage")
     return end_with(shown, error, empty_receipt)

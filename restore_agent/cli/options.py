@@ -1,4 +1,4 @@
-"""Options as click wants them, made from the table in `settings`; and commands whose help ends with examples."""
+"""The table of options: command line, environment, configuration file, help, and documentation use it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from .help import GROUPS, GroupedOption
 from .parsers import (
     base_url,
     choice,
@@ -18,6 +19,7 @@ from .parsers import (
     existing_file,
     file_to_write,
     identifier,
+    owner_ids,
     plain_text,
     positive_duration,
     size,
@@ -25,88 +27,26 @@ from .parsers import (
     whole,
 )
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-def options(*names: str) -> Decorator:
-    """Options of the table, as click wants them; values stay text until settings parse them."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for name in reversed(names):
-            function = _option(name)(function)
-        return function
-
-    return decorate
-
-
-def _option(name: str) -> Decorator:
-    option = OPTIONS[name]
-    flags = [option.flag, *("--" + alias.replace("_", "-") for alias in option.aliases)]
-    notes = [f"${option.env}"] if option.env else []
-    if option.default is not None and option.metavar:
-        notes.append(f"default {option.default}")
-    text = option.help + (f" [{'; '.join(notes)}]" if notes else "")
-    if not option.metavar:
-        return click.option(*flags, name, is_flag=True, help=text)
-    short = [option.short] if option.short else []
-    given: dict[str, Any] = {"metavar": option.metavar, "multiple": option.many, "shell_complete": _completes(option)}
-    return click.option(*short, *flags, name, help=text, **given)
-
-
-def _completes(option: Option) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    """What the shell offers for a value, by its kind: paths, one of a few words, or nothing."""
-    kinds = {"FILE": "file", "DIR": "dir"}
-
-    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        if option.metavar in kinds:
-            return [CompletionItem(incomplete, type=kinds[option.metavar])]
-        words = option.metavar.split("|") if "|" in option.metavar else []
-        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
-
-    return complete
-
-
-def common(function: Callable[..., Any] | None = None, *, config: bool = True) -> Callable[..., Any]:
-    """`--debug` and, unless told otherwise, `--config`: for every command."""
-
-    def decorate(decorated: Callable[..., Any]) -> Callable[..., Any]:
-        debug = "Show a traceback (secrets hidden) when something fails."
-        decorated = click.option("--debug", is_flag=True, help=debug)(decorated)
-        text = "TOML file with the same names, underscores for dashes. [$RESTORE_AGENT_CONFIG; default {}]"
-        if config:
-            path = click.Path()  # for the shell; whether it can be read, settings tell
-            decorated = click.option("--config", metavar="FILE", type=path, help=text.format(DEFAULT_CONFIG))(decorated)
-        return decorated
-
-    return decorate(function) if function else decorate
-
-
-class Examples(click.Command):
-    """A command whose help ends with examples, kept line by line."""
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples as they stand."""
-        if self.epilog:
-            with formatter.section("Examples"):
-                formatter.write_paragraph()
-                for line in self.epilog.strip().splitlines():
-                    formatter.write(f"  {line}\n")
-
-
 DEFAULT_CONFIG = Path("/etc/restore-agent/config.toml")
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its names, where it may come from, how it parses and what it is when nobody says."""
+    """One option: its names, its group in the help, its parser, and its default.
+
+    `default` is a text that `parse` accepts. `unset` describes in words what applies if there is no default value.
+    """
 
     name: str
+    group: str
     help: str
     parse: Callable[[str], Any]
-    env: str | None = None
+    metavar: str
     default: str | None = None
+    unset: str = ""
     many: bool = False
-    metavar: str = "TEXT"
     aliases: tuple[str, ...] = ()
     short: str | None = None
 
@@ -115,124 +55,211 @@ class Option:
         """The option as it is typed."""
         return "--" + self.name.replace("_", "-")
 
+    @property
+    def env(self) -> str:
+        """The environment variable of the option."""
+        return f"RESTORE_AGENT_{self.name.upper()}"
+
+    @property
+    def default_text(self) -> str:
+        """The default as the help shows it, for example `default 6h`; empty if the option has none."""
+        if self.default is not None and self.metavar:
+            return f"default {self.default}"
+        return f"default: {self.unset}" if self.unset else ""
+
 
 OPTIONS: dict[str, Option] = {
     option.name: option
     for option in (
-        Option("url", "Ops Manager or Cloud Manager base URL.", base_url, "RESTORE_AGENT_URL", metavar="URL"),
-        Option("public_key", "API public key (or user name).", plain_text, "RESTORE_AGENT_PUBLIC_KEY", metavar="KEY"),
+        Option("url", "connection", "Base URL of Ops Manager or Cloud Manager.", base_url, "URL"),
+        Option("public_key", "connection", "API public key, or user name.", plain_text, "KEY"),
         Option(
             "private_key_file",
-            "File holding the API private key; only its owner may be able to read it.",
+            "connection",
+            "File with the API private key; must be readable by its owner only.",
             Path,
-            "RESTORE_AGENT_PRIVATE_KEY_FILE",
-            metavar="FILE",
-        ),
-        Option(
-            "group_id",
-            "Project (group) id.",
-            identifier,
-            "RESTORE_AGENT_GROUP_ID",
-            metavar="ID",
-            aliases=("project_id",),
-        ),
-        Option("cluster_id", "Cluster id.", identifier, "RESTORE_AGENT_CLUSTER_ID", metavar="ID"),
-        Option("host_id", "Mirrored (SCCC) config server's host id, instead of a cluster.", identifier, metavar="ID"),
-        Option(
-            "batch_id", "Batch of restore jobs (sharded cluster).", identifier, "RESTORE_AGENT_BATCH_ID", metavar="ID"
-        ),
-        Option("job_id", "Restore job (replica set); repeatable.", identifier, many=True, metavar="ID"),
-        Option(
-            "select",
-            "Only jobs of which job id, cluster id, host id or archive name matches; repeatable.",
-            plain_text,
-            many=True,
-            metavar="GLOB",
-        ),
-        Option("expect_jobs", "The batch is complete only once N jobs are listed.", whole(1, 100_000), metavar="N"),
-        Option(
-            "dest",
-            "Directory for the archives; created with mode 0700.",
-            directory,
-            "RESTORE_AGENT_DEST",
-            metavar="DIR",
-        ),
-        Option(
-            "wait_timeout", "How long to wait for all jobs to become READY.", duration, default="6h", metavar="TIME"
-        ),
-        Option(
-            "hash_timeout",
-            "How long to wait for hashes after the last download.",
-            duration,
-            default="15m",
-            metavar="TIME",
-        ),
-        Option(
-            "poll_interval",
-            "First poll interval; backs off up to 8 times it.",
-            positive_duration,
-            default="5s",
-            metavar="TIME",
-        ),
-        Option(
-            "stall_timeout",
-            "Cut a transfer without a byte for this long.",
-            positive_duration,
-            default="60s",
-            metavar="TIME",
-        ),
-        Option("retries", "Fresh attempts per archive after a failed one.", whole(0, 1000), default="5", metavar="N"),
-        Option("parallel", "Archives at once.", whole(1, 64), default="4", metavar="N"),
-        Option("limit_rate", "Bytes per second, all archives together.", size, metavar="SIZE"),
-        Option(
-            "allow_unproven",
-            "Exit 0 for a whole archive although no hash was published.",
-            truth,
-            default="false",
-            metavar="",
+            "FILE",
+            unset="$RESTORE_AGENT_PRIVATE_KEY or $CREDENTIALS_DIRECTORY/private-key",
         ),
         Option(
             "ca_file",
-            "CA certificates (PEM) instead of the system's.",
+            "connection",
+            "CA certificates (PEM) to trust.",
             existing_file,
-            "RESTORE_AGENT_CA_FILE",
-            metavar="FILE",
+            "FILE",
+            unset="the system's trust store",
+        ),
+        Option("client_cert", "connection", "TLS client certificate (PEM).", existing_file, "FILE", unset="none"),
+        Option(
+            "client_key",
+            "connection",
+            "Key of the TLS client certificate (PEM).",
+            existing_file,
+            "FILE",
+            unset="the key in --client-cert",
+        ),
+        Option("group_id", "target", "Project (group) ID.", identifier, "ID", aliases=("project_id",)),
+        Option("cluster_id", "target", "Cluster ID.", identifier, "ID", unset="none"),
+        Option(
+            "host_id",
+            "target",
+            "Host ID of a mirrored (SCCC) config server, instead of a cluster.",
+            identifier,
+            "ID",
+            unset="none",
         ),
         Option(
-            "client_cert", "TLS client certificate (PEM).", existing_file, "RESTORE_AGENT_CLIENT_CERT", metavar="FILE"
+            "batch_id",
+            "target",
+            "Batch of restore jobs (sharded cluster).",
+            identifier,
+            "ID",
+            unset="none",
         ),
-        Option("client_key", "TLS client key (PEM).", existing_file, "RESTORE_AGENT_CLIENT_KEY", metavar="FILE"),
+        Option(
+            "job_id",
+            "target",
+            "Restore job (replica set); repeatable.",
+            identifier,
+            "ID",
+            unset="all jobs of the batch",
+            many=True,
+        ),
+        Option(
+            "select",
+            "target",
+            "Select only jobs whose job ID, cluster ID, host ID, or archive name matches; repeatable.",
+            plain_text,
+            "GLOB",
+            unset="all jobs",
+            many=True,
+        ),
+        Option(
+            "expect_jobs",
+            "target",
+            "Number of jobs that the batch must list before it is complete.",
+            whole(1, 100_000),
+            "N",
+            unset="not checked",
+        ),
+        Option(
+            "dest",
+            "dest",
+            "Directory for the archives; created with mode 0700 if it does not exist.",
+            directory,
+            "DIR",
+        ),
+        Option(
+            "unpack",
+            "dest",
+            "Also unpack each verified archive into a data path of its own in this directory.",
+            directory,
+            "DIR",
+            unset="archives are not unpacked",
+        ),
+        Option(
+            "owner",
+            "dest",
+            "Owner of what is unpacked, in a form of chown, such as mongod:mongod; needs root and --unpack.",
+            owner_ids,
+            "OWNER",
+            unset="the user of this process",
+        ),
+        Option(
+            "discard_archive",
+            "dest",
+            "Remove each archive once its data path is published; only with --unpack.",
+            truth,
+            "",
+            default="false",
+            unset="off",
+        ),
+        Option(
+            "wait_timeout",
+            "limits",
+            "How long to wait for all selected jobs to become READY.",
+            duration,
+            "TIME",
+            default="6h",
+        ),
+        Option(
+            "hash_timeout",
+            "limits",
+            "How long to wait for hashes after the last download.",
+            duration,
+            "TIME",
+            default="15m",
+        ),
+        Option(
+            "poll_interval",
+            "limits",
+            "Initial poll interval; increases to at most 8 times this value.",
+            positive_duration,
+            "TIME",
+            default="5s",
+        ),
+        Option(
+            "stall_timeout",
+            "limits",
+            "Abort a transfer that receives no data for this long.",
+            positive_duration,
+            "TIME",
+            default="60s",
+        ),
+        Option(
+            "retries", "limits", "Maximum retries per archive after a failed attempt.", whole(0, 1000), "N", default="5"
+        ),
+        Option("parallel", "limits", "Number of archives to download in parallel.", whole(1, 64), "N", default="4"),
+        Option(
+            "limit_rate",
+            "limits",
+            "Limit the total download rate of all archives, in bytes per second.",
+            size,
+            "SIZE",
+            unset="no limit",
+        ),
+        Option(
+            "allow_unproven",
+            "limits",
+            "Exit 0 for a structurally complete archive even if no hash was published.",
+            truth,
+            "",
+            default="false",
+            unset="off",
+        ),
         Option(
             "metrics_file",
-            "Keep metrics of the run here, as Prometheus text for node_exporter; needs prometheus-client.",
+            "output",
+            "Write run metrics to this file in Prometheus text format for node_exporter; requires prometheus-client.",
             file_to_write,
-            "RESTORE_AGENT_METRICS_FILE",
-            metavar="FILE",
+            "FILE",
+            unset="none",
         ),
         Option(
             "output",
-            "Results as text, or JSON Lines on stdout.",
+            "output",
+            "Print results as text, or as JSON Lines on stdout.",
             choice("text", "json"),
-            "RESTORE_AGENT_OUTPUT",
+            "text|json",
             default="text",
-            metavar="text|json",
             short="-o",
         ),
         Option(
             "progress",
-            "Bars on a terminal, else a plain line every 30 s.",
+            "output",
+            "Show progress as bars, or as plain lines every 30 s; auto: bars if stderr is a terminal.",
             choice("auto", "bar", "plain", "none"),
+            "auto|bar|plain|none",
             default="auto",
-            metavar="auto|bar|plain|none",
         ),
     )
 }
-
-"""Every option of `run`; the other commands take some of them."""
+"""Every option of `run`; the other commands have some of them."""
 
 CONNECTION = ("url", "public_key", "private_key_file", "ca_file", "client_cert", "client_key")
 
 TARGET = ("group_id", "cluster_id", "host_id", "batch_id", "job_id", "select", "expect_jobs", "dest")
+UNPACK = ("unpack", "owner", "discard_archive")
 
 LIMITS = (
     "wait_timeout",
@@ -248,3 +275,64 @@ LIMITS = (
 METRICS_OPTIONS = ("metrics_file",)
 
 OUTPUT_OPTIONS = ("output", "progress")
+
+RUN_OPTIONS = (*CONNECTION, *TARGET, *UNPACK, *LIMITS, *METRICS_OPTIONS, *OUTPUT_OPTIONS)
+"""The options of `run` and `plan`."""
+
+
+def options(*names: str) -> Decorator:
+    """Add options of the table to a command. Their values stay text until `Values` parses them."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names):
+            function = _option(OPTIONS[name])(function)
+        return function
+
+    return decorate
+
+
+def own_option(*flags: str, group: str, **more: Any) -> Decorator:
+    """Add an option that only this command has, under the heading of a group."""
+    return click.option(*flags, cls=GroupedOption, heading=GROUPS[group], **more)
+
+
+def _option(option: Option) -> Decorator:
+    flags = [option.flag, *("--" + alias.replace("_", "-") for alias in option.aliases)]
+    notes = "; ".join(note for note in (f"${option.env}", option.default_text) if note)
+    text = f"{option.help} [{notes}]"
+    if not option.metavar:
+        return own_option(*flags, option.name, group=option.group, is_flag=True, help=text)
+    short = [option.short] if option.short else []
+    given: dict[str, Any] = {"metavar": option.metavar, "multiple": option.many, "shell_complete": _completer(option)}
+    return own_option(*short, *flags, option.name, group=option.group, help=text, **given)
+
+
+def _completer(option: Option) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
+    """Return the shell completion of an option: paths, one of a few words, or nothing."""
+    kinds = {"FILE": "file", "DIR": "dir"}
+
+    def complete(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        if option.metavar in kinds:
+            return [CompletionItem(incomplete, type=kinds[option.metavar])]
+        words = option.metavar.split("|") if "|" in option.metavar else []
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+    return complete
+
+
+def common(function: Callable[..., Any] | None = None, *, config: bool = True) -> Callable[..., Any]:
+    """Add `--debug` and, unless `config` is false, `--config` to a command."""
+
+    def decorate(decorated: Callable[..., Any]) -> Callable[..., Any]:
+        debug = "Print a traceback, with secrets hidden, if the command fails. [default: off]"
+        decorated = click.option("--debug", is_flag=True, help=debug)(decorated)
+        if config:
+            text = (
+                "TOML file that sets options by their names, with underscores instead of dashes. "
+                f"[$RESTORE_AGENT_CONFIG; default {DEFAULT_CONFIG}, if it exists]"
+            )
+            path = click.Path()  # only for shell completion; `Values` reports a file that cannot be read
+            decorated = click.option("--config", metavar="FILE", type=path, help=text)(decorated)
+        return decorated
+
+    return decorate(function) if function else decorate

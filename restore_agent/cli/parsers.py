@@ -1,8 +1,10 @@
-"""How the values of options parse: durations, sizes, URLs, ids. Each raises ValueError with what is wrong."""
+"""Parsers of option values: durations, sizes, URLs, IDs. Each raises ValueError with the reason."""
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +12,13 @@ from urllib.parse import urlsplit
 
 from ..core.settings import API_PATH
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
+_NUMBER = r"(\d+(?:\.\d+)?)"
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_DURATION = re.compile("".join(rf"(?:{_NUMBER}\s*{unit}\s*)?" for unit in "dhms"))
 
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE = re.compile(_NUMBER + r"\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+_SECONDS = (86400, 3600, 60, 1)
 
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -22,25 +26,26 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 
 def duration(text: str) -> float:
-    """Seconds from `90`, `90s`, `0.5s`, `15m`, `6h` or `1d`; at most 365 days."""
-    match = _DURATION.fullmatch(text.strip())
-    if not match:
-        raise ValueError("not a duration; write it like 90s, 15m, 6h or 1d")
-    seconds = float(match[1]) * _SECONDS[match[2]]
+    """Return seconds from `90`, `90s`, `0.5s`, `15m`, `2h30m`, or `1d`; at most 365 days."""
+    stripped = text.strip()
+    match = _DURATION.fullmatch(f"{stripped}s" if re.fullmatch(_NUMBER, stripped) else stripped)
+    if not match or not stripped:
+        raise ValueError("not a duration; write it like 90s, 15m, 2h30m, or 1d")
+    seconds = sum(float(count) * unit for count, unit in zip(match.groups(), _SECONDS, strict=True) if count)
     if seconds > 365 * 86400:
         raise ValueError("longer than a year")
     return seconds
 
 
 def positive_duration(text: str) -> float:
-    """A duration above zero, in seconds."""
+    """Return a duration above zero, in seconds."""
     if (seconds := duration(text)) <= 0:
-        raise ValueError("must be longer than nothing")
+        raise ValueError("must be greater than zero")
     return seconds
 
 
 def size(text: str) -> int:
-    """Bytes from `65536`, `64K`, `100M` or `1.5G` (powers of 1024); at least 1, at most 8 EiB."""
+    """Return bytes from `65536`, `64K`, `100M` or `1.5G` (powers of 1024); at least 1, at most 8 EiB."""
     match = _SIZE.fullmatch(text.strip())
     if not match:
         raise ValueError("not a size; write it like 65536, 64K, 100M or 1.5G")
@@ -51,7 +56,7 @@ def size(text: str) -> int:
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
-    """A parser of whole numbers in a range."""
+    """Return a parser of whole numbers in a range."""
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"\d{1,9}", text.strip()) or not least <= int(text) <= most:
@@ -62,7 +67,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 
 
 def choice(*allowed: str) -> Callable[[str], str]:
-    """A parser of one word out of a few."""
+    """Return a parser of one of a few words."""
 
     def parse(text: str) -> str:
         if text not in allowed:
@@ -73,47 +78,51 @@ def choice(*allowed: str) -> Callable[[str], str]:
 
 
 def base_url(text: str) -> str:
-    """Ops Manager's base URL without a trailing slash and without the API path."""
+    """Return the base URL of Ops Manager without a trailing slash and without the API path."""
     try:
         parts = urlsplit(text.strip())
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ValueError("not a URL: its host or port does not parse") from None
+        raise ValueError("not a URL: host or port is invalid") from None
     if parts.username is not None or parts.password is not None:
-        raise ValueError("holds credentials; give them with --public-key and --private-key-file instead")
+        raise ValueError("contains credentials; use --public-key and --private-key-file instead")
     if parts.scheme not in ("http", "https") or not host:
         raise ValueError(
-            "must begin with https:// or http:// and name a host, like https://opsmanager.example.net:8443"
+            "must begin with https:// or http:// and contain a host, for example https://opsmanager.example.net:8443"
+        )
+    if found := re.match(r"/v2/(?:group/)?([0-9a-f]{24})", parts.path):
+        raise ValueError(
+            f"is a page of the web interface; use {parts.scheme}://{parts.netloc}, and {found[1]} as --group-id"
         )
     if parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", text.strip()):
-        raise ValueError("must be a base URL without query, fragment or white space")
+        raise ValueError("must be a base URL without query, fragment, or white space")
     path = parts.path.rstrip("/").removesuffix(API_PATH).rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
 def identifier(text: str) -> str:
-    """An id as it stands in Ops Manager's URLs; nothing that would change the path is let through."""
+    """Return an ID as used in URLs of Ops Manager. Characters that would change the path are refused."""
     if not _IDENTIFIER.fullmatch(text) or text in (".", ".."):
-        raise ValueError("is not an id as Ops Manager writes them (usually 24 hex digits)")
+        raise ValueError("is not an ID of Ops Manager (usually 24 hex digits)")
     return text
 
 
 def plain_text(text: str) -> str:
-    """Printable text that is not empty."""
+    """Return printable text that is not empty."""
     if not text or not text.isprintable():
-        raise ValueError("is empty or holds control characters")
+        raise ValueError("is empty or contains control characters")
     return text
 
 
 def truth(text: str) -> bool:
-    """`true` or `false`."""
+    """Return a boolean from `true` or `false`."""
     if text.lower() not in ("true", "false"):
         raise ValueError("must be true or false")
     return text.lower() == "true"
 
 
 def existing_file(text: str) -> Path:
-    """The path of a file that can be read."""
+    """Return the path of a readable file."""
     path = Path(text)
     if not os.path.isfile(path) or not os.access(path, os.R_OK):  # unlike Path.is_file it never raises
         raise ValueError("is not a readable file")
@@ -121,15 +130,45 @@ def existing_file(text: str) -> Path:
 
 
 def file_to_write(text: str) -> Path:
-    """The path of a file, which need not be there yet, in a directory that must."""
+    """Return the path of a file, which need not exist, in a directory that must exist."""
     path = Path(os.path.abspath(text))
     if not text or "\x00" in text or os.path.isdir(path) or not os.path.isdir(path.parent):
-        raise ValueError("is not a file in a directory that exists")
+        raise ValueError("is not a file in an existing directory")
     return path
 
 
 def directory(text: str) -> Path:
-    """The path of a directory, which need not be there yet."""
+    """Return the path of a directory, which need not exist."""
     if not text.strip() or "\x00" in text:
-        raise ValueError("is empty" if not text.strip() else "holds a NUL character")
+        raise ValueError("is empty" if not text.strip() else "contains a NUL character")
     return Path(text)
+
+
+def owner_ids(text: str) -> tuple[int, int]:
+    """Return user ID and group ID (-1: as it is) of an owner in the forms of chown(1).
+
+    `user:` means the login group of the user. Raises ValueError: unknown names, or not root.
+    """
+    if os.geteuid() != 0:
+        raise ValueError("needs root: only root may give files away")
+    user, colon, group = text.partition(":")
+    try:
+        uid = _id_of(user, lambda name: pwd.getpwnam(name).pw_uid) if user else -1
+        gid = _id_of(group, lambda name: grp.getgrnam(name).gr_gid) if group else -1
+        if colon and user and not group:
+            gid = pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        raise ValueError("there is no such user or group on this host") from None
+    if uid < 0 and gid < 0:
+        raise ValueError("names neither a user nor a group")
+    return uid, gid
+
+
+def _id_of(name: str, look_up: Callable[[str], int]) -> int:
+    """Return the number of a name, or a number as it is. Raises KeyError."""
+    try:
+        return look_up(name)
+    except KeyError:
+        if name.isascii() and name.isdigit() and int(name) < 2**32 - 1:
+            return int(name)
+        raise

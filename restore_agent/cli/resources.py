@@ -1,4 +1,4 @@
-"""Files of `restore_agent/share/`: documents, manual pages, units, rules. Read from inside a zip file, too."""
+"""Files of `restore_agent/share/`: documents, manual pages, units, rules. They are readable inside a zip file."""
 
 from __future__ import annotations
 

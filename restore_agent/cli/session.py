@@ -1,4 +1,4 @@
-"""What every command runs in, and the one place where an error ends it: printed once, turned into an exit code."""
+"""Execution of commands: the only place that catches an error, prints it, and returns an exit code."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from ..core.clock import rfc3339
-from ..core.errors import AgentError, Stopped
+from ..core.errors import AgentError, DestHeld, Stopped, UsageError
 from ..core.events import Display, RunFailed, RunFinished
 from ..core.receipt import Receipt
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
+from ..dest.status import holder
 from ..ui.console import Console, console_for
-from ..ui.terminal import say
-from .config import Values
-from .signals import SIGNALS
+from ..ui.terminal import write_lines
+from .config import Values, output_form, unknown_variables
+from .signals import SIGNALS, handled
 
 
 @dataclass
 class Session:
-    """What every command has. `summary` tells what is known when an error ends it, for the last line of JSON."""
+    """Context of one command. `summary` makes the result if an error ends the command."""
 
     command: str
     values: Values
@@ -37,24 +38,25 @@ class Session:
 
 
 def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int], *, config: bool = True) -> int:
-    """Run a command's work; the single catch of the program. Without `config` no configuration file is looked at."""
+    """Run the work of a command and return the exit code. Without `config`, no configuration file is read."""
     redactor = Redactor()
     redactor.learn(os.environ.get("RESTORE_AGENT_PRIVATE_KEY"))
     debug = bool(flags.pop("debug", False))
     session: Session | None = None
     try:
+        if config:
+            _warn_of_unknown_variables(redactor)
         values = Values(flags, os.environ, config=config)
         shown = console(values.get("output"), values.get("progress"), redactor, command)
         session = Session(command, values, shown, redactor, empty_receipt)
         return work(session)
     except Exception as caught:
-        error = caught if isinstance(caught, AgentError) else _defect(caught)
+        error = _as_agent_error(caught, command, _dest(session))
         if debug:
-            say(redactor.clean("".join(traceback.format_exception(caught))), sys.stderr)
+            write_lines(redactor.clean("".join(traceback.format_exception(caught))), sys.stderr)
         if session is None:
-            return end_with(
-                console(output_wanted(flags.get("output")), "none", redactor, command), error, empty_receipt
-            )
+            form = output_form(flags, os.environ, config=config)
+            return end_with(console(form, "none", redactor, command), error, empty_receipt)
         return end_with(session.console, error, session.summary)
     finally:
         if session:
@@ -62,34 +64,42 @@ def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int],
 
 
 def console(output: str, progress: str, redactor: Redactor, command: str) -> Console:
-    """The console that the operator asked for."""
-
+    """Return the console for the output and progress options."""
     return console_for(output, progress, sys.stdout, sys.stderr, redactor, command)
 
 
-def _defect(caught: Exception) -> AgentError:
-    frames = traceback.extract_tb(caught.__traceback__)
-    place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return AgentError(f"{type(caught).__name__}{place}: {printable(str(caught), 200)}")
+def _warn_of_unknown_variables(redactor: Redactor) -> None:
+    for warning in unknown_variables(os.environ):
+        write_lines(f"warning: {redactor.clean(warning)}", sys.stderr)
 
 
-def output_wanted(given: Any) -> str:
-    """The output form, from what could be read of the call; `text` when nothing could."""
-    wanted = given or os.environ.get("RESTORE_AGENT_OUTPUT") or "text"
-    return wanted if wanted in ("text", "json") else "text"
+def _as_agent_error(caught: Exception, command: str, dest: Path | None) -> AgentError:
+    """Return an error that can be printed; the hint of a usage error names the command that was called."""
+    if not isinstance(caught, AgentError):
+        frames = traceback.extract_tb(caught.__traceback__)
+        place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+        return AgentError(f"{type(caught).__name__}{place}: {printable(str(caught), 200)}")
+    if isinstance(caught, DestHeld) and dest is not None and (pid := holder(dest)):
+        return caught.with_context(message=f"{caught.message} (pid {pid})")
+    if isinstance(caught, UsageError) and caught.hint == UsageError.hint:
+        return UsageError(caught.message, archive=caught.archive, hint=f"See `restore-agent {command} --help`.")
+    return caught
+
+
+def _dest(session: Session | None) -> Path | None:
+    found = session.values.source("dest") if session else None
+    return Path(str(found.text)) if found else None
 
 
 def end_with(console: Display, error: AgentError, summary: Callable[[AgentError], Receipt]) -> int:
-    """Print an error and the result that ends every run; the exit code."""
-
+    """Print an error and the result that ends every command; return the exit code."""
     console.report(RunFailed(error.fields()))
     console.report(RunFinished(summary(error)))
     return error.exit_code
 
 
 def empty_receipt(error: AgentError) -> Receipt:
-    """The result of a command that ended before it knew any job."""
-
+    """Return the result of a command that ended before any job was known."""
     now = rfc3339(time.time())
     return Receipt(
         group_id=None,
@@ -106,7 +116,7 @@ def empty_receipt(error: AgentError) -> Receipt:
 
 
 def run_loop(work: Callable[[], Coroutine[Any, Any, Any]], stop: Callable[[Stopped], None] | None = None) -> Any:
-    """Run a coroutine with SIGINT and SIGTERM ending it cleanly: by `stop`, or by cancelling it. Raises Stopped."""
+    """Run a coroutine; a signal ends it by calling `stop`, or by cancelling it. Raises Stopped."""
 
     async def guarded() -> Any:
         loop = asyncio.get_running_loop()
@@ -114,14 +124,14 @@ def run_loop(work: Callable[[], Coroutine[Any, Any, Any]], stop: Callable[[Stopp
         task: asyncio.Task[Any] | None = None
 
         def on_signal(number: signal.Signals) -> None:
-            loop.remove_signal_handler(number)  # a second one ends the process at once
-            stopped.append(Stopped(f"stopped by {number.name}; what is on disk is kept", exit_code=SIGNALS[number]))
+            loop.remove_signal_handler(number)  # a second one ends the process immediately
+            stopped.append(Stopped(f"stopped by {number.name}; files on disk are kept", exit_code=SIGNALS[number]))
             if stop:
                 stop(stopped[0])
             elif task:
                 task.cancel()
 
-        for number in SIGNALS:  # before there is any work that a signal could cut in half
+        for number in handled():  # before there is any work that a signal could interrupt
             loop.add_signal_handler(number, on_signal, number)
         task = loop.create_task(work())
         try:
@@ -133,8 +143,7 @@ def run_loop(work: Callable[[], Coroutine[Any, Any, Any]], stop: Callable[[Stopp
 
 
 def run_agent(agent: Any, session: Session) -> int:
-    """Run an agent to its end and show the result; the exit code."""
-
+    """Run an agent to its end, show the result, and return the exit code."""
     session.summary = agent.summary
     receipt: Receipt = run_loop(agent.run, agent.stop)
     session.console.report(RunFinished(receipt))

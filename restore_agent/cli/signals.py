@@ -1,6 +1,6 @@
-"""SIGINT and SIGTERM before a loop takes them over: kept while the program loads, raised as Stopped from then on.
+"""SIGINT, SIGTERM, and SIGHUP before an event loop handles them: stored while the program loads, then raised.
 
-Whatever the moment, a run that was told to stop ends with its result and 130 or 143, never with a traceback.
+A stopped run always ends with its result and exit code 129, 130, or 143, never with a traceback.
 """
 
 from __future__ import annotations
@@ -12,29 +12,33 @@ from contextlib import contextmanager
 
 from ..core.errors import Stopped
 
-SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+SIGNALS = {signal.SIGHUP: 129, signal.SIGINT: 130, signal.SIGTERM: 143}
+"""Signals that end a run, and their exit codes."""
 
-"""Signals that end a run, and the exit codes that tell of them."""
-
-_kept: list[int] = []
+_pending: list[int] = []
 
 
-def keep() -> None:
-    """From now on remember a signal until `raised` can do something about it."""
-    for number in SIGNALS:
-        signal.signal(number, lambda number, _: _kept.append(number))
+def handled() -> list[signal.Signals]:
+    """Return the signals that end a run. SIGHUP is left out if the process was started with it ignored (nohup)."""
+    return [one for one in SIGNALS if one is not signal.SIGHUP or signal.getsignal(one) is not signal.SIG_IGN]
+
+
+def store_signals() -> None:
+    """Store each signal until `raise_signals` raises it."""
+    for number in handled():
+        signal.signal(number, lambda number, _: _pending.append(number))
 
 
 @contextmanager
-def raised() -> Iterator[None]:
-    """Inside of it a signal raises Stopped; one that was kept does at once."""
+def raise_signals() -> Iterator[None]:
+    """Raise Stopped for each signal inside of the context, and immediately for a stored one."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may; whoever runs us elsewhere keeps its own
+        yield  # only the main thread can set handlers; in another thread, the caller's handlers stay
         return
-    before = {number: signal.signal(number, _raise) for number in SIGNALS}
+    before = {number: signal.signal(number, _raise) for number in handled()}
     try:
-        if _kept:
-            _raise(_kept.pop(), None)
+        if _pending:
+            _raise(_pending.pop(), None)
         yield
     finally:
         for number, handler in before.items():

@@ -35,7 +35,7 @@ class JobSeen(Event):
 
     name: ClassVar[str] = "job"
     job_id: str
-    archive: str | None
+    file_name: str | None
     status: str | None
     delivery_status: str | None
     step: str
@@ -49,7 +49,7 @@ class DownloadStarted(Event):
 
     name: ClassVar[str] = "download-started"
     job_id: str
-    archive: str
+    file_name: str
     attempt: int
     offset: int
     url: str
@@ -67,6 +67,7 @@ class ArchiveProgress:
     bytes_per_second: int
     expires_at: str | None
     downloads_spent: int
+    unpacked_bytes: int | None = None
     delivery_status: str | None = None
     expires_in: float | None = None
 
@@ -85,12 +86,12 @@ class RetryScheduled(Event):
 
     name: ClassVar[str] = "attempt-failed"
     job_id: str
-    archive: str
+    file_name: str
     attempt: int
     reason: str
     message: str
     received: int
-    spent: bool
+    download_spent: bool
     wait: float
 
 
@@ -100,10 +101,31 @@ class Downloaded(Event):
 
     name: ClassVar[str] = "downloaded"
     job_id: str
-    archive: str
+    file_name: str
     bytes: int
     sha1: str
     seconds: float
+    received: int
+
+
+@dataclass(frozen=True)
+class Trouble(Event):
+    """Ops Manager cannot be reached or answers with errors, and is asked again; or it answers again (`over`).
+
+    `since` and `until` are RFC 3339; `next_in` is in seconds. After `until` the run ends with the error `reason`.
+    """
+
+    name: ClassVar[str] = "trouble"
+    reason: str
+    message: str
+    since: str
+    until: str | None
+    next_in: float | None = None
+    over: bool = False
+
+    def fields(self) -> dict[str, Any]:
+        """Return plain values for the status file."""
+        return {"reason": self.reason, "message": self.message, "since": self.since, "until": self.until}
 
 
 @dataclass(frozen=True)

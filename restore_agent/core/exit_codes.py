@@ -1,239 +1,335 @@
-"""Exit codes: meaning, next step, and the explanation that `restore-agent explain` prints."""
+"""Exit codes: meaning, next step, and the explanation that `restore-agent explain` prints, in one table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import AgentError
 
-_NOTHING = "Nothing: it is found before a delivery URL is touched."
+_STATUS = "restore-agent status --dest DEST"
 
-_RECEIPT = "restore-agent status --dest DEST"
-
-_AGAIN = "restore-agent run …            # the same call; it continues"
+_RUN_AGAIN = "restore-agent run …         # the same options; it resumes"
 
 _NEW_JOB = (
-    "Create a new restore job in Ops Manager (delivery method HTTP), then run with its --batch-id or --job-id. A new "
-    "batch wants an empty --dest."
+    "Create a new restore job in Ops Manager (delivery method HTTP), then run with its --batch-id or --job-id. "
+    "Choose an empty --dest for a new batch."
 )
+
+_RUN_FILES_KEPT = "Verified archives, each .part for a resume, and the journal."
+
+_RUN_MAY_HAVE_SPENT = "Perhaps one for each archive that was being downloaded. The next run resumes if it can."
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """The long answer to one exit code; `next` are steps in their order."""
+class ExitCode:
+    """One exit code. `meaning` and `next_step` are an interface; `steps` are the next steps in detail, in order."""
 
+    meaning: str
+    next_step: str
     on_disk: str
     download: str
-    next: tuple[str, ...]
+    steps: tuple[str, ...]
 
 
-_EXPLAINED: dict[int, Explanation] = {
-    0: Explanation(
-        "Every selected archive under its final name, SHA1SUMS, and receipt.json as the completion marker. With "
-        "--allow-unproven also whole archives as <archive>.unproven.",
-        "One for each archive that this run fetched; none when `changed` is false.",
-        (
-            "cd DEST && sha1sum -c SHA1SUMS      # if you want to see it once more",
+EXIT_CODES: dict[int, ExitCode] = {
+    0: ExitCode(
+        "every selected archive is verified, now or already",
+        "go on",
+        on_disk="Every selected archive under its final name, SHA1SUMS, and receipt.json as the completion marker. "
+        "With --allow-unproven, perhaps also complete archives as <archive>.unproven.",
+        download="One for each archive that this run downloaded; none if `changed` is false.",
+        steps=(
+            "cd DEST && sha1sum -c SHA1SUMS      # optional: check the archives again",
             "Unpack each archive into the data path of its shard or config server.",
         ),
     ),
-    1: Explanation(
-        "What was there is kept; an archive under its final name is proven even now.",
-        "Perhaps: receipt.json, or `downloads_spent` of status.json, tells for each archive.",
-        ("restore-agent run … --debug      # shows a traceback, secrets hidden", "Report what it printed."),
-    ),
-    2: Explanation(
-        "Nothing was written.",
-        "None.",
-        ("restore-agent run --help", "Mend the option, variable, configuration key or key file that the error names."),
-    ),
-    10: Explanation(
-        "<archive>.unproven: whole by its own structure (gzip CRC and length, end of tar), not under its final name.",
-        "One for each archive that was fetched. No further one is needed.",
-        (
-            "restore-agent verify …         # later: promotes it once there is a hash",
-            "If brs.restore.digest.method is NONE on the server, no hash will ever come: decide whether structure is "
-            "proof enough, and run with --allow-unproven.",
+    1: ExitCode(
+        "a defect of the agent",
+        "report it",
+        on_disk="Existing files are kept. An archive under its final name is verified.",
+        download="Perhaps: see `downloads_spent` of each archive in receipt.json or status.json.",
+        steps=(
+            "restore-agent run … --debug      # prints a traceback, with secrets hidden",
+            "Report the traceback.",
         ),
     ),
-    11: Explanation(
-        "<archive>.mismatch: quarantined, for looking at only. Other archives of the batch may be verified.",
-        "One for each archive that was fetched.",
-        (
+    2: ExitCode(
+        "usage or configuration",
+        "fix the call",
+        on_disk="Nothing was written.",
+        download="None.",
+        steps=(
+            "restore-agent run --help",
+            "Correct the option, variable, configuration key, or key file that the error names.",
+        ),
+    ),
+    10: ExitCode(
+        "whole on disk, but no hash was published in time",
+        "run `verify` later",
+        on_disk="<archive>.unproven: structurally complete (gzip CRC and length, end of tar), but not under its final "
+        "name.",
+        download="One for each archive that was downloaded. No further one is needed.",
+        steps=(
+            "restore-agent verify …      # later: promotes it if a hash is published",
+            "If brs.restore.digest.method is NONE on the server, no hash is ever published: decide whether the "
+            "structure check is sufficient, and run with --allow-unproven.",
+        ),
+    ),
+    11: ExitCode(
+        "differs from the published hash, or is damaged; quarantined",
+        "new restore job",
+        on_disk="<archive>.mismatch: quarantined, for analysis only. Other archives of the batch may be verified.",
+        download="One for each archive that was downloaded.",
+        steps=(
             "Do not restore from a quarantined file.",
             _NEW_JOB,
-            "If it happens again: check the snapshot and the backup log in Ops Manager, and the memory of this host.",
+            "If it happens again, check the snapshot and the backup log in Ops Manager, and the memory of this host.",
         ),
     ),
-    12: Explanation(
-        "Archives that are verified stand under their final names; the others as receipt.json says of each.",
-        "As `downloads_spent` says of each archive.",
-        (f"{_RECEIPT}", "Read `reason` and `exit_code` of each archive in receipt.json, and explain those codes."),
+    12: ExitCode(
+        "several archives failed, for different reasons",
+        "read the receipt",
+        on_disk="Verified archives under their final names. For the others, see receipt.json.",
+        download="See `downloads_spent` of each archive in receipt.json.",
+        steps=(_STATUS, "Read `reason` and `exit_code` of each archive in receipt.json, and explain those codes."),
     ),
-    20: Explanation(
-        "Archives whose jobs were READY are verified; nothing of those that were not.",
-        "None for the jobs that are not READY.",
-        (_AGAIN, "Give --wait-timeout more time if the snapshot is large; look at the job's state in Ops Manager."),
-    ),
-    21: Explanation(
-        "Archives of the other jobs are verified; perhaps a <archive>.part of this one.",
-        "Perhaps, if the delivery failed in the middle.",
-        ("Look at the restore job and the backup daemon's log in Ops Manager.", _NEW_JOB),
-    ),
-    22: Explanation(
-        "Perhaps a <archive>.part, which a new job cannot continue. Other archives may be verified.",
-        "Perhaps; it no longer matters, the link is dead.",
-        (_NEW_JOB, "Give it a longer delivery.expirationHours: size by rate, and then twice that."),
-    ),
-    23: Explanation(
-        "<archive>.part with the bytes that came before the cut. Other archives may be verified.",
-        "All that the job had.",
-        (_NEW_JOB, "Give it a higher delivery.maxDownloads, so that a cut may be followed by another attempt."),
-    ),
-    24: Explanation(
-        "Nothing new, or only the archives of the jobs that were listed.",
-        "None for what was not found.",
-        (
-            "restore-agent plan …               # asks again, touches no delivery URL",
-            "Check --group-id, --cluster-id or --host-id, --batch-id or --job-id, --select and --expect-jobs.",
+    13: ExitCode(
+        "proven, but not unpacked; the archive is safe, the reason is in the receipt",
+        "mend the cause, run again: no download",
+        on_disk="Every selected archive under its final name. No incomplete data path is kept.",
+        download="One for each archive that this run downloaded. No further one is needed.",
+        steps=(
+            _STATUS,
+            "Correct the cause that `reason` of the archive in receipt.json names.",
+            "restore-agent run …         # the same options; it does not download",
         ),
     ),
-    25: Explanation(
-        "<archive>.part, if any bytes came. Other archives may be verified.",
-        "Perhaps one for each attempt that was answered; `downloads_spent` counts them.",
-        (
-            "Look at the job in Ops Manager: is its link usable, is the backup host (which may be another) reachable?",
-            _AGAIN,
+    20: ExitCode(
+        "jobs not READY within `--wait-timeout`",
+        "run again",
+        on_disk="Archives whose jobs were READY are verified. There is no file for the other jobs.",
+        download="None for the jobs that are not READY.",
+        steps=(
+            _RUN_AGAIN,
+            "If the snapshot is large, increase --wait-timeout. Check the state of the job in Ops Manager.",
         ),
     ),
-    30: Explanation(
-        "What was there is kept.",
-        _NOTHING,
-        (
-            "Check the key pair, its role in the project (Project Read Only is enough), and the API access list for "
-            "this host's address.",
-            "restore-agent plan …               # tells whether it is mended",
+    21: ExitCode(
+        "job BROKEN or KILLED, or delivery FAILED or INTERRUPTED",
+        "new restore job",
+        on_disk="Perhaps a <archive>.part of this job. Archives of the other jobs may be verified.",
+        download="Perhaps, if the delivery failed during the download.",
+        steps=("Check the restore job and the log of the backup daemon in Ops Manager.", _NEW_JOB),
+    ),
+    22: ExitCode(
+        "delivery expired",
+        "new restore job, longer expiry",
+        on_disk="Perhaps a <archive>.part, which a new job cannot resume. Other archives may be verified.",
+        download="Perhaps, but the delivery can no longer be downloaded.",
+        steps=(
+            _NEW_JOB,
+            "Set a longer delivery.expirationHours: divide the size by the transfer rate, then double the result.",
         ),
     ),
-    31: Explanation(
-        "What was there is kept.",
-        "None on a connection that TLS refused.",
-        (
-            "Give --ca-file the CA that signed the server's certificate, and --url the name that it was made out for.",
-            "If the server wants a client certificate: --client-cert and --client-key.",
+    23: ExitCode(
+        "downloads used up before an archive was whole",
+        "new restore job, more downloads",
+        on_disk="<archive>.part with the bytes received before the transfer was interrupted. Other archives may be "
+        "verified.",
+        download="All downloads of the job.",
+        steps=(
+            _NEW_JOB,
+            "Set a higher delivery.maxDownloads, so that an interrupted transfer can be followed by another attempt.",
         ),
     ),
-    32: Explanation(
-        "What was there is kept: verified archives, and each .part for a resume.",
-        "Perhaps, if archives were under way; `downloads_spent` counts them.",
-        ("Check that --url, proxies and DNS lead to Ops Manager and that it answers.", _AGAIN),
+    24: ExitCode(
+        "no such batch, job, cluster or group; or fewer jobs than expected",
+        "check the ids",
+        on_disk="Nothing new, or only the archives of the jobs that were listed.",
+        download="None for the jobs that were not found.",
+        steps=(
+            "restore-agent plan …        # asks again, never requests a delivery URL",
+            "Check --group-id, --cluster-id or --host-id, --batch-id or --job-id, --select, and --expect-jobs.",
+        ),
     ),
-    40: Explanation(
-        "What came before is kept as <archive>.part where the server allows a resume; verified archives stay.",
-        "None where the space was missed beforehand; else as the error says.",
-        ("df -h DEST", "Free the space that the error names, or choose another --dest.", _AGAIN),
+    25: ExitCode(
+        "READY, yet the delivery URL keeps refusing or sends something else",
+        "look at Ops Manager",
+        on_disk="<archive>.part, if any bytes were received. Other archives may be verified.",
+        download="Perhaps one for each attempt that was answered; `downloads_spent` counts them.",
+        steps=(
+            "Check the job in Ops Manager: is its delivery URL valid, and is the delivery host reachable? "
+            "(It may not be the host of Ops Manager.)",
+            _RUN_AGAIN,
+        ),
     ),
-    41: Explanation(
-        "What is synced is kept; after a failed sync a .part is not trusted and fetched afresh.",
-        "None where it was found beforehand; else as the error says.",
-        ("Check owner, mode, mount and the kernel log (I/O errors, read-only remount) of DEST.", _AGAIN),
+    30: ExitCode(
+        "401 or 403 from the API",
+        "key, role, access list",
+        on_disk="Existing files are kept.",
+        download="None: the error is found before a delivery URL is requested.",
+        steps=(
+            "Check the key pair, its role in the project (Project Read Only is enough), and that the API access list "
+            "contains the address of this host.",
+            "restore-agent plan …        # shows whether the problem is solved",
+        ),
     ),
-    42: Explanation(
-        "What is in the way is untouched; the agent overwrites nothing that it did not put there.",
-        "None.",
-        (
-            "Look at DEST: a file at an archive's name, the receipt of another batch, or a record that does not read.",
+    31: ExitCode(
+        "TLS: untrusted, wrong host, client certificate refused",
+        "CA file, client certificate",
+        on_disk="Existing files are kept.",
+        download="None on a connection that TLS refused.",
+        steps=(
+            "Set --ca-file to the CA that signed the server's certificate, and use the host name of the certificate in "
+            "--url.",
+            "If the server requires a client certificate, set --client-cert and --client-key.",
+        ),
+    ),
+    32: ExitCode(
+        "Ops Manager cannot be reached, or keeps answering 429/5xx",
+        "run again",
+        on_disk="Existing files are kept: verified archives, and each .part for a resume.",
+        download="Perhaps, if archives were being downloaded; `downloads_spent` counts them.",
+        steps=("Check --url, proxies, and DNS, and that Ops Manager is running.", _RUN_AGAIN),
+    ),
+    40: ExitCode(
+        "no space",
+        "free space",
+        on_disk="Received bytes are kept as <archive>.part if the server supports resuming. Verified archives are "
+        "kept.",
+        download="None if the lack of space was detected before the download; otherwise, see the error.",
+        steps=("df -h DEST", "Free the space that the error names, or choose another --dest.", _RUN_AGAIN),
+    ),
+    41: ExitCode(
+        "cannot write, sync or lock in DEST",
+        "host team",
+        on_disk="Synced files are kept. After a failed sync, the .part is discarded and downloaded again.",
+        download="None if the problem was detected before the download; otherwise, see the error.",
+        steps=("Check owner, mode, mount, and kernel log (I/O errors, read-only remount) of DEST.", _RUN_AGAIN),
+    ),
+    42: ExitCode(
+        "something else is in the way in DEST",
+        "look at DEST",
+        on_disk="The file in the way is unchanged. restore-agent never overwrites a file that it did not create.",
+        download="None.",
+        steps=(
+            "Check DEST: a file with the name of an archive, the receipt of another batch, or an unreadable record.",
             "Move it away, or choose an empty --dest for this batch.",
         ),
     ),
-    50: Explanation(
-        "Whatever the other run is writing; this one touched nothing.",
-        "None by this run.",
-        (f"{_RECEIPT}      # how far the other one is", "Wait for it, then run again: it finds everything done."),
+    50: ExitCode(
+        "another run holds DEST",
+        "wait",
+        on_disk="The files of the other run. This run changed nothing.",
+        download="None by this run.",
+        steps=(
+            f"{_STATUS}      # shows the progress",
+            "Wait for the other run to end, then run again.",
+        ),
     ),
-    130: Explanation(
-        "Verified archives, and each .part for a resume, with the journal that knows about them.",
-        "Perhaps one for each archive that was under way; running again needs another where no resume is possible.",
-        (_AGAIN,),
+    129: ExitCode(
+        "stopped by SIGHUP; state kept", "run again", _RUN_FILES_KEPT, _RUN_MAY_HAVE_SPENT, steps=(_RUN_AGAIN,)
     ),
-    143: Explanation(
-        "Verified archives, and each .part for a resume, with the journal that knows about them.",
-        "Perhaps one for each archive that was under way; running again needs another where no resume is possible.",
-        (_AGAIN,),
+    130: ExitCode(
+        "stopped by SIGINT; state kept", "run again", _RUN_FILES_KEPT, _RUN_MAY_HAVE_SPENT, steps=(_RUN_AGAIN,)
+    ),
+    143: ExitCode(
+        "stopped by SIGTERM; state kept", "run again", _RUN_FILES_KEPT, _RUN_MAY_HAVE_SPENT, steps=(_RUN_AGAIN,)
     ),
 }
 
-
-def codes() -> list[int]:
-    """Every exit code, in order."""
-    return sorted(EXIT_CODES)
-
-
-def reasons(code: int) -> list[str]:
-    """The stable ids that end with this code, as errors and receipts name them."""
-    found = {kind.id for kind in _leaves(AgentError) if kind.exit_code == code and "id" in vars(kind)}
-    return sorted(found | ({"stopped"} if code in (130, 143) else set()))
-
-
-def code_of(word: str) -> int | None:
-    """The exit code that `word` means: a number, or the id of a reason."""
-    if word.isascii() and word.isdigit() and len(word) <= 3:
-        return int(word) if int(word) in EXIT_CODES else None
-    return next((code for code in codes() if word in reasons(code)), None)
-
-
-def _leaves(kind: type[AgentError]) -> Iterator[type[AgentError]]:
-    yield kind
-    for heir in kind.__subclasses__():
-        yield from _leaves(heir)
-
-
-def explained(code: int) -> dict[str, Any]:
-    """The whole answer as plain values, for a line of JSON."""
-    meaning, advice = EXIT_CODES[code]
-    told = {"exit_code": code, "meaning": meaning, "advice": advice, "reasons": reasons(code)}
-    return told | asdict(_EXPLAINED[code])
-
-
-EXIT_CODES: dict[int, tuple[str, str]] = {
-    0: ("every selected archive is verified, now or already", "go on"),
-    1: ("a defect of the agent", "report it"),
-    2: ("usage or configuration", "fix the call"),
-    10: ("whole on disk, but no hash was published in time", "run `verify` later"),
-    11: ("differs from the published hash, or is damaged; quarantined", "new restore job"),
-    12: ("several archives failed, for different reasons", "read the receipt"),
-    20: ("jobs not READY within `--wait-timeout`", "run again"),
-    21: ("job BROKEN or KILLED, or delivery FAILED or INTERRUPTED", "new restore job"),
-    22: ("delivery expired", "new restore job, longer expiry"),
-    23: ("downloads used up before an archive was whole", "new restore job, more downloads"),
-    24: ("no such batch, job, cluster or group; or fewer jobs than expected", "check the ids"),
-    25: ("READY, yet the delivery URL keeps refusing or sends something else", "look at Ops Manager"),
-    30: ("401 or 403 from the API", "key, role, access list"),
-    31: ("TLS: untrusted, wrong host, client certificate refused", "CA file, client certificate"),
-    32: ("Ops Manager cannot be reached, or keeps answering 429/5xx", "run again"),
-    40: ("no space", "free space"),
-    41: ("cannot write, sync or lock in DEST", "host team"),
-    42: ("something else is in the way in DEST", "look at DEST"),
-    50: ("another run holds DEST", "wait"),
-    130: ("stopped by SIGINT; state kept", "run again"),
-    143: ("stopped by SIGTERM; state kept", "run again"),
-}
-
-"""Exit code to what it means and what the runbook does."""
+SIGNAL_CODES = (129, 130, 143)
 
 SEVERAL_REASONS = 12
 
+NOT_UNPACKED = 13
+
+RECEIPT_CODES = frozenset({0, 10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 40, 41, 42})
+"""Exit codes of a run that writes the receipt."""
+
 
 def combined_exit_code(codes: Iterable[int]) -> int:
-    """One exit code for many archives: 0, the code that all failed ones share, or 12."""
+    """Return one exit code for many archives: 0, the code that all failed ones share, or 12.
+
+    A verified archive that could not be unpacked (13) decides the code only if no archive failed otherwise.
+    """
     failed = {code for code in codes if code}
+    if failed > {NOT_UNPACKED}:
+        failed.remove(NOT_UNPACKED)
     if not failed:
         return 0
     return failed.pop() if len(failed) == 1 else SEVERAL_REASONS
 
 
-RECEIPT_CODES = frozenset({0, 10, 11, 12, 20, 21, 22, 23, 24, 25, 40, 41, 42})
+def codes() -> list[int]:
+    """Return every exit code, in ascending order."""
+    return sorted(EXIT_CODES)
 
-"""Ends of the archives after which the receipt is written."""
+
+@dataclass(frozen=True)
+class Reason:
+    """An ID that errors, receipts, plans, and events contain; `exit_code` is None for one that is not a failure."""
+
+    id: str
+    exit_code: int | None
+    text: str
+    hint: str | None = None
+
+
+_OTHER_REASONS = (
+    Reason("ready", None, "The delivery is READY: `run` downloads the archive."),
+    Reason("no-url-yet", 20, "The delivery is READY, but Ops Manager lists no delivery URL yet: `run` waits for it."),
+    Reason("automated-restore", None, "The job is an automated restore, which MongoDB Agents perform: it is skipped."),
+    Reason("not-delivered-over-http", None, "The delivery method of the job is not HTTP: it is skipped."),
+    Reason("proven-before", None, "An earlier run verified the archive: `run` does not download it again."),
+    Reason("same-as-published", None, "The SHA1 of the file on disk equals the published hash: no download is needed."),
+    Reason("whole-on-disk", None, "The archive is complete on disk and waits for its hash: no download is needed."),
+    Reason("not-downloaded", 20, "The archive was not downloaded yet.", "Run `restore-agent run`."),
+)
+"""Reasons that are not errors."""
+
+
+def all_reasons() -> dict[str, Reason]:
+    """Return every reason by its ID: those of the errors, described by their classes, and the others."""
+    found = {reason.id: reason for reason in _OTHER_REASONS}
+    for kind in _subclasses(AgentError):
+        if "id" in vars(kind):
+            text = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
+            found[kind.id] = Reason(kind.id, kind.exit_code, text, kind.hint)
+    found["stopped"] = replace(found["stopped"], exit_code=SIGNAL_CODES[-1])
+    return found
+
+
+def reasons(code: int) -> list[str]:
+    """Return the IDs of all reasons that end with this exit code."""
+    found = {reason.id for reason in all_reasons().values() if reason.exit_code == code}
+    return sorted(found | ({"stopped"} if code in SIGNAL_CODES else set()))
+
+
+def code_of(word: str) -> int | None:
+    """Return the exit code that a word names by its number, or None."""
+    if word.isascii() and word.isdigit() and len(word) <= 3:
+        return int(word) if int(word) in EXIT_CODES else None
+    return None
+
+
+def _subclasses(kind: type[AgentError]) -> Iterator[type[AgentError]]:
+    yield kind
+    for subclass in kind.__subclasses__():
+        yield from _subclasses(subclass)
+
+
+def explained(code: int) -> dict[str, Any]:
+    """Return the explanation of an exit code as plain values, for a line of JSON."""
+    row = EXIT_CODES[code]
+    return {
+        "exit_code": code,
+        "meaning": row.meaning,
+        "hint": row.next_step,
+        "reasons": reasons(code),
+        "on_disk": row.on_disk,
+        "download": row.download,
+        "steps": list(row.steps),
+    }

@@ -1,8 +1,4 @@
-"""What Ops Manager says of a restore job, and the one table of what that means.
-
-`parse_job` turns a document of the API page into a `Job`; it is tolerant (numbers as strings, missing or unknown
-fields, unknown statuses), because a run must not break on a field nobody needs. `decide` is pure.
-"""
+"""Restore jobs as Ops Manager reports them, and the one table of what a status means."""
 
 from __future__ import annotations
 
@@ -10,7 +6,16 @@ from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import unquote, urlsplit
 
-from .errors import ArchiveError, DeliveryUrlUnusable, DownloadsUsedUp, Expired, JobBroken
+from .errors import (
+    ArchiveError,
+    DeliveryFailed,
+    DeliveryInterrupted,
+    DeliveryUrlUnusable,
+    DownloadsUsedUp,
+    Expired,
+    JobBroken,
+    JobKilled,
+)
 from .redaction import Secret
 from .untrusted import printable
 
@@ -57,20 +62,22 @@ class Job:
     point_in_time: bool | None = None
     oddities: tuple[str, ...] = ()
 
-    def published_hash(self, file_name: str) -> str | None:
-        """The SHA1 that Ops Manager published for this file, 40 lower-case hex digits, or None.
+    def published_hashes(self, *file_names: str | None) -> tuple[str, ...]:
+        """Return the SHA1s that Ops Manager published for a file of any of these names: 40 lower-case hex digits.
 
-        A name that the URL percent-encodes may stand beside its hash either way.
+        A name that the URL percent-encodes may be given next to its hash either way.
         """
-        for spell in (str, unquote):
-            for name, digest in self.hashes:
-                if last_segment(spell(name)) == file_name:
-                    return digest
-        return None
+        wanted = {name for name in file_names if name}
+        found = [
+            digest
+            for name, digest in self.hashes
+            if last_segment(name) in wanted or last_segment(unquote(name)) in wanted
+        ]
+        return tuple(dict.fromkeys(found))
 
 
 class Step(Enum):
-    """What a job's own words allow."""
+    """What the document of a job allows."""
 
     WAIT = "wait"
     DOWNLOAD = "download"
@@ -80,58 +87,66 @@ class Step(Enum):
 
 @dataclass(frozen=True)
 class Decision:
-    """A step and its reason, a stable kebab-case id."""
+    """A step, its reason (a stable kebab-case ID) and, for a step FAIL, the error."""
 
     step: Step
     reason: str
+    error: type[ArchiveError] | None = None
 
 
-_BY_JOB_STATUS = {
-    "BROKEN": Decision(Step.FAIL, "job-broken"),
-    "KILLED": Decision(Step.FAIL, "job-killed"),
-}
+@dataclass(frozen=True)
+class StatusRule:
+    """A status with which Ops Manager gives a job up. `of` is `job` or `delivery`."""
 
-_BY_DELIVERY_STATUS = {
-    "FAILED": Decision(Step.FAIL, "delivery-failed"),
-    "INTERRUPTED": Decision(Step.FAIL, "delivery-interrupted"),
-    "EXPIRED": Decision(Step.FAIL, "delivery-expired"),
-    "MAX_DOWNLOADS_EXCEEDED": Decision(Step.FAIL, "downloads-used-up"),
+    of: str
+    status: str
+    error: type[ArchiveError]
+
+
+STATUS_RULES = (
+    StatusRule("job", "BROKEN", JobBroken),
+    StatusRule("job", "KILLED", JobKilled),
+    StatusRule("delivery", "FAILED", DeliveryFailed),
+    StatusRule("delivery", "INTERRUPTED", DeliveryInterrupted),
+    StatusRule("delivery", "EXPIRED", Expired),
+    StatusRule("delivery", "MAX_DOWNLOADS_EXCEEDED", DownloadsUsedUp),
+)
+"""Every status that ends a job, strongest first. READY allows a download; any other status means "not ready yet"."""
+
+_MESSAGES: dict[type[ArchiveError], str] = {
+    Expired: "the delivery expired before the archive was complete",
+    DownloadsUsedUp: "the downloads are used up before the archive was complete",
 }
 
 
 def decide(job: Job) -> Decision:
-    """What to do about a job: every rule of the contract's 5.1 and 5.2, in order of weight.
+    """Return what to do about a job by its own document.
 
-    `expires` plays no part: while Ops Manager says READY, its word stands. An unknown status means "not ready yet".
+    `expires` plays no part: a delivery that is READY can be requested. An unknown status means "not ready yet".
     """
     if job.automated:
         return Decision(Step.SKIP, "automated-restore")
     if job.method is not None and job.method not in _HTTP_DELIVERIES:
         return Decision(Step.SKIP, "not-delivered-over-http")
-    verdict = _BY_JOB_STATUS.get(job.status or "") or _BY_DELIVERY_STATUS.get(job.delivery_status or "")
-    if verdict:
-        return verdict
+    for rule in STATUS_RULES:
+        if rule.status == (job.status if rule.of == "job" else job.delivery_status):
+            return Decision(Step.FAIL, rule.error.id, rule.error)
     if job.delivery_status != "READY":
         return Decision(Step.WAIT, "not-ready")
     if job.delivery_url_defect:
-        return Decision(Step.FAIL, "delivery-url-unusable")
+        return Decision(Step.FAIL, DeliveryUrlUnusable.id, DeliveryUrlUnusable)
     return Decision(Step.DOWNLOAD, "ready") if job.delivery_url else Decision(Step.WAIT, "no-url-yet")
 
 
-def last_segment(name: str) -> str:
-    """What both a URL and a hash call the file, also where its percent-encoding hid a path."""
-    return name.rsplit("/", 1)[-1]
-
-
 def refusal(job: Job, decision: Decision, after: str = "") -> ArchiveError:
-    """The error that a decision to fail stands for; `after` says what went wrong before, as the end of a sentence."""
-    match decision.reason:
-        case "delivery-expired":
-            return Expired("the delivery expired before the archive was whole" + after)
-        case "downloads-used-up":
-            return DownloadsUsedUp("the downloads are used up before the archive was whole" + after)
-        case "delivery-url-unusable":
-            return DeliveryUrlUnusable(f"the delivery URL cannot be used: {job.delivery_url_defect}")
-        case _:
-            said = f"the job {job.status or 'nothing'}, its delivery {job.delivery_status or 'nothing'}"
-            return JobBroken(f"Ops Manager calls {said}")
+    """Return the error of a decision to fail; `after` is the end of a sentence about the last failed attempt."""
+    assert decision.error is not None  # noqa: S101  # every decision to fail has one
+    if decision.error is DeliveryUrlUnusable:
+        return DeliveryUrlUnusable(f"the delivery URL cannot be used: {job.delivery_url_defect}")
+    statuses = f"Ops Manager reports job status {job.status or 'none'}, delivery status {job.delivery_status or 'none'}"
+    return decision.error(_MESSAGES.get(decision.error, statuses) + after)
+
+
+def last_segment(name: str) -> str:
+    """Return the file name in a URL's path or next to a hash, also where percent-encoding hid a path."""
+    return name.rsplit("/", 1)[-1]

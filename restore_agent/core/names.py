@@ -1,4 +1,4 @@
-"""What archives are called in DEST: names made safe, told apart, and kept."""
+"""Names of archives in DEST: made safe, unique, and kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 
 PART, UNPROVEN, MISMATCH = ".part", ".unproven", ".mismatch"
 
@@ -47,38 +48,71 @@ def _without_suffix(name: str) -> str:
     return name
 
 
-def _files(name: str) -> set[str]:
-    """Every file that an archive of this name may have in DEST."""
-    return {name, name + PART, name + UNPROVEN, name + MISMATCH}
-
-
 class Names:
     """Which job has which name in DEST. A name once given stays; later jobs that share it get their id in front."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ignore_case: bool = False) -> None:
+        self._ignore_case = ignore_case
         self._given: dict[str, str] = {}
-        self._occupied: set[str] = set().union(*map(_files, OWN_NAMES), [_STDIN])
+        self._occupied = self._files(*OWN_NAMES) | {self._key(_STDIN)}
+
+    def _key(self, name: str) -> str:
+        """A name as the file system compares it."""
+        return unicodedata.normalize("NFC", name).casefold() if self._ignore_case else name
+
+    def _files(self, *names: str) -> set[str]:
+        """Every file that archives of these names may have in DEST."""
+        return {self._key(name + suffix) for name in names for suffix in ("", PART, UNPROVEN, MISMATCH)}
 
     def of(self, job_id: str) -> str | None:
-        """The name given to a job, if any."""
+        """Return the name given to a job, if any."""
         return self._given.get(job_id)
 
     def keep(self, job_id: str, name: str) -> None:
-        """Take over a name that an earlier run gave."""
+        """Keep a name that was given before."""
         self._given[job_id] = name
-        self._occupied |= _files(name)
+        self._occupied |= self._files(name)
 
     def give(self, wanted: dict[str, str]) -> None:
         """Name every job of `wanted` (job id to the name its server uses) that has no name yet.
 
-        Nothing that one archive may be called on its way collides with anything that another one may be called.
+        No file of one archive, complete or not, can have the name of a file of another one.
         """
         plain = {job_id: safe_name(name, job_id) for job_id, name in wanted.items() if job_id not in self._given}
-        shared = {name for name, times in Counter(plain.values()).items() if times > 1}
+        times = Counter(map(self._key, plain.values()))
+        shared = {name for name in plain.values() if times[self._key(name)] > 1}
         for job_id, name in sorted(plain.items(), key=lambda item: (item[1] in shared, item[0])):
             unique = hashlib.sha256(job_id.encode("utf-8", "surrogatepass")).hexdigest()
-            stem = _without_suffix(name)  # a final name must not look like an archive on its way
+            stem = _without_suffix(name)  # a final name must not look like that of an incomplete archive
             candidates = [] if name in shared or stem != name else [name]
             candidates += [_shortened(f"{_plain(job_id)}-{stem}"), _shortened(f"{unique}-{stem}")]
-            free = (candidate for candidate in candidates if not _files(candidate) & self._occupied)
+            free = (candidate for candidate in candidates if not self._files(candidate) & self._occupied)
             self.keep(job_id, next(free, f"{unique}.tar.gz"))
+
+
+def data_path_names(files: Mapping[str, str], *, ignore_case: bool = False) -> dict[str, str]:
+    """Return the name of each job's data path, by job ID; `files` are the names of the archives.
+
+    A name is that of the archive without its extension. Jobs that would share one, and those whose name is that of a
+    file in DEST, get the job ID in front, because data paths may be in DEST itself.
+    """
+
+    def key(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold() if ignore_case else name
+
+    plain = {job_id: _without_extension(name) for job_id, name in files.items()}
+    times = Counter(map(key, plain.values()))
+    taken = {key(name + suffix) for name in (*files.values(), *OWN_NAMES) for suffix in ("", PART, UNPROVEN, MISMATCH)}
+    return {
+        job_id: f"{_plain(job_id)}-{name}"
+        if times[key(name)] > 1 or {key(name), key(name + UNPROVEN)} & taken or name.startswith(".")
+        else name
+        for job_id, name in plain.items()
+    }
+
+
+def _without_extension(name: str) -> str:
+    for extension in _EXTENSIONS:
+        if name.endswith(extension) and name != extension:
+            return name.removesuffix(extension)
+    return name

@@ -1,17 +1,16 @@
-"""What was proven: verdicts and the receipt. Pure data; the schema is the contract's section 3."""
+"""Verdicts and the receipt: pure data. `share/doc/json.md` describes the fields."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any
 
 from .. import __version__
-from ..dest.journal import Entry
-from .errors import OtherBatch, RecordUnreadable
-from .exit_codes import EXIT_CODES, combined_exit_code
-from .jobs import Job
+from .errors import AgentError, OtherBatch, RecordUnreadable
+from .exit_codes import EXIT_CODES, NOT_UNPACKED, combined_exit_code
 from .names import safe_name
 from .untrusted import parse_document
 
@@ -19,7 +18,7 @@ SCHEMA = "restore-agent/receipt/1"
 
 
 class Verdict(StrEnum):
-    """What became of one archive."""
+    """The verdict on one archive."""
 
     VERIFIED = "verified"
     UNPROVEN = "unproven"
@@ -52,11 +51,63 @@ class ArchiveRecord:
     encryption_enabled: bool | None = None
     master_key_uuid: str | None = None
     point_in_time: bool | None = None
+    ready_at: str | None = None
+    download_started_at: str | None = None
+    downloaded_at: str | None = None
+    verified_at: str | None = None
+    unpacked_at: str | None = None
+    data_path: str | None = None
+    data_files: int | None = None
+    data_bytes: int | None = None
+    restore_info: dict[str, str] | None = None
+    archive_kept: bool = True
+
+
+@dataclass(frozen=True)
+class RestoreId:
+    """The restore that a DEST belongs to. `batch_id` is None for single jobs, and for jobs whose batch is not known."""
+
+    group_id: str | None = None
+    cluster_id: str | None = None
+    host_id: str | None = None
+    batch_id: str | None = None
+    job_ids: tuple[str, ...] = ()
+
+    def values(self) -> dict[str, Any]:
+        """Return plain values for a line of JSON."""
+        return {**asdict(self), "job_ids": list(self.job_ids)}
+
+    @classmethod
+    def read(cls, values: Any) -> RestoreId:
+        """Return the value that `values()` gave. Raises TypeError."""
+        if not isinstance(values, dict) or not isinstance(values.get("job_ids", []), list):
+            raise TypeError("restore")
+        ids = [values.get(name) for name in ("group_id", "cluster_id", "host_id", "batch_id")]
+        job_ids = values.get("job_ids", [])
+        if not all(one is None or isinstance(one, str) for one in ids) or not all(isinstance(i, str) for i in job_ids):
+            raise TypeError("restore")
+        return cls(ids[0], ids[1], ids[2], ids[3], tuple(job_ids))
+
+    def with_jobs(self, job_ids: tuple[str, ...]) -> RestoreId:
+        """Return the same restore with its single jobs; a batch needs none."""
+        return replace(self, job_ids=() if self.batch_id else job_ids)
+
+    def require_same(self, asked: RestoreId) -> None:
+        """Raise OtherBatch unless a run for the restore that is asked for may use this DEST.
+
+        Jobs without a batch belong together if the two restores share one of them.
+        """
+        shared = bool(set(self.job_ids) & set(asked.job_ids))
+        if self.batch_id is None and (shared or not (self.job_ids or asked.batch_id)):
+            return
+        if self.batch_id != asked.batch_id or asked.batch_id is None:
+            other = f"batch {self.batch_id}" if self.batch_id else "single restore jobs"
+            raise OtherBatch(f"DEST belongs to another restore ({other})", spent=False)
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a run leaves behind: which archives, how they were proven, and the exit code."""
+    """The result of one run: its archives, how they were verified, and the exit code."""
 
     group_id: str | None
     cluster_id: str | None
@@ -69,34 +120,66 @@ class Receipt:
     exit_code: int
     changed: bool
     archives: tuple[ArchiveRecord, ...] = ()
+    hostname: str | None = None
     agent_version: str = __version__
     schema: str = field(default=SCHEMA)
 
     def to_json(self) -> dict[str, Any]:
-        """The receipt as the contract orders its fields."""
+        """Return the receipt as plain values, in the documented order."""
         document = asdict(self)
-        order = ["schema", "agent_version", "outcome", "exit_code", "changed", "ops_manager", "group_id", "cluster_id"]
-        order += ["host_id", "batch_id", "started_at", "finished_at", "archives"]
+        order = ["schema", "agent_version", "hostname", "outcome", "exit_code", "changed", "ops_manager", "group_id"]
+        order += ["cluster_id", "host_id", "batch_id", "started_at", "finished_at", "archives"]
         return {name: document[name] for name in order}
 
+    @property
+    def restore(self) -> RestoreId:
+        """The restore that the receipt is of."""
+        jobs = tuple(record.job_id for record in self.archives)
+        return RestoreId(self.group_id, self.cluster_id, self.host_id, self.batch_id, jobs)
+
     def merged_with(self, earlier: Receipt | None) -> Receipt:
-        """This receipt plus the archives of an earlier one for other jobs of the same batch."""
+        """Return this receipt with the archives of an earlier one for other jobs of the same restore."""
         if earlier is None:
             return self
         mine = {record.job_id for record in self.archives}
         kept = tuple(record for record in earlier.archives if record.job_id not in mine)
         return replace(self, archives=self.archives + kept)
 
-    def require_same_restore(self, batch_id: str | None, job_ids: Iterable[str] = ()) -> None:
-        """Raise OtherBatch unless a run for that batch, or for those jobs, may merge into this receipt.
 
-        Jobs without a batch belong together when this receipt shares one of them.
-        """
-        mine = {record.job_id for record in self.archives}
-        shared = not mine or bool(mine & set(job_ids))
-        if self.batch_id != batch_id or not (batch_id or shared):
-            other = f"batch {self.batch_id}" if self.batch_id else "single restore jobs"
-            raise OtherBatch(f"DEST holds the receipt of another restore ({other})", spent=False)
+def receipt_of(
+    restore: RestoreId,
+    records: Iterable[ArchiveRecord],
+    *,
+    ops_manager: str | None,
+    times: tuple[str, str],
+    changed: bool,
+    batch_error: AgentError | None = None,
+    run_error: AgentError | None = None,
+) -> Receipt:
+    """Return the receipt of a command over `records`. `times` are its start and end, RFC 3339.
+
+    `batch_error` counts like the error of one more archive; `run_error` alone decides the exit code.
+    """
+    records = tuple(records)
+    outcome, code = outcome_of(records)
+    if batch_error:
+        outcome, code = "failed", combined_exit_code([code, batch_error.exit_code])
+    if run_error:
+        outcome, code = "failed", run_error.exit_code
+    return Receipt(
+        group_id=restore.group_id,
+        cluster_id=restore.cluster_id,
+        host_id=restore.host_id,
+        batch_id=restore.batch_id,
+        ops_manager=ops_manager,
+        started_at=times[0],
+        finished_at=times[1],
+        outcome=outcome,
+        exit_code=code,
+        changed=changed,
+        archives=records,
+        hostname=socket.gethostname(),
+    )
 
 
 def outcome_of(records: Iterable[ArchiveRecord]) -> tuple[str, int]:
@@ -104,7 +187,7 @@ def outcome_of(records: Iterable[ArchiveRecord]) -> tuple[str, int]:
     judged = [record for record in records if record.verdict is not Verdict.SKIPPED]
     verdicts = {record.verdict for record in judged}
     code = combined_exit_code(record.exit_code for record in judged)
-    if verdicts <= {Verdict.VERIFIED} and code == 0:
+    if verdicts <= {Verdict.VERIFIED} and code in (0, NOT_UNPACKED):
         return "verified", code
     return ("unproven" if verdicts <= {Verdict.VERIFIED, Verdict.UNPROVEN} else "failed"), code
 
@@ -149,20 +232,3 @@ def _record(entry: dict[str, Any]) -> ArchiveRecord:
         raise ValueError("file_name")  # it would lead out of DEST, or forge a line of SHA1SUMS
     verdict = None if values.get("verdict") is None else Verdict(values["verdict"])
     return ArchiveRecord(**{**values, "verdict": verdict})
-
-
-def record_of(job: Job, entry: Entry, file_name: str | None, **known: Any) -> ArchiveRecord:
-    """The record of one archive: what Ops Manager and the journal say of its job, and what is `known` beside."""
-    return ArchiveRecord(
-        job_id=job.id,
-        cluster_id=job.cluster_id,
-        host_id=job.host_id,
-        snapshot_id=job.snapshot_id,
-        snapshot_timestamp=job.snapshot_timestamp,
-        file_name=file_name,
-        downloads_spent=entry.attempts,
-        encryption_enabled=job.encryption_enabled,
-        master_key_uuid=job.master_key_uuid,
-        point_in_time=job.point_in_time,
-        **known,
-    )

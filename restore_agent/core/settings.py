@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .redaction import Secret
+from .clock import Clock
+from .events import Reporter
+from .receipt import RestoreId
+from .redaction import Redactor, Secret
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,11 @@ class Target:
     select: tuple[str, ...] = ()
     expect_jobs: int | None = None
 
+    def restore(self, batch_id: str | None = None) -> RestoreId:
+        """Return the restore that this is about; `batch_id` is that of the jobs, once it is known."""
+        batch = self.batch_id or batch_id
+        return RestoreId(self.group_id, self.cluster_id, self.host_id, batch, self.job_ids)
+
 
 @dataclass(frozen=True)
 class RunLimits:
@@ -45,6 +53,36 @@ class RunLimits:
     parallel: int = 4
     limit_rate: int | None = None
     allow_unproven: bool = False
+
+
+@dataclass(frozen=True)
+class UnpackSettings:
+    """Where to unpack, absolute; the owner as numbers (-1: as it is); whether to remove unpacked archives."""
+
+    directory: Path
+    uid: int = -1
+    gid: int = -1
+    discard_archive: bool = False
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """All settings of one run; `dest` is absolute."""
+
+    connection: Connection
+    target: Target
+    limits: RunLimits
+    dest: Path
+    unpack: UnpackSettings | None = None
+
+
+@dataclass(frozen=True)
+class Services:
+    """What a command gets from outside: the receiver of events, the time, the redactor of secrets."""
+
+    reporter: Reporter
+    clock: Clock
+    redactor: Redactor
 
 
 API_PATH = "/api/public/v1.0"

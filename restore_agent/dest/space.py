@@ -1,41 +1,46 @@
-"""The free space of DEST, as the archives that come at the same time share it."""
+"""Free space of DEST, shared by the archives that are being downloaded."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from ..core.errors import NoSpace
 from .directory import Directory
 
+MINIMUM = 1 << 20
+"""Bytes that must be free while an archive of unknown size is downloaded."""
+
+RESERVED_FOR_RECORDS = 256 << 10
+"""Bytes that stay free for journal, receipt, status file, and SHA1SUMS: a full disk must still be reported there."""
+
 
 class DiskSpace:
-    """Who still needs how much. Asked all the time, so that a transfer ends before the disk is full.
-
-    The last bytes of a disk are kept for the agent's own records: a run that ends for want of space must still be
-    able to say so in its journal and receipt.
-    """
-
-    LEAST = 1 << 20
-    """Bytes that must be free while an archive of unknown size comes."""
-    RECORDS = 256 << 10
-    """Bytes that stay free for journal, receipt, status file and SHA1SUMS."""
+    """Disk space that active downloads still need, checked continuously: a transfer stops before the disk is full."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._booked: dict[str, int] = {}
+        self._reserved: dict[str, int] = {}
+        self.request_room: Callable[[], bool] = lambda: False
+        """Asks for space that something else uses and can give back; returns whether it will."""
 
-    def book(self, archive: str, to_come: int | None) -> None:
-        """Keep in view what an archive still needs (None: unknown). Raises NoSpace as soon as not all will fit."""
-        self._booked[archive] = self.LEAST if to_come is None else to_come
-        wanted, free = sum(self._booked.values()), self._directory.free_bytes()
-        if (missing := wanted + self.RECORDS - free) > 0:
+    def reserve(self, archive: str, to_come: int | None) -> None:
+        """Set the bytes that an archive still needs (None: unknown). Raises NoSpace if not all archives fit."""
+        self._reserved[archive] = MINIMUM if to_come is None else to_come
+        wanted, free = sum(self._reserved.values()), self._directory.free_bytes()
+        if (missing := wanted + RESERVED_FOR_RECORDS - free) > 0 and not self.request_room():
             self.release(archive)
-            others = f" with {len(self._booked)} other archives" if self._booked else ""
-            kept = f"of {free} free ones {self.RECORDS} are kept for the agent's records"
-            raise NoSpace(f"{wanted} bytes are needed{others}, {kept}: {missing} bytes are missing", archive=archive)
+            others = f" with {len(self._reserved)} other archives" if self._reserved else ""
+            kept = f"only {free} are free, of which {RESERVED_FOR_RECORDS} are reserved for records"
+            raise NoSpace(f"{wanted} bytes are needed{others}, but {kept}: {missing} bytes short", archive=archive)
+
+    def still_needed(self) -> int:
+        """Return the bytes that all active downloads still need, as far as they are known."""
+        return sum(self._reserved.values())
 
     def release(self, archive: str) -> None:
-        """The archive needs no more space."""
-        self._booked.pop(archive, None)
+        """Drop the reservation of an archive."""
+        self._reserved.pop(archive, None)
 
     def is_full(self) -> bool:
-        """Whether what is kept for the records is gone, too, as an archive of unknown size may have it."""
-        return self._directory.free_bytes() < self.RECORDS
+        """Return whether the space for records is used, as an archive of unknown size may do."""
+        return self._directory.free_bytes() < RESERVED_FOR_RECORDS

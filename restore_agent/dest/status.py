@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..core.clock import rfc3339
-from ..core.errors import RecordUnreadable
+from ..core.errors import DestError, RecordUnreadable
 from ..core.untrusted import parse_document
 from .directory import Directory
-from .lock import Lock
+from .lock import STATE_DIRECTORY, Lock
 
 STATUS = "status.json"
 
@@ -19,7 +20,7 @@ STATUS_SCHEMA = "restore-agent/status/1"
 
 @dataclass
 class StatusFile:
-    """What `restore-agent status` and monitoring read while a run goes on; replaced atomically, never half."""
+    """Status of a run for `restore-agent status` and monitoring; replaced atomically."""
 
     state_directory: Directory
     pid: int
@@ -27,7 +28,14 @@ class StatusFile:
     batch_id: str | None
     last: dict[str, Any] = field(default_factory=dict)
 
-    def write(self, state: str, now: float, archives: list[dict[str, Any]], exit_code: int | None = None) -> None:
+    def write(
+        self,
+        state: str,
+        now: float,
+        archives: list[dict[str, Any]],
+        exit_code: int | None = None,
+        trouble: dict[str, Any] | None = None,
+    ) -> None:
         """Replace the status file; the last one, with an exit code, durably. Raises DestError."""
         self.last = {
             "schema": STATUS_SCHEMA,
@@ -37,6 +45,7 @@ class StatusFile:
             "updated_at": rfc3339(now),
             "batch_id": self.batch_id,
             "exit_code": exit_code,
+            "trouble": trouble,
             "archives": archives,
         }
         data = json.dumps(self.last, indent=2).encode() + b"\n"
@@ -44,9 +53,9 @@ class StatusFile:
 
 
 def read_status(state: Directory) -> dict[str, Any] | None:
-    """The status file, or None when there is none; `interrupted` when the run that wrote it is gone.
+    """Return the status file, or None if there is none; its state is `interrupted` if the run that wrote it is gone.
 
-    Raises RecordUnreadable when it is damaged or of a future version, else DestError.
+    Raises RecordUnreadable if it is damaged or of a newer version, else DestError.
     """
     raw = state.read(STATUS)
     if raw is None:
@@ -58,7 +67,7 @@ def read_status(state: Directory) -> dict[str, Any] | None:
         if document["schema"] == STATUS_SCHEMA:
             _check_status(document)
     except (ValueError, TypeError, KeyError):
-        raise RecordUnreadable("status.json in DEST is damaged or not the agent's") from None
+        raise RecordUnreadable("status.json in DEST is damaged, or restore-agent did not write it") from None
     if document["schema"] != STATUS_SCHEMA:
         seen = str(document["schema"])[:60]
         raise RecordUnreadable(f"status.json has the schema {seen!r}, this version reads {STATUS_SCHEMA!r}")
@@ -66,6 +75,21 @@ def read_status(state: Directory) -> dict[str, Any] | None:
     if running and not Lock.is_held(state):
         document["state"] = "interrupted"
     return dict(document)
+
+
+def holder(path: Path) -> int | None:
+    """Return the process ID of the run that holds DEST, by its status file, or None if it is not known."""
+    try:
+        with Directory.open(path, create=False) as directory:
+            state = directory.subdirectory(STATE_DIRECTORY, create=False)
+            if state is None:
+                return None
+            with state:
+                document = read_status(state)
+    except DestError:
+        return None
+    running = document is not None and document["state"] not in ("finished", "interrupted")
+    return int(document["pid"]) if document and running else None
 
 
 def _check_status(document: dict[str, Any]) -> None:

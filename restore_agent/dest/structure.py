@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from enum import Enum
 from functools import partial
+
+from ..core.untrusted import Finding
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -31,17 +32,8 @@ _EXTENSIONS = (b"g", b"L", b"K")
 
 _WITHOUT_DATA = (b"1", b"2", b"3", b"4", b"5", b"6")
 
-SNIFF = _TAR_MAGIC_AT + 5
-
-"""Bytes that `looks_like_archive` wants to see."""
-
-
-class Finding(Enum):
-    """What the structure says. TRUNCATED: right up to its end, which came too early. DAMAGED: wrong inside."""
-
-    WHOLE = "whole"
-    TRUNCATED = "truncated"
-    DAMAGED = "damaged"
+SNIFF = _RECORD
+"""Bytes that `looks_like_archive` needs: the header of a tar without compression has its sum in them."""
 
 
 def looks_like_archive(head: bytes) -> bool:
@@ -51,7 +43,9 @@ def looks_like_archive(head: bytes) -> bool:
     """
     if head[:2] == _GZIP_MAGIC:
         return True
-    return head[_TAR_MAGIC_AT:SNIFF] == b"ustar" or (len(head) >= _RECORD and header_is_sound(head[:_RECORD]))
+    return head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar" or (
+        len(head) >= _RECORD and header_is_sound(head[:_RECORD])
+    )
 
 
 class StructureCheck:

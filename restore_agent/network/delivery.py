@@ -1,20 +1,16 @@
 """One attempt at one delivery URL: a checked answer and a stream of raw blocks.
 
-The other border where httpx errors become ours. Bytes are taken as they are sent: identity is asked for, and
-nothing is decoded, because the SHA1 that Ops Manager publishes is that of the `.tar.gz` itself.
+The bytes are taken as they are sent: `identity` is requested and nothing is decoded, because Ops Manager publishes the
+SHA1 of the `.tar.gz` itself.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 import ssl
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
-from http import HTTPStatus
 
 import httpx
 
@@ -32,21 +28,20 @@ from ..core.errors import (
 from ..core.jobs import DeliveryUrl
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
-from ..restore.job.pipeline import ConsumerFailed, Pipeline
-from ..restore.job.rate import RateLimit
-from .client import client, tls_problem
-from .transport import BLOCKS, BlockStream, BlockTransport
+from .proxies import DEFAULT_PORTS, Proxies
+from .tls import tls_problem
+from .transport import BLOCKS, NEVER_SENT, BlockStream, BlockTransport, TlsPort, names_tls_port, status_line
 
 _MOST_REDIRECTS = 5
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.PoolTimeout, httpx.LocalProtocolError)
+_PROXY_HINT = "Set the user name and password of the proxy in https_proxy or http_proxy, percent-encoded."
 
 
 @dataclass(frozen=True)
 class Resume:
-    """From where to go on, and the validator that ties the rest to what is there."""
+    """Offset at which to continue, and the validator that ties the rest to the bytes on disk."""
 
     offset: int
     validator: str
@@ -54,79 +49,47 @@ class Resume:
 
 
 class Body:
-    """The answer to one GET, its head already checked.
+    """The answer to one GET, with a checked head.
 
-    `offset` is where its first byte belongs: 0 unless a resume was honoured. `total` is the whole archive's size
-    where the server told it.
+    `offset` is the position of its first byte in the archive: 0 unless a resume was honored. `total` is the size of the
+    archive if it is announced. `content_type` and `validator` contain no secret.
     """
 
-    def __init__(self, response: httpx.Response, offset: int, total: int | None) -> None:
+    def __init__(self, response: httpx.Response, offset: int, total: int | None, redactor: Redactor) -> None:
         self.offset = offset
+        self.is_delimited = total is not None or "Transfer-Encoding" in response.headers
         self.total = total
         self.validator = _validator(response)
-        self.content_type = printable(response.headers.get("Content-Type", "none"), 60)
+        if self.validator and redactor.clean(self.validator) != self.validator:
+            self.validator = None  # it echoes the token, and would be written to the journal
+        self.content_type = printable(redactor.clean(response.headers.get("Content-Type", "none")), 60)
         self._received = 0
         self._expected = None if total is None else total - offset
-        blocks = response.extensions.get(BLOCKS)
-        self._source = blocks if isinstance(blocks, BlockStream) else _Refilled(response)
+        self._source = _stream_of(response)
 
     @property
     def fills_blocks(self) -> bool:
-        """Whether a block, however large, is filled by the kernel alone."""
-        return isinstance(self._source, BlockStream) and self._source.fills_blocks
+        """Whether one system call fills a block, however large."""
+        return self._source.fills_blocks
 
     async def read(self, block: memoryview) -> int:
-        """Fill `block` with the next raw bytes and return how many; 0 at the end. Raises TransferCut."""
+        """Fill `block` with the next raw bytes and return the count; 0 at the end. Raises TransferCut."""
         with _as_cut():
             return self._counted(await self._source.readinto(block))
 
-    async def pour(self, pipeline: Pipeline, limit: RateLimit) -> None:
-        """Bring the rest of the body into a flow, and end that. Raises TransferCut; what came before is in the flow."""
-        try:
-            with _as_cut():
-                if isinstance(self._source, BlockStream):
-                    await self._source.run(partial(self._pump, pipeline, limit, asyncio.get_running_loop()))
-                else:
-                    await self._carry(pipeline, limit)
-        except ConsumerFailed:
-            return  # the consumer that gave up has an error of its own to tell
-        finally:
-            pipeline.end()
+    async def run(self, work: Callable[[Callable[[memoryview], int]], None]) -> None:
+        """Run `work` in the thread that reads. It gets a `readinto` that blocks and returns 0 at the end.
 
-    def _pump(
-        self,
-        pipeline: Pipeline,
-        limit: RateLimit,
-        loop: asyncio.AbstractEventLoop,
-        readinto: Callable[[memoryview], int],
-    ) -> None:
-        """Fill block after block, in the thread that reads."""
-        while True:
-            block = pipeline.take()
-            got = self._counted(readinto(block[: limit.chunk_size(len(block))]))
-            if not got:
-                return
-            pipeline.give(block, got)
-            if not limit.off:
-                asyncio.run_coroutine_threadsafe(limit.spend(got), loop).result()
-
-    async def _carry(self, pipeline: Pipeline, limit: RateLimit) -> None:
-        """The same where the event loop reads, over the stock transport."""
-        while True:
-            block = pipeline.take_now()
-            if block is None:
-                block = await asyncio.to_thread(pipeline.take)
-            got = self._counted(await self._source.readinto(block[: limit.chunk_size(len(block))]))
-            if not got:
-                return
-            pipeline.give(block, got)
-            await limit.spend(got)
+        Raises TransferCut, and whatever `work` raises.
+        """
+        with _as_cut():
+            await self._source.run(lambda readinto: work(lambda block: self._counted(readinto(block))))
 
     def _counted(self, got: int) -> int:
-        """Hold the bytes against what the head promised. Raises TransferCut."""
+        """Compare the bytes received so far with the announced length. Raises TransferCut."""
         self._received += got
         if self._expected is not None and self._received > self._expected:
-            raise TransferCut("the body is longer than its head says", spent=True)
+            raise TransferCut("the body is longer than announced", spent=True)
         if not got and self._expected is not None and self._received < self._expected:
             missing = self._expected - self._received
             raise TransferCut(f"the body ended {missing} bytes early", spent=True)
@@ -135,7 +98,7 @@ class Body:
 
 @contextmanager
 def _as_cut() -> Iterator[None]:
-    """What httpx raises inside a body, as TransferCut."""
+    """Raise httpx's exceptions inside a body as TransferCut."""
     try:
         yield
     except httpx.TimeoutException as error:
@@ -144,32 +107,13 @@ def _as_cut() -> Iterator[None]:
         raise TransferCut(f"the connection broke ({_detail(error)})", spent=True) from error
 
 
-class _Refilled:
-    """Blocks out of httpx's stock transport, which hands out chunks of its own size."""
-
-    def __init__(self, response: httpx.Response) -> None:
-        self._chunks = response.aiter_raw()
-        self._rest = memoryview(b"")
-
-    async def readinto(self, block: memoryview) -> int:
-        if not self._rest:
-            self._rest = memoryview(await anext(self._chunks, b""))
-        size = min(len(block), len(self._rest))
-        block[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
-
-
 class DeliveryClient:
-    """Opens delivery URLs. Never a HEAD, never a probe, never the API's credentials. An async context manager."""
+    """Requests delivery URLs. Never sends HEAD, a probe, or the API's credentials. An async context manager."""
 
     def __init__(self, context: ssl.SSLContext, stall_timeout: float, redactor: Redactor) -> None:
         self._redactor = redactor
-        # an explicit transport would bypass the proxies that httpx reads from the environment
-        proxied = any(scheme in urllib.request.getproxies() for scheme in ("http", "https", "all"))
-        transport = None if proxied else BlockTransport(context, stall_timeout)
-        timeout = httpx.Timeout(stall_timeout, connect=min(15.0, stall_timeout))
-        self._client = client(verify=context, transport=transport, timeout=timeout)
+        transport = BlockTransport(context, stall_timeout, Proxies(redactor))
+        self._client = httpx.AsyncClient(transport=transport, trust_env=False, timeout=stall_timeout)
         self._client.headers = httpx.Headers({"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT})
 
     async def __aenter__(self) -> DeliveryClient:
@@ -183,16 +127,20 @@ class DeliveryClient:
         """Send one GET and check the head of its answer. `now` is the server's time, for Retry-After dates.
 
         Raises TlsError, or an AttemptFailed: ConnectFailed (nothing was sent), DeliveryRefused, ResumeRefused,
-        TransferCut. A whole answer to a Range request is not refused: its body starts at 0.
+        TransferCut. A complete answer to a Range request is accepted: its body starts at 0.
         """
+        self._learn(link)
         response = await self._send(link, resume, now)
         try:
-            body = _checked(response, resume, now)
-            if body.validator and self._redactor.clean(body.validator) != body.validator:
-                body.validator = None  # it holds the token, and would be journalled
-            yield body
+            yield await self._checked(response, resume, now)
         finally:
             await response.aclose()
+
+    def _learn(self, link: DeliveryUrl) -> None:
+        """Have the secrets of a URL hidden. They may be older than those of the latest poll result."""
+        self._redactor.learn_url(link.url)
+        if link.header:
+            self._redactor.learn_header(link.header[1])
 
     async def _send(self, link: DeliveryUrl, resume: Resume | None, now: float) -> httpx.Response:
         try:
@@ -202,10 +150,9 @@ class DeliveryClient:
         first = request.url
         for hop in range(_MOST_REDIRECTS + 1):
             try:
-                response = await self._exchange(request)
-            except AgentError as error:
-                error.spent = error.spent or hop > 0  # the first host has seen a GET already
-                raise
+                response = await self._client.send(request, stream=True)
+            except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+                raise delivery_error(error, redirected=hop > 0) from error
             if not response.has_redirect_location:
                 return response
             target = _redirected(response)
@@ -221,22 +168,36 @@ class DeliveryClient:
         if resume:
             headers["Range"] = f"bytes={resume.offset}-"
             headers["If-Range"] = resume.validator
-        self._client.cookies.clear()  # each attempt stands alone; nothing is carried from one job to another
+        self._client.cookies.clear()  # attempts are independent; nothing is carried from one job to another
         return self._client.build_request("GET", url, headers=headers)
 
-    async def _exchange(self, request: httpx.Request) -> httpx.Response:
-        try:
-            return await self._client.send(request, stream=True)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            raise delivery_error(error) from error
+    async def _checked(self, response: httpx.Response, resume: Resume | None, now: float) -> Body:
+        """Return the body that the head of an answer announces. Raises DeliveryRefused or ResumeRefused."""
+        if response.status_code == 200:
+            return Body(response, 0, _stream_of(response).length, self._redactor)
+        if response.status_code == 206 and resume:
+            return Body(response, resume.offset, _resumed_total(response, resume), self._redactor)
+        if response.status_code == 416 and resume:
+            complete = response.headers.get("Content-Range", "").strip() == f"bytes */{resume.offset}"
+            text = "the server does not continue the transfer where it was interrupted (HTTP 416)"
+            raise ResumeRefused(text, complete=complete, spent=True)
+        raise await _refused(response, now)
 
 
-def delivery_error(error: Exception) -> AgentError:
-    """What an httpx exception before the head of a delivery's answer means."""
+def delivery_error(error: Exception, *, redirected: bool = False) -> AgentError:
+    """Return the error that an httpx exception before the head of a delivery's answer stands for.
+
+    `redirected` is whether another host has already answered a GET.
+    """
     if problem := tls_problem(error):
-        return TlsError(f"TLS to the delivery host failed: {problem}", spent=not isinstance(error, _NEVER_SENT))
-    if isinstance(error, _NEVER_SENT):
-        return ConnectFailed(f"the delivery host cannot be reached ({_detail(error)})", spent=False)
+        spent = redirected or not isinstance(error, NEVER_SENT)
+        return TlsError(f"TLS to the delivery host failed: {problem}", spent=spent)
+    if isinstance(error, NEVER_SENT):
+        hint = _PROXY_HINT if getattr(error, "status", None) == 407 else None
+        message = f"the delivery host cannot be reached ({_detail(error)})"
+        return ConnectFailed(message, spent=redirected, hint=hint)
+    if isinstance(error, TlsPort):
+        return DeliveryRefused("the delivery URL starts with http, but its port expects https", spent=redirected)
     if isinstance(error, httpx.TimeoutException):
         return TransferCut("the delivery host did not answer within --stall-timeout", spent=True)
     return TransferCut(f"the connection broke before the answer ({_detail(error)})", spent=True)
@@ -246,65 +207,65 @@ def _detail(error: Exception) -> str:
     return printable(str(error), 100) or type(error).__name__
 
 
+def _stream_of(response: httpx.Response) -> BlockStream:
+    stream = response.extensions[BLOCKS]
+    assert isinstance(stream, BlockStream)  # noqa: S101  # the transport puts it there
+    return stream
+
+
 def _redirected(response: httpx.Response) -> httpx.URL:
     try:
         target = response.request.url.join(response.headers["Location"])
     except (httpx.InvalidURL, ValueError):
-        raise DeliveryRefused("the delivery URL redirects to something that is no URL", spent=True) from None
+        raise DeliveryRefused("the delivery URL redirects to an invalid URL", spent=True) from None
     if target.scheme not in ("http", "https") or not target.host or (target.port or 0) > 65535:
-        raise DeliveryRefused("the delivery URL redirects to something that is not http", spent=True)
+        raise DeliveryRefused("the delivery URL redirects to a URL that is not http or https", spent=True)
     if response.request.url.scheme == "https" and target.scheme == "http":
         raise DeliveryRefused("the delivery URL redirects from https to http, which is not followed", spent=True)
     return target
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int]:
-    return url.scheme, url.host, url.port or (443 if url.scheme == "https" else 80)
+    return url.scheme, url.host, url.port or DEFAULT_PORTS[url.scheme]
 
 
-def _checked(response: httpx.Response, resume: Resume | None, now: float) -> Body:
-    """The body that an answer's head promises. Raises DeliveryRefused or ResumeRefused."""
-    if response.status_code == 200:
-        return Body(response, 0, _length(response))
-    if response.status_code == 206 and resume:
-        return _resumed(response, resume)
-    if response.status_code == 416 and resume:
-        raise ResumeRefused("the server does not take up the transfer where it was cut (HTTP 416)", spent=True)
-    raise _refused(response, now)
-
-
-def _refused(response: httpx.Response, now: float) -> AttemptFailed:
+async def _refused(response: httpx.Response, now: float) -> AttemptFailed:
     status = response.status_code
-    phrase = HTTPStatus(status).phrase if status in HTTPStatus.__members__.values() else "unknown status"
-    refusal = DeliveryRefused(f"the delivery URL answered HTTP {status} {phrase}", spent=True)
-    refusal.retry_after = retry_after(response.headers.get("Retry-After"), now)
-    return refusal
+    if status == 407:
+        return ConnectFailed("the proxy requires a user name and a password (HTTP 407)", spent=False, hint=_PROXY_HINT)
+    if status == 400 and response.request.url.scheme == "http" and names_tls_port(await _beginning(response)):
+        return DeliveryRefused("the delivery URL starts with http, but its port expects https (HTTP 400)", spent=False)
+    wait = retry_after(response.headers.get("Retry-After"), now)
+    return DeliveryRefused(f"the delivery URL answered {status_line(status)}", spent=True, retry_after=wait)
 
 
-def _resumed(response: httpx.Response, resume: Resume) -> Body:
-    """The rest of an archive, if this answer proves that it is the rest of the same one (RFC 9110, 14.4 and 15.3.7)."""
+async def _beginning(response: httpx.Response) -> bytes:
+    """Return the first bytes of a refusal's body, or nothing if it cannot be read."""
+    block = memoryview(bytearray(2000))
+    try:
+        return bytes(block[: await _stream_of(response).readinto(block)])
+    except httpx.HTTPError:
+        return b""
+
+
+def _resumed_total(response: httpx.Response, resume: Resume) -> int:
+    """Return the size of the archive if the answer is the rest of the same one (RFC 9110, 14.4 and 15.3.7)."""
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if not match or match[3] == "*":
         raise ResumeRefused("HTTP 206 without an exact Content-Range", spent=True)
     first, last, total = int(match[1]), int(match[2]), int(match[3])
     if first != resume.offset or last != total - 1 or (resume.total is not None and total != resume.total):
-        raise ResumeRefused("HTTP 206 for another range than the one that was asked for", spent=True)
+        raise ResumeRefused("HTTP 206 for a range that was not requested", spent=True)
     if (seen := _validator(response)) is not None and seen != resume.validator:
         raise ResumeRefused("HTTP 206 of another version of the archive", spent=True)
-    length = _length(response)
+    length = _stream_of(response).length
     if length is not None and length != last - first + 1:
         raise ResumeRefused("HTTP 206 whose length contradicts its Content-Range", spent=True)
-    return Body(response, first, total)
-
-
-def _length(response: httpx.Response) -> int | None:
-    text = response.headers.get("Content-Length", "")
-    chunked = "Transfer-Encoding" in response.headers
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 and not chunked else None
+    return total
 
 
 def _validator(response: httpx.Response) -> str | None:
-    """What If-Range may carry: a strong ETag, else Last-Modified (RFC 9110, 13.1.5)."""
+    """Return a value for If-Range: a strong ETag, else Last-Modified (RFC 9110, 13.1.5)."""
     etag = response.headers.get("ETag")
     if etag is not None:
         return etag if re.fullmatch(r'"[\x21\x23-\x7e]{0,200}"', etag) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import httpx
@@ -17,10 +17,11 @@ _MOST_CHALLENGES = 6
 
 
 class DigestAuth(httpx.Auth):
-    """HTTP digest (RFC 7616 and, without `qop`, RFC 2069), as Ops Manager asks for it.
+    """HTTP digest (RFC 7616 and, without `qop`, RFC 2069), as Ops Manager requires it.
 
-    httpx's own cannot be used: it fails on FIPS hosts, where MD5 must be asked for with `usedforsecurity=False`.
-    A nonce is used until the server calls it stale; nothing but a digest is ever answered.
+    httpx's own class cannot be used: it fails on FIPS hosts, where MD5 must be requested with `usedforsecurity=False`,
+    and it does not parse several challenges in one header. A nonce is used until the server reports it as stale. No
+    other scheme is ever answered.
     """
 
     def __init__(self, connection: Connection, redactor: Redactor) -> None:
@@ -30,11 +31,11 @@ class DigestAuth(httpx.Auth):
         self._count = 0
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send with the nonce at hand; on a new challenge again with that, until a fresh nonce is refused for good.
+        """Send with the known nonce, and again with each new challenge, until a fresh nonce is refused.
 
-        More than one new nonce can be needed: requests share it, and a server may let each live for one of them.
+        More than one new nonce can be needed: requests share it, and a server may accept each only once.
         """
-        fresh = False  # whether the nonce that was tried came in answer to this very request
+        fresh = False  # whether the last nonce came in answer to this request
         for _ in range(_MOST_CHALLENGES):
             if self._challenge:
                 kept = [field for field in request.headers.raw if field[0].lower() != b"authorization"]
@@ -79,7 +80,15 @@ class DigestAuth(httpx.Auth):
 
 _ALGORITHMS = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
 
-_CHALLENGE_FIELD = re.compile(r'([A-Za-z]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))')
+_LONGEST_HEADER = 16 << 10  # characters of one WWW-Authenticate header
+
+# One element of the lists in WWW-Authenticate (RFC 9110, 11.6.1): a parameter, or a scheme that may have a token68.
+# White space may stand in for a comma.
+_ELEMENT = re.compile(
+    r"""(?P<name>[^\s,="]+)\s*=\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s,"]+))(?=[\s,]|$)
+    |(?P<scheme>[^\s,="]+)(?:[ \t]+[A-Za-z0-9._~+/-]+=*(?=\s*(?:,|$)))?(?=[\s,]|$)""",
+    re.VERBOSE | re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -101,30 +110,50 @@ class _Challenge:
 
 
 def _challenge(headers: list[str]) -> _Challenge | None:
-    """The first digest challenge that can be answered."""
+    """Return the first digest challenge that can be answered."""
     for header in headers:
-        found = re.search(r"(?i)\bdigest\s+(.*)", header[:4096])
-        if not found:
-            continue
-        fields = {
-            m[1].lower(): re.sub(r"\\(.)", r"\1", m[2]) if m[2] is not None else m[3]
-            for m in _CHALLENGE_FIELD.finditer(found[1])
-        }
-        algorithm = fields.get("algorithm", "MD5")
-        offered = [item.strip().lower() for item in fields.get("qop", "").split(",") if item.strip()]
-        if "nonce" not in fields or algorithm.upper().removesuffix("-SESS") not in _ALGORITHMS:
-            continue
-        if offered and "auth" not in offered:
-            continue
-        stale = fields.get("stale", "").lower() == "true"
-        return _Challenge(
-            fields.get("realm", ""), fields["nonce"], fields.get("opaque", ""), algorithm, bool(offered), stale
-        )
+        for scheme, fields in _challenges(header[:_LONGEST_HEADER]):
+            if scheme == "digest" and (found := _answerable(fields)):
+                return found
     return None
 
 
+def _challenges(header: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield scheme and parameters of each challenge in a header. Parts that do not parse are skipped."""
+    scheme, fields, at = "", dict[str, str](), 0
+    while at < len(header):
+        element = _ELEMENT.match(header, at)
+        if not element:
+            at += 1
+            continue
+        at = element.end()
+        if element["scheme"]:
+            if scheme:
+                yield scheme, fields
+            scheme, fields = element["scheme"].lower(), {}
+        else:
+            quoted = element["quoted"]
+            value = element["bare"] if quoted is None else re.sub(r"(?s)\\(.)", r"\1", quoted)
+            fields.setdefault(element["name"].lower(), value)
+    if scheme:
+        yield scheme, fields
+
+
+def _answerable(fields: dict[str, str]) -> _Challenge | None:
+    algorithm = fields.get("algorithm", "MD5")
+    offered = [item.strip().lower() for item in fields.get("qop", "").split(",") if item.strip()]
+    if "nonce" not in fields or algorithm.upper().removesuffix("-SESS") not in _ALGORITHMS:
+        return None
+    if offered and "auth" not in offered:
+        return None
+    stale = fields.get("stale", "").lower() == "true"
+    return _Challenge(
+        fields.get("realm", ""), fields["nonce"], fields.get("opaque", ""), algorithm, bool(offered), stale
+    )
+
+
 def _octets(raw: bytes) -> str:
-    """Bytes as text of one character each: what a server sent is given back to it byte for byte."""
+    """Return bytes as text of one character each, so that a value from the server is returned byte for byte."""
     return raw.decode("latin-1")
 
 

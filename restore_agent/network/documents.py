@@ -1,9 +1,10 @@
-"""Documents of Ops Manager's API as values of core."""
+"""Parser for the documents of Ops Manager's API. It returns values of core, and its own `Snapshot`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -17,11 +18,13 @@ _END_OF_TIME = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # what can still be
 
 _SHA1 = re.compile(r"[0-9a-fA-F]{40}")
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 _HEADER_NAME = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 class _Reader:
-    """Reads fields of one document leniently and remembers what was odd, for the log."""
+    """Lenient access to the fields of one document. Unexpected values are noted in `oddities`, for the log."""
 
     def __init__(self, document: Mapping[str, Any], path: str, oddities: list[str]) -> None:
         self._document, self._path, self._oddities = document, path, oddities
@@ -31,6 +34,9 @@ class _Reader:
 
     def text(self, name: str) -> str | None:
         value = self._document.get(name)
+        if isinstance(value, str) and _SURROGATE.search(value):
+            self._odd(name, value, "valid Unicode")
+            value = _SURROGATE.sub("\ufffd", value)  # could be neither written nor sent
         if value is None or isinstance(value, str):
             return value or None
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -90,9 +96,9 @@ def _kind(value: Any) -> str:
 
 
 def parse_job(document: Any) -> Job:
-    """A `Job` from one entry of `results`, or from the job's own document.
+    """Return a `Job` from one entry of `results`, or from the job's own document.
 
-    Raises ValueError when the entry cannot even be told apart: it is no object, or has no `id`.
+    Raises ValueError if the entry is not an object or has no `id`.
     """
     if not isinstance(document, dict):
         raise ValueError(f"a restore job is {_kind(document) if document is not None else 'null'}, not an object")
@@ -135,7 +141,7 @@ def _hashes(job: _Reader) -> tuple[tuple[str, str], ...]:
 
 
 def _link(delivery: _Reader) -> tuple[DeliveryUrl | None, str | None]:
-    """The link to use and, when there is a URL but none can be used, why. `urlV2` with its header comes first."""
+    """Return the delivery URL or, if no URL can be used, the reason. `urlV2` with its header comes first."""
     newer, header = delivery.text("urlV2"), _authorization(delivery)
     older = delivery.text("url")
     if newer and (header or not older):
@@ -151,7 +157,7 @@ def _authorization(delivery: _Reader) -> tuple[str, Secret] | None:
         return None
     name = delivery.text("authHeader") or "Authorization"
     bearer = (delivery.text("authBearer") or "Bearer").strip()
-    whole = " " in value or not bearer.isalnum()  # some schemas put the whole header into the value
+    whole = " " in value or not bearer.isalnum()  # in some schemas the value is the whole header
     return (name if _HEADER_NAME.fullmatch(name) else "Authorization", Secret(value if whole else f"{bearer} {value}"))
 
 
@@ -162,29 +168,30 @@ def _checked(url: str, header: tuple[str, Secret] | None) -> tuple[DeliveryUrl |
     except ValueError:
         return None, "it does not parse"
     if parts.scheme not in ("http", "https") or not host:
-        return None, "it is no http or https URL"
+        return None, "it is not an http or https URL"
     if parts.username is not None or parts.password is not None:
-        return None, "it holds a user name or password"
-    if not url.isprintable() or " " in url:
-        return None, "it holds control characters or white space"
+        return None, "it contains a user name or a password"
+    if not url.isprintable() or " " in url or "\ufffd" in url:
+        return None, "it contains control characters or white space"
     return DeliveryUrl(url, last_segment(unquote(parts.path.rsplit("/", 1)[-1])), header), None
 
 
 def parse_answer(body: bytes) -> dict[str, Any]:
-    """The JSON object in a body, out of its envelope. Raises AnswerUnusable."""
+    """Return the JSON object in a body, without its envelope. Raises AnswerUnusable."""
     try:
         document = parse_document(body)
     except ValueError:
-        start = printable(body[:60].decode("utf-8", "replace"))
-        raise AnswerUnusable(f"the API's answer is not JSON; it begins with {start!r}") from None
+        kind = "an HTML page" if body.lstrip()[:1] == b"<" else "not JSON"  # no part of it, which may echo a secret
+        raise AnswerUnusable(f"the API's answer is {kind}") from None
     if not isinstance(document, dict):
-        raise AnswerUnusable("the API's answer is JSON, but no object")
+        raise AnswerUnusable("the API's answer is JSON, but not an object")
     if "status" in document and isinstance(document.get("content"), dict):
         return dict(document["content"])
     return document
 
 
 def results_of(document: dict[str, Any]) -> list[Any]:
+    """Return the entries of one page of a list. Raises AnswerUnusable."""
     results = document.get("results")
     if not isinstance(results, list):
         raise AnswerUnusable("the API's answer has no list of results")
@@ -192,6 +199,7 @@ def results_of(document: dict[str, Any]) -> list[Any]:
 
 
 def parse_job_document(entry: Any) -> Job:
+    """Return a `Job` as `parse_job` does. Raises AnswerUnusable."""
     try:
         return parse_job(entry)
     except ValueError as error:
@@ -199,7 +207,7 @@ def parse_job_document(entry: Any) -> Job:
 
 
 def count_of(value: Any) -> int | None:
-    """A whole number that a server may have sent as a string or a float; None for anything else."""
+    """Return a whole number, which a server may send as a string or a float; None for anything else."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 62:
         return int(value)
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value):
@@ -208,13 +216,13 @@ def count_of(value: Any) -> int | None:
 
 
 def part_sizes(parts: Any) -> dict[Any, int | None]:
-    """Cluster id to `fileSizeBytes` of a snapshot's parts."""
+    """Return the `fileSizeBytes` of a snapshot's parts by cluster ID."""
     known = [part for part in parts if isinstance(part, dict)] if isinstance(parts, list) else []
     return {str(part.get("clusterId")): count_of(part.get("fileSizeBytes")) for part in known}
 
 
 def has_next_page(document: dict[str, Any], so_far: int) -> bool:
-    """Whether another page is worth asking for: `totalCount` or a `next` link says so, or neither tells the end."""
+    """Return whether to request another page: `totalCount` or a `next` link requires it, or neither marks the end."""
     total, links = count_of(document.get("totalCount")), document.get("links")
     if isinstance(links, list) and any(isinstance(link, dict) and link.get("rel") == "next" for link in links):
         return True
@@ -222,7 +230,7 @@ def has_next_page(document: dict[str, Any], so_far: int) -> bool:
 
 
 def error_text(status: int, body: bytes) -> str:
-    """`HTTP 403 IP_ADDRESS_NOT_ON_ACCESS_LIST: detail`, as far as the error document goes."""
+    """Return `HTTP 403 IP_ADDRESS_NOT_ON_ACCESS_LIST: detail` as far as the error document has these fields."""
     code = detail = ""
     try:
         document = parse_document(body[:65536])
@@ -232,3 +240,78 @@ def error_text(status: int, body: bytes) -> str:
         pass
     text = f"HTTP {status} {printable(code, 80)}".rstrip()
     return f"{text}: {printable(detail, 300)}" if detail else text
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One snapshot. Times are in seconds since the epoch; `size` is the sum of its parts' `fileSizeBytes`."""
+
+    id: str
+    cluster_id: str | None
+    created: float | None
+    expires: float | None
+    complete: bool
+    possibly_inconsistent: bool
+    missing_shards: tuple[str, ...]
+    size: int | None
+    mongodb_version: str | None
+
+    @property
+    def restorable(self) -> bool:
+        """Whether it is complete, not possibly inconsistent, and misses no shard."""
+        return self.complete and not self.possibly_inconsistent and not self.missing_shards
+
+
+def parse_snapshot(document: Any) -> Snapshot:
+    """Return a `Snapshot` from one entry of `results`, or from the snapshot's own document. Raises AnswerUnusable."""
+    reader = _Reader(document if isinstance(document, dict) else {}, "", [])
+    if (snapshot_id := reader.text("id")) is None:
+        raise AnswerUnusable("the API's answer is unusable: a snapshot has no id")
+    parts = reader.objects("parts")
+    sizes = [size for part in parts if (size := part.number("fileSizeBytes")) is not None]
+    versions = dict.fromkeys(version for part in parts if (version := part.text("mongodVersion")))
+    return Snapshot(
+        id=snapshot_id,
+        cluster_id=reader.text("clusterId"),
+        created=reader.object("created").moment("date"),
+        expires=reader.moment("expires"),
+        complete=reader.truth("complete") is not False,  # a server may list complete snapshots without the field
+        possibly_inconsistent=bool(reader.truth("isPossiblyInconsistent")),
+        missing_shards=tuple(_shard_name(shard) for shard in _list_of(document, "missingShards")),
+        size=sum(sizes) if sizes else None,
+        mongodb_version=", ".join(versions) or None,
+    )
+
+
+def _list_of(document: Any, name: str) -> list[Any]:
+    value = document.get(name)
+    return value if isinstance(value, list) else []
+
+
+def _shard_name(shard: Any) -> str:
+    """Return the name of a missing shard, which is listed as a string or as an object."""
+    if isinstance(shard, dict):
+        shard = next((shard[key] for key in ("shardName", "replicaSetName", "groupId", "id") if shard.get(key)), "?")
+    return _SURROGATE.sub("\ufffd", str(shard))
+
+
+def parse_created_jobs(document: dict[str, Any]) -> list[Job]:
+    """Return the jobs in the answer to a request for a restore: a list, or a single job. Raises AnswerUnusable."""
+    entries = document["results"] if isinstance(document.get("results"), list) else [document]
+    return [parse_job_document(entry) for entry in entries]
+
+
+def name_of(document: dict[str, Any], *fields: str) -> str | None:
+    """Return the first of the fields that is there, as text on one line."""
+    reader = _Reader(document, "", [])
+    found = next((value for field in fields if (value := reader.text(field))), None)
+    return None if found is None else printable(found, 100)
+
+
+def is_error_document(body: bytes) -> bool:
+    """Return whether a body is an error document of Ops Manager."""
+    try:
+        document = parse_document(body[:65536])
+    except ValueError:
+        return False
+    return isinstance(document, dict) and "errorCode" in document

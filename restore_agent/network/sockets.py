@@ -1,58 +1,106 @@
-"""Bytes off a connection in large bites, plain or through TLS, the interpreter lock free while they come.
+"""Connections that return large blocks, plain or through TLS, without the interpreter lock while they wait.
 
-What was measured (CPU seconds per GiB from nginx on loopback, of the reading alone):
+CPU seconds per GiB of the reading alone (nginx on loopback):
 
 - plain, blocks of 1 MiB: 0.33 with Python's own timeout, which polls before each `recv` and takes what is there; 0.28
-  with the kernel's (SO_RCVTIMEO) and MSG_WAITALL, one system call for a whole block.
-- TLS: 0.60 through `SSLSocket.recv_into`, which reads each record of 16 KiB with two system calls, 0.54 when woken less
-  often; 0.51 when 256 KiB of records are received at once and OpenSSL takes them from memory, which also returns at
-  every tick. `ssl` hands out one record per call, whatever the size of the block: that is what is left to save.
+  with the kernel's timeout (SO_RCVTIMEO) and MSG_WAITALL, one system call for a whole block.
+- TLS: 0.60 with `SSLSocket.recv_into`, which reads each record of 16 KiB with two system calls; 0.54 with fewer
+  wake-ups; 0.51 if 256 KiB of records are received together and OpenSSL reads them from memory, which also returns at
+  every tick. `ssl` returns one record per call, whatever the size of the block.
 """
 
 from __future__ import annotations
 
-import io
 import socket
 import ssl
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
 TICK = 0.25
 
-"""Seconds after which a call returns with what is here, so that progress shows and a stall is noticed."""
+"""Seconds after which a call returns with the bytes received so far, so that progress and stalls are noticed."""
 
-_RECORDS = 512 << 10  # bytes of TLS records received at once; 64 KiB cost a sixth more, 256 KiB 3 % with four at once
+_RECORDS = 512 << 10  # bytes of TLS records received together; 64 KiB cost a sixth more, 256 KiB 3% with four transfers
 
-_GATHERED = 480 << 10  # bytes for which the kernel lets us sleep; 5 % less CPU than being woken for each packet
+_GATHERED = 480 << 10  # bytes for which the kernel lets the thread sleep; 5% less CPU than a wake-up for each packet
 
-_WINDOW = (
-    8 << 20
-)  # bytes that the kernel may hold for us, whatever its limit for SO_RCVBUF; it keeps it when we ask for less
+# Bytes that the kernel may buffer, whatever its limit for SO_RCVBUF. It keeps the window if less is asked for later.
+_WINDOW = 8 << 20
+
+_LEAST_PER_ADDRESS = 0.5  # seconds
+
+# A peer that vanished without a word is noticed after about 30 s (idle, interval, count).
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 _TIMEVAL = struct.Struct("@ll")
 
 
 class Idle(Exception):
-    """No byte within a tick. Every reader keeps its place, so that it can simply be called again."""
+    """No byte within a tick. Every reader keeps its position, so the call can be repeated."""
 
 
 class Stream(Protocol):
-    """A connection, as the readers of heads and bodies know it."""
+    """A connection from which heads and bodies are read."""
 
     @property
     def fills_blocks(self) -> bool:
-        """Whether `receive` with `all_of_it` is one call of the kernel's, however large the view."""
+        """Whether `receive` with `all_of_it` is a single system call, however large the view."""
 
     def send(self, data: bytes) -> None:
-        """Send all of it. Raises OSError."""
+        """Send all bytes. Raises OSError."""
 
     def expect_bulk(self) -> None:
-        """From now on a body comes: let it gather a little rather than be woken for every packet."""
+        """Wake up less often from now on, because a large body follows."""
 
     def receive(self, view: memoryview, *, all_of_it: bool) -> int:
-        """At least one byte, or with `all_of_it` as much as comes in a tick; 0 at the end. Raises Idle, OSError."""
+        """Return at least one byte, or with `all_of_it` the bytes of a tick; 0 at the end. Raises Idle, OSError."""
+
+
+def connect(host: str, port: int, seconds: float, keep: Callable[[socket.socket], None]) -> socket.socket:
+    """Connect to the first address of a host that accepts, within `seconds` for all addresses together.
+
+    `keep` is called with each socket before it connects, and may raise. Raises OSError (TimeoutError among others).
+    """
+    addresses = _resolved(host, port)
+    end, failure = time.monotonic() + seconds, OSError(f"{host} has no address")
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        # one dead address must not use up the time of the others
+        share = (end - time.monotonic()) / (len(addresses) - number)
+        try:
+            return _connected(socket.socket(family, kind, protocol), address, max(share, _LEAST_PER_ADDRESS), keep)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def _resolved(host: str, port: int) -> list[Any]:
+    """Return the addresses of a host. A name with a trailing dot is not in /etc/hosts, but may be there without it."""
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        if not host.endswith("."):
+            raise
+        return socket.getaddrinfo(host[:-1], port, type=socket.SOCK_STREAM)
+
+
+def _connected(
+    connection: socket.socket, address: Any, seconds: float, keep: Callable[[socket.socket], None]
+) -> socket.socket:
+    try:
+        connection.settimeout(seconds)
+        keep(connection)
+        connection.connect(address)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 class Plain:
@@ -61,21 +109,21 @@ class Plain:
     fills_blocks = True
 
     def __init__(self, connection: socket.socket) -> None:
-        connection.settimeout(None)  # the kernel keeps the time, so that there is nothing to poll
+        connection.settimeout(None)  # the kernel measures the time, so there is nothing to poll
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(0, int(TICK * 1e6)))
         self._socket = connection
 
     def send(self, data: bytes) -> None:
-        """Send all of it. Raises OSError."""
+        """Send all bytes. Raises OSError."""
         self._socket.sendall(data)
 
     def expect_bulk(self) -> None:
-        """Have the kernel wake us once so many bytes are here, at the end, or at the tick."""
+        """Have the kernel wake the thread once many bytes have arrived, at the end, or at the tick."""
         for size in (_WINDOW, _GATHERED):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
     def receive(self, view: memoryview, *, all_of_it: bool) -> int:
-        """Bytes as they come; `all_of_it` only where so many are sure to follow, or the end. Raises Idle, OSError."""
+        """Return bytes as they arrive; `all_of_it` only if this many must follow, or the end. Raises Idle, OSError."""
         try:
             return self._socket.recv_into(view, len(view), socket.MSG_WAITALL if all_of_it else 0)
         except BlockingIOError:
@@ -83,18 +131,20 @@ class Plain:
 
 
 class Tls:
-    """TLS over a connected socket, by way of memory. An end without close_notify is an end: servers do that."""
+    """TLS over another stream, by way of memory. An end without close_notify is an end: many servers omit it."""
 
     fills_blocks = False
 
-    def __init__(self, connection: socket.socket, context: ssl.SSLContext, host: str) -> None:
-        self._plain = Plain(connection)
+    def __init__(self, below: Stream, context: ssl.SSLContext, host: str) -> None:
+        self._below = below
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls: Any = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        # a trailing dot marks a name as complete for the resolver; certificates do not contain it
+        name = host.rstrip(".") or host
+        self._tls: Any = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
         self._records = memoryview(bytearray(_RECORDS))
 
     def shake_hands(self, timeout: float) -> None:
-        """Prove the peer. Raises ssl.SSLError, OSError; TimeoutError after so many seconds."""
+        """Authenticate the peer. Raises ssl.SSLError, OSError; TimeoutError after `timeout` seconds."""
         end = time.monotonic() + timeout
         while True:
             try:
@@ -103,7 +153,7 @@ class Tls:
                 self._flush()
             except ssl.SSLError:
                 with suppress(OSError):
-                    self._flush()  # the alert that tells the peer why not
+                    self._flush()  # the alert that gives the peer the reason
                 raise
             else:
                 self._flush()
@@ -114,16 +164,16 @@ class Tls:
                 raise TimeoutError("the TLS handshake did not end in time")
 
     def send(self, data: bytes) -> None:
-        """Send all of it. Raises OSError."""
+        """Send all bytes. Raises OSError."""
         self._tls.write(data)
         self._flush()
 
     def expect_bulk(self) -> None:
         """See `Plain`."""
-        self._plain.expect_bulk()
+        self._below.expect_bulk()
 
     def receive(self, view: memoryview, *, all_of_it: bool) -> int:
-        """What one chunk_size of records holds. Raises Idle, OSError (ssl.SSLError among them)."""
+        """Return the content of the records received together. Raises Idle, OSError (ssl.SSLError among others)."""
         filled = 0
         while filled < len(view):
             try:
@@ -142,49 +192,13 @@ class Tls:
         return filled
 
     def _refill(self) -> None:
-        got = self._plain.receive(self._records, all_of_it=False)
+        got = self._below.receive(self._records, all_of_it=False)
         if got:
             self._incoming.write(self._records[:got])
         else:
             self._incoming.write_eof()
 
     def _flush(self) -> None:
-        """Send what TLS itself has to say: the handshake, alerts, answers to key updates."""
+        """Send TLS's own messages: the handshake, alerts, answers to key updates."""
         if self._outgoing.pending:
-            self._plain.send(self._outgoing.read())
-
-
-class HeadReader(io.RawIOBase):
-    """What `http.client` reads a head from: `before`, what came behind another head, then the wire.
-
-    Raises TimeoutError when no byte comes for so many seconds.
-    """
-
-    def __init__(self, stream: Stream, patience: float, before: memoryview) -> None:
-        self._stream = stream
-        self._patience = patience
-        self.before = before
-        self.over = False
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """What makes it look like a socket to `http.client`."""
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        """Some bytes; None once the head is over, so that a look into the buffer never waits for the wire."""
-        began, view = time.monotonic(), memoryview(buffer)
-        while not self.over:
-            if self.before:
-                size = min(len(view), len(self.before))
-                view[:size], self.before = self.before[:size], self.before[size:]
-                return size
-            try:
-                return self._stream.receive(view, all_of_it=False)
-            except Idle:
-                if time.monotonic() > began + self._patience:
-                    raise TimeoutError(f"no byte within {self._patience:g} s") from None
-        return None
+            self._below.send(self._outgoing.read())

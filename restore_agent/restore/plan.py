@@ -1,46 +1,43 @@
-"""`plan`: everything that `run` would do, and whether it could. Writes nothing, touches no delivery URL."""
+"""`plan`: what `run` would do, and whether it could. Writes nothing, and requests no delivery URL."""
 
 from __future__ import annotations
 
 import os
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.clock import Clock, ServerClock, rfc3339
-from ..core.errors import (
-    AgentError,
-    DestHeld,
-    ForeignFile,
-    InTheWay,
-    NoSpace,
-    NothingDelivered,
-    NothingSelected,
-    Unwritable,
-)
-from ..core.events import Notice, Reporter, RunStarted
-from ..core.exit_codes import combined_exit_code
+from ..core.clock import ServerClock, rfc3339
+from ..core.errors import AgentError, ForeignFile, InTheWay, NoSpace, NothingDelivered, Unwritable
+from ..core.events import Notice, RunStarted
 from ..core.jobs import Job, Step, decide, refusal
-from ..core.names import MISMATCH, PART, RECEIPT, UNPROVEN
-from ..core.receipt import Receipt, Verdict, parse_receipt, record_of
-from ..core.redaction import Redactor
-from ..core.settings import Connection, RunLimits, Target
+from ..core.names import PART
+from ..core.receipt import Receipt, Verdict, receipt_of
+from ..core.settings import RunSettings, Services
 from ..core.untrusted import printable
-from ..dest.archive import digest_of
-from ..dest.directory import Directory, errors_of_dest
-from ..dest.journal import Identity, Journal
-from ..dest.lock import STATE_DIRECTORY, Lock
-from ..dest.space import DiskSpace
-from ..dest.workspace import require_own_names, require_own_sums
+from ..dest.archive import Digest, digest_of, structure_of
+from ..dest.directory import Directory, errors_of_dest, nearest
+from ..dest.journal import Identity
+from ..dest.lock import boot_id
+from ..dest.space import MINIMUM, RESERVED_FOR_RECORDS
+from ..dest.workspace import Access, Workspace, record_of
 from ..network.opsmanager import OpsManager
-from .poller import first_reading
+from .completion import nothing_selected
+from .job.attempt import resume_offset
+from .job.data_place import DataPlace
+from .poller import JobPoller, first_poll
+from .progress import TroubleReport
+from .proof import Evidence, Kind, Standing, needs_structure, standing_of
 from .selection import JobSelection
 
 
 @dataclass(frozen=True)
 class Planned:
-    """What `run` would do about one job now. `step` is wait, download, prove, verified, skip or fail."""
+    """What `run` would do about one job now. `step` is wait, download, prove, verified, skip, or fail.
+
+    `resumes_at` is in bytes; `largest_bytes` is an upper bound of the size of the archive.
+    """
 
     job: Job
     archive: str | None
@@ -49,12 +46,13 @@ class Planned:
     exit_code: int = 0
     largest_bytes: int | None = None
     expires_in: float | None = None
+    resumes_at: int = 0
 
     def fields(self) -> dict[str, Any]:
-        """As plain values, for a line of JSON."""
+        """Return plain values, for a line of JSON."""
         return {
             "job_id": self.job.id,
-            "archive": self.archive,
+            "file_name": self.archive,
             "step": self.step,
             "reason": self.reason,
             "exit_code": self.exit_code,
@@ -64,182 +62,221 @@ class Planned:
             "expires_in": None if self.expires_in is None else round(self.expires_in),
             "max_downloads": self.job.max_downloads,
             "largest_bytes": self.largest_bytes,
+            "resumes_at": self.resumes_at,
         }
 
 
 class Plan:
-    """One plan. `make()` returns its receipt and the rows, or raises what would stop a run at once."""
+    """One plan. `make()` returns its receipt and the rows, or raises what would stop a run."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        target: Target,
-        limits: RunLimits,
-        dest: Path,
-        reporter: Reporter,
-        clock: Clock,
-        redactor: Redactor,
-    ) -> None:
-        self._connection, self._target, self._limits, self._dest = connection, target, limits, dest
-        self._reporter, self._clock, self._redactor = reporter, clock, redactor
-        self._server_clock = ServerClock(clock)
-        self._started_at = rfc3339(clock.wall())
-        self._directory: Directory | None = None
+    def __init__(self, settings: RunSettings, services: Services) -> None:
+        self._settings, self._services = settings, services
+        self._server_clock = ServerClock(services.clock)
+        self._started_at = rfc3339(services.clock.wall())
+        self._workspace = Workspace(settings.dest)
         self._ops_manager: str | None = None
-        self._journal = Journal([])
-        self._earlier: Receipt | None = None
 
     async def make(self) -> tuple[Receipt, tuple[Planned, ...]]:
-        """Look at DEST, then at Ops Manager, then at each job. Raises AgentError."""
+        """Check DEST, then ask Ops Manager, then look at each job. Raises AgentError."""
+        settings, services = self._settings, self._services
         async with AsyncExitStack() as stack:
-            with errors_of_dest(f"look at DEST {printable(str(self._dest), 200)}"):
-                self._look_at_dest(stack)
-            api = await stack.enter_async_context(OpsManager(self._connection, self._server_clock, self._redactor))
+            with errors_of_dest(f"open DEST {printable(str(settings.dest), 200)}"):
+                self._open_dest(stack.enter_context(ExitStack()))
+            api = await stack.enter_async_context(
+                OpsManager(settings.connection, self._server_clock, services.redactor)
+            )
             self._ops_manager = api.origin
-            self._reporter.report(RunStarted(api.origin, str(self._dest)))
-            watch = await first_reading(api, self._target, self._clock, self._limits.poll_interval)
-            jobs = list(watch.jobs.values())
-            if self._earlier and not self._target.batch_id:
-                batch_id = next((job.batch_id for job in jobs if job.batch_id), None)
-                self._earlier.require_same_restore(batch_id, self._target.job_ids)
-            rows = tuple(sorted([row async for row in self._judge(api, jobs)], key=lambda row: row.job.id))
+            services.reporter.report(RunStarted(api.origin, str(settings.dest)))
+            for note in self._workspace.notes:
+                services.reporter.report(Notice("warning", note))
+            poller = JobPoller(api, settings.target, services.clock, settings.limits.poll_interval)
+            await first_poll(
+                poller, services.clock, look=TroubleReport(poller, services.reporter, services.clock).update
+            )
+            jobs = list(poller.jobs.values())
+            batch_id = next((job.batch_id for job in jobs if job.batch_id), None)
+            asked = replace(settings.target.restore(batch_id), job_ids=tuple(poller.jobs))
+            self._workspace.require_same(asked)
+            rows = tuple(sorted(await self._rows(api, jobs), key=lambda row: row.job.id))
             self._check_batch(jobs, rows)
-            if api.unknown:
-                raise api.unknown[0]
+            for error in poller.unknown:
+                raise error
             self._check_space(rows)
-        return self.summary(combined_exit_code(row.exit_code for row in rows), rows), rows
+            rows = self._with_unpacking(rows, stack)
+        return self.summary(None, rows), rows
 
-    def summary(self, exit_code: int, rows: tuple[Planned, ...] = ()) -> Receipt:
-        """The receipt's fields for a plan: nothing is verified by it unless it was before."""
+    def summary(self, error: AgentError | None, rows: tuple[Planned, ...] = ()) -> Receipt:
+        """Return the receipt of a plan: nothing is verified by it that was not before."""
         verdicts = {"verified": Verdict.VERIFIED, "skip": Verdict.SKIPPED, "fail": Verdict.FAILED}
-        archives = tuple(
+        records = [
             record_of(
                 row.job,
-                self._journal.entry(row.job.id),
+                self._workspace.journal.entry(row.job.id),
                 row.archive,
                 verdict=verdicts.get(row.step),
                 reason=row.reason,
                 exit_code=row.exit_code,
             )
             for row in rows
-        )
-        settled = rows and all(row.step in ("verified", "skip") for row in rows)
-        return Receipt(
-            group_id=self._target.group_id,
-            cluster_id=self._target.cluster_id,
-            host_id=self._target.host_id,
-            batch_id=self._target.batch_id,
+        ]
+        receipt = receipt_of(
+            self._settings.target.restore(),
+            records,
             ops_manager=self._ops_manager,
-            started_at=self._started_at,
-            finished_at=rfc3339(self._clock.wall()),
-            outcome="failed" if exit_code else "verified" if settled else "unproven",
-            exit_code=exit_code,
+            times=(self._started_at, rfc3339(self._services.clock.wall())),
             changed=False,
-            archives=archives,
+            run_error=error,
         )
+        open_rows = any(row.step not in ("verified", "skip") for row in rows)
+        return replace(receipt, outcome="unproven") if open_rows and not receipt.exit_code else receipt
 
     # ------------------------------------------------------------ DEST
 
-    def _look_at_dest(self, stack: AsyncExitStack) -> None:
-        """What of DEST would stop a run. Raises Unwritable, InTheWay, OtherBatch, RecordUnreadable or DestHeld."""
-        try:
-            os.lstat(self._dest)
-        except FileNotFoundError:
-            _require_creatable(self._dest)
-            return
-        if not self._dest.is_dir():
-            raise InTheWay(f"DEST {printable(str(self._dest))} is not a directory", spent=False)
-        where = self._directory = stack.enter_context(Directory.open(self._dest, create=False))
-        if not where.writable():
-            raise Unwritable(f"DEST {printable(str(self._dest))} cannot be written", spent=False)
-        require_own_names(where)
-        state = where.subdirectory(STATE_DIRECTORY, create=False)
-        if state:
-            stack.enter_context(state)
-            if Lock.is_held(state):
-                raise DestHeld(f"another run holds {self._dest}", spent=False)
-            self._journal = Journal.peek(state)
-        if (raw := where.read(RECEIPT)) is not None:
-            self._earlier = parse_receipt(raw)
-            if self._target.batch_id:
-                self._earlier.require_same_restore(self._target.batch_id)
-        require_own_sums(where, self._earlier, self._journal)
+    def _open_dest(self, stack: ExitStack) -> None:
+        """Open DEST for reading. Raises what of it would stop a run."""
+        path, asked = self._settings.dest, self._settings.target.restore()
+        self._workspace = Workspace.open(stack, path, Access.READ, asked)
+        if self._workspace.directory is None:
+            _require_creatable(path)
+        self._workspace.require_idle()
 
     def _check_space(self, rows: tuple[Planned, ...]) -> None:
         downloads = [row for row in rows if row.step == "download"]
-        probe = self._directory or _nearest(self._dest)
-        free = probe.free_bytes()
-        if probe is not self._directory:
-            probe.close()
-        if downloads and free < DiskSpace.LEAST + DiskSpace.RECORDS:
-            raise NoSpace(f"{free} bytes are free in DEST's file system", spent=False)
+        free = self._free_bytes()
+        if downloads and free < MINIMUM + RESERVED_FOR_RECORDS:
+            raise NoSpace(f"only {free} bytes are free in DEST's file system", spent=False)
         bound = sum(row.largest_bytes or 0 for row in downloads)
         if bound > free:
             text = f"the snapshots are up to {bound} bytes uncompressed and {free} are free: the archives may not fit"
-            self._reporter.report(Notice("warning", text))
+            self._services.reporter.report(Notice("warning", text))
+
+    def _with_unpacking(self, rows: tuple[Planned, ...], stack: AsyncExitStack) -> tuple[Planned, ...]:
+        """The rows with what would keep `run` from unpacking; warn if the snapshots may not fit."""
+        unpack = self._settings.unpack
+        if unpack is None:
+            return rows
+        names = {row.job.id: row.archive for row in rows if row.archive}
+        place = DataPlace(self._settings, unpack, None, lambda: names)
+        stack.callback(place.close)
+        place.look()
+        bound, free = sum(row.largest_bytes or 0 for row in rows), place.free_bytes()
+        if free is not None and bound > free:
+            text = f"the snapshots are up to {bound} bytes and {free} are free in {unpack.directory}: they may not fit"
+            self._services.reporter.report(Notice("warning", text))
+        return tuple(self._foreseen(row, place) for row in rows)
+
+    def _foreseen(self, row: Planned, place: DataPlace) -> Planned:
+        if row.archive is None or row.exit_code or row.step == "skip":
+            return row
+        found = self._workspace.journal.entry(row.job.id).data_path_in(str(place.path))
+        error = place.foresee(row.job.id, done=bool(found and found.final))
+        return replace(row, reason=error.id, exit_code=error.exit_code) if error else row
+
+    def _free_bytes(self) -> int:
+        if self._workspace.directory:
+            return self._workspace.directory.free_bytes()
+        with Directory.open(nearest(self._settings.dest), create=False) as parent:
+            return parent.free_bytes()
 
     # ------------------------------------------------------------ jobs
 
-    async def _judge(self, api: OpsManager, jobs: list[Job]) -> Any:
-        selection = JobSelection(self._target, self._journal)
+    async def _rows(self, api: OpsManager, jobs: list[Job]) -> list[Planned]:
+        directory = self._workspace.directory
+        ignore_case = directory.ignores_case() if directory else False
+        selection = JobSelection(self._settings.target, self._workspace.journal, ignore_case=ignore_case)
         selection.update(jobs)
+        self._selection = selection
+        rows = []
         for job in jobs:
-            if selection.selected(job) is False:
-                continue
-            row = await self._row(job, selection)
-            if row.step == "download" and job.snapshot_id:
-                with suppress(AgentError):  # only a hint hangs on it
-                    bound = await api.largest_size(self._target, job.snapshot_id, job.cluster_id)
-                    row = Planned(job, row.archive, row.step, row.reason, 0, bound, row.expires_in)
-            yield row
+            if selection.selected(job) is not False:
+                row = await self._row(job, selection.name(job))
+                if row.step == "download" and job.snapshot_id:
+                    with suppress(AgentError):  # only a hint depends on it
+                        bound = await api.largest_size(self._settings.target, job.snapshot_id, job.cluster_id)
+                        row = replace(row, largest_bytes=bound)
+                rows.append(row)
+        return rows
 
-    async def _row(self, job: Job, selection: JobSelection) -> Planned:
-        name, decision = selection.name(job), decide(job)
+    async def _row(self, job: Job, name: str | None) -> Planned:
+        decision = decide(job)
         expires_in = job.expires - self._server_clock.now() if job.expires else None
         try:
-            found = (
-                await self._on_disk(job, name, selection.served_as(job))
-                if name and decision.step is not Step.SKIP
-                else None
-            )
+            found = await self._on_disk(job, name) if name and decision.step is not Step.SKIP else None
         except AgentError as error:
             return Planned(job, name, "fail", error.id, error.exit_code)
         if found:
             return Planned(job, name, found[0], found[1], expires_in=expires_in)
         code = refusal(job, decision).exit_code if decision.step is Step.FAIL else 0
-        return Planned(job, name, decision.step.value, decision.reason, code, expires_in=expires_in)
+        row = Planned(job, name, decision.step.value, decision.reason, code, expires_in=expires_in)
+        return replace(row, resumes_at=self._resumes_at(job, name)) if decision.step is Step.DOWNLOAD else row
 
-    async def _on_disk(self, job: Job, name: str, served_as: str | None) -> tuple[str, str] | None:
-        """What DEST already holds of an archive, by reading only. Raises ForeignFile or InTheWay."""
-        where, entry = self._directory, self._journal.entry(job.id)
-        if where is None:
+    def _resumes_at(self, job: Job, name: str | None) -> int:
+        directory = self._workspace.directory
+        part = directory.find_file(name + PART) if directory and name else None
+        entry = self._workspace.journal.entry(job.id)
+        return resume_offset(entry, part.st_size, 0, boot_id()) if part and entry.is_ours else 0
+
+    async def _on_disk(self, job: Job, name: str) -> tuple[str, str] | None:
+        """Return step and reason by what DEST holds of an archive. Raises ForeignFile, InTheWay."""
+        directory = self._workspace.directory
+        if directory is None:
             return None
-        expected = job.published_hash(served_as or name)
-        if found := where.find_file(name):
-            if entry.proven and entry.published == Identity.of(found):
+        entry = self._workspace.journal.entry(job.id)
+        if found := directory.find_file(name):
+            if entry.proven and entry.promoted == Identity.of(found):
                 return "verified", "proven-before"
-            if (await digest_of(where, name)).sha1 in (entry.proven, expected):
+            if self._standing(job, Kind.FINAL, await digest_of(directory, name)) is Standing.VERIFIED:
                 return "verified", "same-as-published"
-            raise ForeignFile(f"a file stands at {printable(name)} that is not this archive", spent=False)
-        for suffix in (UNPROVEN, PART, MISMATCH):
-            if not (found := where.find_file(name + suffix)):
-                continue
-            if suffix == PART and found.st_nlink != 1:
-                raise InTheWay(f"{printable(name + suffix)} has another name elsewhere (a hard link)", spent=False)
-            if expected and (await digest_of(where, name + suffix)).sha1 == expected:
-                return "prove", "same-as-published"
-            if suffix == UNPROVEN or (suffix == PART and entry.whole):
-                return "prove", "whole-on-disk"
+            raise ForeignFile(f"{printable(name)} already exists and is not this archive", spent=False)
+        if entry.proven and not entry.archive_kept:
+            return "verified", "proven-before"
+        for kind in (Kind.UNPROVEN, Kind.PART, Kind.MISMATCH):
+            if (found := directory.find_file(name + kind.value)) and found.st_size:
+                if kind is Kind.PART:
+                    directory.require_own(name + kind.value, found)
+                if provable := await self._companion(directory, job, name, kind, found.st_size):
+                    return "prove", provable
         return None
 
+    async def _companion(self, directory: Directory, job: Job, name: str, kind: Kind, size: int) -> str | None:
+        """Return why `run` would verify an existing file instead of downloading the archive, or None."""
+        entry, published = self._workspace.journal.entry(job.id), self._published(job)
+        structure = kind is Kind.PART and entry.is_ours and needs_structure(entry, size)
+        complete = entry.whole is not None or entry.total == size or kind is Kind.UNPROVEN
+        if not (published or structure or (complete and entry.is_ours)):
+            return None
+        digest = await digest_of(directory, name + kind.value)
+        standing = self._standing(job, kind, digest)
+        if standing is Standing.INCOMPLETE and structure:
+            finding = await structure_of(directory, name + kind.value)
+            evidence = Evidence(kind, digest, published, entry, finding=finding)
+            standing = standing_of(evidence)
+        if standing is Standing.VERIFIED:
+            return "same-as-published"
+        return "whole-on-disk" if standing is Standing.AWAITS_HASH else None
+
+    def _standing(self, job: Job, kind: Kind, digest: Digest) -> Standing:
+        return standing_of(Evidence(kind, digest, self._published(job), self._workspace.journal.entry(job.id)))
+
+    def _published(self, job: Job) -> tuple[str, ...]:
+        url = job.delivery_url
+        served_as = self._workspace.journal.entry(job.id).served_as
+        return job.published_hashes(url.file_name if url else None, served_as, self._selection.name(job))
+
     def _check_batch(self, jobs: list[Job], rows: tuple[Planned, ...]) -> None:
+        target, report = self._settings.target, self._services.reporter.report
         if not rows:
-            raise NothingSelected(f"none of the {len(jobs)} jobs matches --select")
+            raise nothing_selected(self._selection, jobs)
         if all(row.step == "skip" for row in rows):
-            raise NothingDelivered("every selected job is an automated restore, left to its own agents")
-        if self._target.expect_jobs and len(jobs) < self._target.expect_jobs:
-            text = f"the batch lists {len(jobs)} jobs so far, --expect-jobs asks for {self._target.expect_jobs}"
-            self._reporter.report(Notice("warning", text))
+            text = "every selected job is an automated restore, which MongoDB Agents perform"
+            raise NothingDelivered(f"{text}; there is nothing to download")
+        if target.expect_jobs and len(jobs) < target.expect_jobs:
+            text = f"the batch lists {len(jobs)} jobs so far, --expect-jobs asks for {target.expect_jobs}"
+            report(Notice("warning", text))
+        unknown = [row for row in rows if self._selection.selected(row.job) is None]
+        if unknown:
+            text = f"{len(unknown)} jobs have no delivery URL yet, so it is not known whether --select matches them"
+            report(Notice("warning", text))
 
 
 def _require_creatable(path: Path) -> None:
@@ -247,12 +284,7 @@ def _require_creatable(path: Path) -> None:
     while not parent.exists() and parent != parent.parent:
         parent = parent.parent
     if not parent.is_dir():
-        raise InTheWay(f"{printable(str(parent))} is not a directory, so DEST cannot be made in it", spent=False)
+        raise InTheWay(f"{printable(str(parent))} is not a directory, so DEST cannot be created in it", spent=False)
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise Unwritable(f"DEST cannot be made: {printable(str(parent))} cannot be written", spent=False)
-
-
-def _nearest(path: Path) -> Directory:
-    while not path.is_dir():
-        path = path.parent
-    return Directory.open(path, create=False)
+        text = f"DEST cannot be created: {printable(str(parent))} is not writable"
+        raise Unwritable(text, spent=False)

@@ -1,225 +1,212 @@
-"""One run from outside: DEST, lock, journal and connections around the batch; the receipt and the status file."""
+"""One run: DEST, lock, journal, and connections around the batch; the receipt and SHA1SUMS."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
-from typing import Any
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 
-from ..core.clock import Clock, ServerClock, rfc3339
+from ..core.clock import ServerClock, rfc3339
 from ..core.errors import AgentError, DestError, OtherBatch, Stopped
-from ..core.events import Notice, Reporter, RunStarted
-from ..core.exit_codes import RECEIPT_CODES, combined_exit_code
-from ..core.names import OWN_NAMES, RECEIPT
-from ..core.receipt import Receipt, outcome_of, parse_receipt
-from ..core.redaction import Redactor
-from ..core.settings import Connection, RunLimits, Target
-from ..dest.directory import Directory, temporary_name
-from ..dest.journal import Journal
-from ..dest.lock import STATE_DIRECTORY, Lock
+from ..core.events import ArchiveFinished, Event, Notice, Reporter, RunStarted
+from ..core.exit_codes import RECEIPT_CODES
+from ..core.receipt import Receipt, receipt_of
+from ..core.settings import RunSettings, Services
+from ..dest.directory import Directory
 from ..dest.space import DiskSpace
 from ..dest.status import StatusFile
-from ..dest.workspace import require_own_names, require_own_sums, write_receipt, write_sums
+from ..dest.workspace import Access, Workspace, write_receipt, write_sums
 from ..network.delivery import DeliveryClient
 from ..network.opsmanager import OpsManager
 from .batch import Batch
 from .job.context import RunContext
-from .job.rate import RateLimit
+from .job.data_place import DataPlace
 from .poller import JobPoller
+from .transfer.rate import RateLimit
 
-_STATUS_EVERY, _STATUS_SOONEST = 2.0, 0.2  # seconds; the contract allows five
-
-_SUMS_EVERY = 1.0  # seconds
+_SUMS_EVERY = 1.0  # seconds; with hundreds of small archives, each would write the list of all
 
 
-class Agent:
-    """One run. `run()` returns the receipt, or raises the AgentError that ended it; then `summary()` tells the rest."""
+class Run:
+    """One run. `run()` returns the receipt, or raises the AgentError that ended it; `summary()` is that so far."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        target: Target,
-        limits: RunLimits,
-        dest: Path,
-        reporter: Reporter,
-        clock: Clock,
-        redactor: Redactor,
-    ) -> None:
-        self._connection, self._target, self._limits, self._dest = connection, target, limits, dest
-        self._reporter, self._clock, self._redactor = reporter, clock, redactor
-        self._started_at = rfc3339(clock.wall())
+    def __init__(self, settings: RunSettings, services: Services) -> None:
+        self._settings = settings
+        self._services = services
+        self._started_at = rfc3339(services.clock.wall())
         self._stopped: Stopped | None = None
+        self._workspace = Workspace(settings.dest)
         self._batch: Batch | None = None
-        self._earlier: Receipt | None = None
         self._ops_manager: str | None = None
-        self._status_written, self._sums_due = -_STATUS_EVERY, 0.0
-        self._status_told: tuple[str, ...] = ()
-        self._writing: asyncio.Task[None] | None = None
 
     def stop(self, stopped: Stopped) -> None:
-        """End the run cleanly: transfers are cut, what is on disk is kept. For signal handlers of the loop."""
+        """End the run cleanly: transfers end, files stay. For signal handlers of the loop."""
         self._stopped = stopped
         if self._batch:
             self._batch.stop(stopped)
 
     async def run(self) -> Receipt:
-        """Everything from the first poll to the receipt. Raises AgentError for an end that is not the archives' own."""
-        gc.freeze()  # what is loaded by now stays; not to walk it again, above all at exit, is a tenth of a short run
+        """Run from the first poll to the receipt. Raises AgentError if the run fails, rather than a single archive."""
+        settings = self._settings
         async with AsyncExitStack() as stack:
-            self._directory = stack.enter_context(Directory.open(self._dest, create=True))
-            state = self._directory.subdirectory(STATE_DIRECTORY, create=True)
-            assert state is not None  # noqa: S101  # it was just made
-            stack.enter_context(state)
-            stack.callback(Lock.take(state).release)
-            require_own_names(self._directory)
-            for name in OWN_NAMES:  # a run that was killed may have left them half written
-                self._directory.remove(temporary_name(name))
-            self._read_earlier()
-            journal = Journal.open(state)
-            stack.push_async_callback(journal.finish)
-            require_own_sums(self._directory, self._earlier, journal)
-            self._status = StatusFile(state, os.getpid(), self._started_at, self._target.batch_id)
-            context = await stack.enter_async_context(self._surroundings(journal))
-            self._tell_of_start(journal)
-            batch = self._batch = Batch(context, self._target, self._earlier, self._tick, self._on_settled)
+            place = stack.enter_context(ExitStack())
+            asked = settings.target.restore()
+            workspace = self._workspace = Workspace.open(place, settings.dest, Access.RUN, asked)
+            stack.push_async_callback(workspace.journal.finish)
+            status = StatusFile(workspace.state_directory, os.getpid(), self._started_at, settings.target.batch_id)
+            sums = _SumsWriter(self)
+            reporter = DisplayWith(self._services.reporter, sums)
+            context = await stack.enter_async_context(self._context(reporter, place))
+            self._report_start()
+            batch = self._batch = Batch(context, settings.target, workspace, status)
             if self._stopped:
                 batch.stop(self._stopped)
-            try:
-                await self._supervise(batch)
-            except AgentError as error:
-                await self._end_early(batch, error)
-                raise
-            return await asyncio.to_thread(self._written, self.summary())
+            return await self._supervise(batch, sums)
 
     @asynccontextmanager
-    async def _surroundings(self, journal: Journal) -> AsyncIterator[RunContext]:
+    async def _context(self, reporter: Reporter, stack: ExitStack) -> AsyncIterator[RunContext]:
         """What every job of the run shares, with both connections open."""
-        server_clock = ServerClock(self._clock)
+        limits, clock = self._settings.limits, self._services.clock
+        server_clock = ServerClock(clock)
         async with (
-            OpsManager(self._connection, server_clock, self._redactor) as api,
-            DeliveryClient(api.tls, self._limits.stall_timeout, self._redactor) as deliveries,
+            OpsManager(self._settings.connection, server_clock, self._services.redactor) as api,
+            DeliveryClient(api.tls, limits.stall_timeout, self._services.redactor) as deliveries,
         ):
             self._ops_manager = api.origin
+            space = DiskSpace(self.directory)
             yield RunContext(
-                directory=self._directory,
-                space=DiskSpace(self._directory),
-                journal=journal,
+                directory=self.directory,
+                space=space,
+                data_place=self._data_place(space, stack),
+                journal=self._workspace.journal,
                 api=api,
-                poller=JobPoller(api, self._target, self._clock, self._limits.poll_interval),
+                poller=JobPoller(api, self._settings.target, clock, limits.poll_interval),
                 deliveries=deliveries,
-                limits=self._limits,
-                limit=RateLimit(self._clock, self._limits.limit_rate),
-                clock=self._clock,
+                limits=limits,
+                limit=RateLimit(clock, limits.limit_rate),
+                clock=clock,
                 server_clock=server_clock,
-                reporter=self._reporter,
+                reporter=reporter,
             )
 
-    def _tell_of_start(self, journal: Journal) -> None:
-        self._reporter.report(RunStarted(self._ops_manager, str(self._dest)))
-        if journal.torn:
-            self._reporter.report(Notice("warning", "the journal's last line was cut off by a crash; it is dropped"))
+    def _data_place(self, space: DiskSpace, stack: ExitStack) -> DataPlace | None:
+        """Open the directory of --unpack; what is wrong with it concerns only unpacking."""
+        unpack = self._settings.unpack
+        if unpack is None:
+            return None
+        place = DataPlace(self._settings, unpack, space, self._workspace.journal.file_names)
+        place.open(self.directory)
+        stack.callback(place.close)
+        return place
 
-    def _read_earlier(self) -> None:
-        """The receipt of an earlier run here. Raises OtherBatch when it is of another batch, RecordUnreadable."""
-        raw = self._directory.read(RECEIPT)
-        earlier = parse_receipt(raw) if raw is not None else None
-        if earlier and self._target.batch_id:
-            earlier.require_same_restore(self._target.batch_id)
-        self._earlier = earlier
+    @property
+    def directory(self) -> Directory:
+        """DEST, once it is open."""
+        assert self._workspace.directory is not None  # noqa: S101  # a run creates it
+        return self._workspace.directory
 
-    async def _supervise(self, batch: Batch) -> None:
-        """The batch, with a truthful status file whatever its end."""
-        final, code = "finished", 1
+    def _report_start(self) -> None:
+        report = self._services.reporter.report
+        report(RunStarted(self._ops_manager, str(self._settings.dest)))
+        for note in self._workspace.notes:
+            report(Notice("warning", note))
+        self.directory.on_limitation = lambda text: report(Notice("warning", text))
+
+    async def _supervise(self, batch: Batch, sums: _SumsWriter) -> Receipt:
+        """Run the batch and write its records; the status file says how it ended, whatever that is."""
+        state, code = "finished", 1
         try:
-            await batch.supervise()
-            code = self.summary().exit_code
+            try:
+                await batch.supervise()
+            finally:
+                await batch.end()
+                await sums.finish()
+            receipt = await asyncio.to_thread(self._write_records, self.summary())
+            code = receipt.exit_code
+            return receipt
         except AgentError as error:
-            code = error.exit_code
-            final = "interrupted" if isinstance(error, Stopped) else "finished"
-            raise
+            state, code = ("interrupted" if isinstance(error, Stopped) else "finished"), error.exit_code
+            error = self._with_what_is_left(batch, error)
+            if batch.records() and not isinstance(error, DestError):
+                with suppress(DestError):
+                    await asyncio.to_thread(self._write_records, self.summary(error))
+            raise error from error.__cause__
         except asyncio.CancelledError:
-            final, code = "interrupted", 143
+            state, code = "interrupted", 143
             raise
         finally:
-            await batch.end()
-            await self._finish_status(final, code)
+            await batch.progress.finish(state, code)
 
-    async def _end_early(self, batch: Batch, error: AgentError) -> None:
-        """Say of an error what it leaves behind and, when jobs were settled before it, write that down."""
+    def _with_what_is_left(self, batch: Batch, error: AgentError) -> AgentError:
         if isinstance(error, OtherBatch):
-            self._earlier = None  # another restore's archives are none of this one's
-        if error.left is None:
-            error.left, error.spent = batch.left(), batch.spent()
-        if batch.records():
-            with suppress(DestError):
-                await asyncio.to_thread(self._written, self.summary(error))
-
-    # ------------------------------------------------------------ writing
-
-    def _tick(self) -> None:
-        """Write the status file every two seconds, and sooner when a state in it changes."""
-        if self._batch is None or (self._writing and not self._writing.done()):
-            return  # a slow disk must not hold up the batch
-        states, since = self._batch.states(), self._clock.monotonic() - self._status_written
-        if since >= _STATUS_EVERY or (since >= _STATUS_SOONEST and states != self._status_told):
-            self._status_told, self._status_written = states, self._clock.monotonic()
-            write = asyncio.to_thread(self._write_status, self._batch.state(), self._status_rows())
-            self._writing = asyncio.ensure_future(write)
-
-    async def _finish_status(self, state: str, exit_code: int) -> None:
-        if self._writing:
-            await self._writing
-        await asyncio.to_thread(self._write_status, state, self._status_rows(), exit_code)
-
-    def _write_status(self, state: str, rows: list[dict[str, Any]], exit_code: int | None = None) -> None:
-        """Replace the status file; on a full or broken disk the archives' own errors tell more than this one."""
-        with suppress(DestError):
-            self._status.write(state, self._clock.wall(), rows, exit_code)
-
-    def _status_rows(self) -> list[dict[str, Any]]:
-        rows = [dict(vars(row)) for row in self._batch.rows()] if self._batch else []
-        for row in rows:
-            del row["delivery_status"], row["expires_in"]
-        return rows
-
-    async def _on_settled(self) -> None:
-        if self._clock.monotonic() < self._sums_due:
-            return  # of hundreds of small archives each would write the list of all
-        with suppress(DestError):  # the end of the run writes it again, and then it counts
-            await asyncio.to_thread(write_sums, self._directory, self.summary())
-        self._sums_due = self._clock.monotonic() + _SUMS_EVERY
+            self._workspace.earlier = None  # the archives of another restore are none of this one's
+        return error if error.left is not None else error.with_context(left=batch.left(), spent=batch.spent())
 
     def summary(self, error: AgentError | None = None) -> Receipt:
-        """The receipt as things stand; `error` is what ended the run when that was not the archives."""
-        records = self._batch.records() if self._batch else ()
-        outcome, code = outcome_of(records)
-        if self._batch and self._batch.extra:
-            outcome, code = "failed", combined_exit_code([code, self._batch.extra.exit_code])
-        if error:
-            outcome, code = "failed", error.exit_code
-        target = self._target
-        receipt = Receipt(
-            group_id=target.group_id,
-            cluster_id=target.cluster_id,
-            host_id=target.host_id,
-            batch_id=self._batch.batch_id if self._batch else target.batch_id,
+        """Return the receipt so far; `error` is what ended the run, if that was not the archives."""
+        batch = self._batch
+        receipt = receipt_of(
+            self._settings.target.restore(batch.batch_id if batch else None),
+            batch.records() if batch else (),
             ops_manager=self._ops_manager,
-            started_at=self._started_at,
-            finished_at=rfc3339(self._clock.wall()),
-            outcome=outcome,
-            exit_code=code,
-            changed=self._batch.changed if self._batch else False,
-            archives=records,
+            times=(self._started_at, rfc3339(self._services.clock.wall())),
+            changed=batch.changed if batch else False,
+            batch_error=batch.completion.error if batch else None,
+            run_error=error,
         )
-        return receipt.merged_with(self._earlier)
+        return receipt.merged_with(self._workspace.earlier)
 
-    def _written(self, receipt: Receipt) -> Receipt:
-        """Write SHA1SUMS and, last of all, the completion marker."""
-        write_sums(self._directory, receipt)
+    def write_sums(self) -> None:
+        """Bring SHA1SUMS up to date. Raises DestError."""
+        write_sums(self.directory, self._workspace.journal.entries(), self.summary())
+
+    def _write_records(self, receipt: Receipt) -> Receipt:
+        """Write SHA1SUMS and, last of all, the receipt as the completion marker. Raises DestError."""
+        write_sums(self.directory, self._workspace.journal.entries(), receipt)
         if receipt.exit_code in RECEIPT_CODES:
-            write_receipt(self._directory, receipt)
+            write_receipt(self.directory, receipt)
         return receipt
+
+
+class _SumsWriter:
+    """Keeps SHA1SUMS up to date during a run, in the background, after archives finish."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._task: asyncio.Task[None] | None = None
+        self._writing: asyncio.Future[None] | None = None
+        self._due = False
+
+    def report(self, event: Event) -> None:
+        """Start to write after an archive has finished."""
+        if isinstance(event, ArchiveFinished):
+            self._due = True
+            if self._task is None or self._task.done():
+                self._task = asyncio.ensure_future(self._write())
+
+    async def _write(self) -> None:
+        while self._due:
+            self._due = False
+            self._writing = asyncio.ensure_future(asyncio.to_thread(self._run.write_sums))
+            with suppress(DestError):  # the end of the run writes it again, and then it counts
+                await asyncio.shield(self._writing)
+            await asyncio.sleep(_SUMS_EVERY)
+
+    async def finish(self) -> None:
+        """Stop writing; one that has begun is completed."""
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, *filter(None, [self._writing]), return_exceptions=True)
+
+
+class DisplayWith:
+    """A reporter, followed by another one."""
+
+    def __init__(self, first: Reporter, second: Reporter) -> None:
+        self._reporters = (first, second)
+
+    def report(self, event: Event) -> None:
+        """Pass the event to both."""
+        for reporter in self._reporters:
+            reporter.report(event)

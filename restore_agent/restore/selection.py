@@ -1,4 +1,4 @@
-"""Which restore jobs a run is about, and under which names their archives go in DEST."""
+"""Selection of restore jobs, and the names of their archives in DEST."""
 
 from __future__ import annotations
 
@@ -12,47 +12,43 @@ from ..dest.journal import Journal
 
 
 class JobSelection:
-    """Names and selection, kept over every reading of the batch.
+    """Names and selection over all poll results of the batch.
 
-    A name is given once and stays, also over runs: the journal remembers it. Every job of the batch is named,
-    selected or not, so that the same job has the same name on every host that fetches its own shard.
+    Every name of the journal is reserved for its job, whichever jobs are listed. Every job of the batch gets a name,
+    selected or not, so that the same job has the same name on every host that downloads its own shard.
     """
 
-    def __init__(self, target: Target, journal: Journal) -> None:
+    def __init__(self, target: Target, journal: Journal, *, ignore_case: bool = False) -> None:
         self._target = target
-        self._journal = journal
-        self._names = Names()
-        self._globs_for_names = target.select  # those that no id has matched so far
+        self._names = Names(ignore_case=ignore_case)
+        self._globs_for_names = target.select  # those that no ID has matched so far
+        for job_id, entry in journal.entries().items():
+            if entry.file_name:
+                self._names.keep(job_id, safe_name(entry.file_name, job_id))
 
-    def update(self, jobs: Iterable[Job]) -> None:
-        """Name the archives of the jobs whose URLs are known now."""
+    def update(self, jobs: Iterable[Job]) -> dict[str, str]:
+        """Name the archives of the jobs whose URLs are known; return the new names by job ID, to be journaled."""
         jobs = list(jobs)
         ids = [text for job in jobs for text in _ids(job)]
         self._globs_for_names = tuple(glob for glob in self._globs_for_names if not matches([glob], ids))
-        wanted = {}
-        for job in jobs:
-            if self._names.of(job.id) is None and (earlier := self._journal.entry(job.id).file_name):
-                self._names.keep(job.id, safe_name(earlier, job.id))
-            elif job.delivery_url and decide(job).step is not Step.SKIP:
-                wanted[job.id] = job.delivery_url.file_name
+        wanted = {
+            job.id: job.delivery_url.file_name
+            for job in jobs
+            if job.delivery_url and decide(job).step is not Step.SKIP and self._names.of(job.id) is None
+        }
         self._names.give(wanted)
+        return {job_id: name for job_id in wanted if (name := self._names.of(job_id))}
 
     def name(self, job: Job) -> str | None:
-        """The archive's name in DEST, once it is known."""
+        """Return the name of the archive in DEST, or None while it is not known."""
         return self._names.of(job.id)
 
-    def served_as(self, job: Job) -> str | None:
-        """What the server, and so the published hash, calls the archive."""
-        return (
-            job.delivery_url.file_name if job.delivery_url else self._journal.entry(job.id).served_as or self.name(job)
-        )
-
     def selected(self, job: Job) -> bool | None:
-        """Whether --select admits a job; None while that hangs on a name that is not known yet."""
+        """Return whether --select admits a job; None while that depends on a name that is not known yet."""
         if not self._target.select:
             return True
-        name = self.name(job)
-        if matches(self._target.select, [*_ids(job), name, job.delivery_url.file_name if job.delivery_url else None]):
+        name, url = self.name(job), job.delivery_url
+        if matches(self._target.select, [*_ids(job), name, url.file_name if url else None]):
             return True
         return None if name is None and self._globs_for_names and decide(job).step is Step.WAIT else False
 
@@ -62,6 +58,6 @@ def _ids(job: Job) -> list[str | None]:
 
 
 def matches(globs: Iterable[str], texts: Iterable[str | None]) -> bool:
-    """Whether --select admits what is known by these texts: any glob matches any of them, in the case they have."""
+    """Return whether any glob matches any of the texts; the case counts."""
     texts = list(texts)
     return any(fnmatchcase(text, glob) for glob in globs for text in texts if text)

@@ -1,13 +1,13 @@
-"""`verify`: proves what is in DEST again, and promotes what Ops Manager published a hash for since. No delivery URL."""
+"""`verify`: verify the archives in DEST again, and promote those whose hash was published since. No delivery URL."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..core.clock import Clock, ServerClock, rfc3339
+from ..core.clock import ServerClock, rfc3339
 from ..core.errors import (
     AgentError,
     ArchiveMissing,
@@ -15,225 +15,252 @@ from ..core.errors import (
     HashMismatch,
     HashUnpublished,
     InTheWay,
+    NoRestoreHere,
     NotFound,
     NothingSelected,
     OtherBatch,
     UsageError,
 )
-from ..core.events import ArchiveFinished, ArchiveProgress, Notice, Progress, Reporter, RunStarted
+from ..core.events import ArchiveFinished, ArchiveProgress, Notice, Progress, RunStarted
 from ..core.jobs import Job
-from ..core.names import MISMATCH, PART, RECEIPT, UNPROVEN
-from ..core.receipt import ArchiveRecord, Receipt, Verdict, outcome_of, parse_receipt
-from ..core.redaction import Redactor
-from ..core.settings import Connection, Target
-from ..core.untrusted import printable
+from ..core.receipt import ArchiveRecord, Receipt, RestoreId, Verdict, receipt_of
+from ..core.settings import Connection, Services, Target
+from ..core.untrusted import Finding, printable
 from ..dest.archive import Digest, digest_of, structure_of
 from ..dest.directory import Directory
-from ..dest.journal import Journal
-from ..dest.lock import STATE_DIRECTORY, Lock
-from ..dest.publish import Candidate, Promoter, set_aside
-from ..dest.structure import Finding
-from ..dest.workspace import write_receipt, write_sums
+from ..dest.journal import Entry
+from ..dest.promotion import Candidate, Promoter
+from ..dest.workspace import Access, Workspace, write_receipt, write_sums
 from ..network.opsmanager import OpsManager
-from .poller import first_reading
+from .poller import JobPoller, first_poll
+from .progress import TroubleReport
+from .proof import Evidence, Kind, Standing, needs_structure, standing_of
 from .selection import matches
 
 
-class Verification:
-    """One verification of a DEST. `connection` None means offline: the receipt's hashes are all there is.
+@dataclass(frozen=True)
+class VerifySettings:
+    """What to verify. `connection` None means offline: the hashes of the journal and the receipt are all there is.
 
-    `given` holds the ids that the operator named; the receipt knows the rest. With `job_ids` or `select` only the
-    archives that they name are proven, and decide the exit code; the others stay in the receipt as they are.
+    `asked` holds the IDs that the operator gave; DEST knows the rest. With job IDs in it or `select`, only those
+    archives are verified and decide the exit code; the others stay in the receipt as they are.
     """
 
-    def __init__(
-        self,
-        connection: Connection | None,
-        given: Mapping[str, str | None],
-        dest: Path,
-        poll_interval: float,
-        reporter: Reporter,
-        clock: Clock,
-        redactor: Redactor,
-        job_ids: Sequence[str] = (),
-        select: Sequence[str] = (),
-    ) -> None:
-        self._connection, self._given, self._dest, self._poll_interval = connection, given, dest, poll_interval
-        self._job_ids, self._select = job_ids, select
-        self._reporter, self._clock, self._redactor = reporter, clock, redactor
-        self._started_at = rfc3339(clock.wall())
+    connection: Connection | None
+    asked: RestoreId
+    dest: Path
+    poll_interval: float
+    select: tuple[str, ...] = ()
+
+
+class Verification:
+    """One verification of a DEST."""
+
+    def __init__(self, settings: VerifySettings, services: Services) -> None:
+        self._settings, self._services = settings, services
+        self._started_at = rfc3339(services.clock.wall())
+        self._workspace = Workspace(settings.dest)
         self._jobs: Mapping[str, Job] = {}
+        self._ops_manager: str | None = None
         self._read: dict[str, Digest] = {}
         self._changed = False
 
     async def run(self) -> Receipt:
-        """Prove every archive that the receipt or the journal names. Raises AgentError."""
+        """Verify every archive that the receipt or the journal names. Raises AgentError."""
         with ExitStack() as stack:
-            where = self._directory = stack.enter_context(Directory.open(self._dest, create=False))
-            state = where.subdirectory(STATE_DIRECTORY, create=False)
-            if state is None:
-                raise InTheWay(
-                    f"{printable(str(self._dest))} holds no restore of this agent: there is nothing to verify"
-                )
-            stack.enter_context(state)
-            stack.callback(Lock.take(state).release)
-            self._journal = Journal.open(state)
-            stack.callback(self._journal.close)
-            self._publisher = Promoter(where, self._journal, self._clock)
-            known = self._known()
-            self._reporter.report(RunStarted(known.ops_manager, str(self._dest)))
+            workspace = self._workspace = Workspace.open(stack, self._settings.dest, Access.VERIFY)
+            self._require_asked()
+            self._promoter = Promoter(self._directory, workspace.journal, self._services.clock)
+            known = self._known_archives()
+            report = self._services.reporter.report
+            report(RunStarted(workspace.earlier.ops_manager if workspace.earlier else None, str(self._settings.dest)))
+            for note in workspace.notes:
+                report(Notice("warning", note))
             await self._ask(known)
-            wanted = [record for record in known.archives if self._wanted(record)]
+            wanted = [record for record in known if self._is_wanted(record)]
             if not wanted:
-                raise NothingSelected(f"none of the {len(known.archives)} archives in DEST is asked for")
-            return self._written(known, tuple([await self._prove(record) for record in wanted]))
+                raise NothingSelected(f"none of the {len(known)} archives in DEST matches --job-id and --select")
+            return self._write_records(known, tuple([await self._verify(record) for record in wanted]))
 
-    # ------------------------------------------------------------ what should be here
+    @property
+    def _directory(self) -> Directory:
+        assert self._workspace.directory is not None  # noqa: S101  # Access.VERIFY opens one
+        return self._workspace.directory
 
-    def _known(self) -> Receipt:
-        """The receipt, with the archives that only the journal knows (a run that was killed before its end)."""
-        raw = self._directory.read(RECEIPT)
-        receipt = parse_receipt(raw) if raw is not None else self._empty()
+    @property
+    def _restore(self) -> RestoreId:
+        """The restore that DEST belongs to, completed by what the operator gave."""
+        known, asked = self._workspace.restore or RestoreId(), self._settings.asked
+        return RestoreId(
+            known.group_id or asked.group_id,
+            known.cluster_id or (None if known.host_id else asked.cluster_id),
+            known.host_id or (None if known.cluster_id else asked.host_id),
+            known.batch_id or asked.batch_id,
+            known.job_ids,
+        )
+
+    # ------------------------------------------------------------ archives that should be here
+
+    def _require_asked(self) -> None:
+        """Raise OtherBatch if the operator named another restore than that of DEST."""
+        known, asked = self._workspace.restore, self._settings.asked
         for name in ("group_id", "cluster_id", "host_id", "batch_id"):
-            asked = self._given.get(name)
-            if raw is not None and asked and getattr(receipt, name) and asked != getattr(receipt, name):
-                raise OtherBatch(f"DEST holds the receipt of {name} {getattr(receipt, name)!r}, not of {asked!r}")
-        listed = {record.job_id for record in receipt.archives}
+            wanted, found = getattr(asked, name), getattr(known, name, None)
+            if wanted and found and wanted != found:
+                raise OtherBatch(f"DEST belongs to {name} {found!r}, not to {wanted!r}")
+
+    def _known_archives(self) -> tuple[ArchiveRecord, ...]:
+        """The archives of the receipt, and those that only the journal knows (a run that was killed)."""
+        listed = self._workspace.earlier.archives if self._workspace.earlier else ()
+        ids = {record.job_id for record in listed}
         extra = tuple(
             ArchiveRecord(
                 job_id, file_name=entry.file_name, sha1=entry.proven or entry.whole, downloads_spent=entry.attempts
             )
-            for job_id, entry in self._journal.entries().items()
-            if job_id not in listed and entry.file_name
+            for job_id, entry in self._workspace.journal.entries().items()
+            if job_id not in ids and entry.file_name and entry.is_ours
         )
-        if not receipt.archives and not extra:
-            raise InTheWay(f"{printable(str(self._dest))} holds no archive of this agent: there is nothing to verify")
-        return replace(receipt, archives=receipt.archives + extra)
+        if not listed and not extra:
+            raise NoRestoreHere(f"{printable(str(self._settings.dest))} has no archive to verify")
+        return listed + extra
 
-    def _empty(self) -> Receipt:
-        given = self._given
-        return Receipt(
-            group_id=given.get("group_id"),
-            cluster_id=given.get("cluster_id"),
-            host_id=given.get("host_id"),
-            batch_id=given.get("batch_id"),
-            ops_manager=None,
-            started_at=self._started_at,
-            finished_at=self._started_at,
-            outcome="failed",
-            exit_code=0,
-            changed=False,
-        )
-
-    async def _ask(self, known: Receipt) -> None:
-        """One reading of the jobs, without waiting for anything. What Ops Manager forgot does not stop the proof."""
-        if self._connection is None:
+    async def _ask(self, known: tuple[ArchiveRecord, ...]) -> None:
+        """Poll the jobs once. Jobs that Ops Manager does not know any more are verified by the journal alone."""
+        settings, services = self._settings, self._services
+        if settings.connection is None:
             return
         target = self._target(known)
-        server_clock = ServerClock(self._clock)
-        async with OpsManager(self._connection, server_clock, self._redactor) as api:
+        server_clock = ServerClock(services.clock)
+        async with OpsManager(settings.connection, server_clock, services.redactor) as api:
+            self._ops_manager = api.origin
+            poller = JobPoller(api, target, services.clock, settings.poll_interval)
+            look = TroubleReport(poller, services.reporter, services.clock).update
             try:
-                watch = await first_reading(api, target, self._clock, self._poll_interval, empty_will_do=True)
-                self._jobs, forgotten = watch.jobs, None if watch.jobs else "Ops Manager lists no job of the batch"
+                await first_poll(poller, services.clock, empty_will_do=True, look=look)
+                self._jobs, forgotten = poller.jobs, None if poller.jobs else "Ops Manager lists no job of the batch"
             except NotFound as error:
                 forgotten = error.message
         if forgotten:
-            self._reporter.report(Notice("warning", f"{forgotten}; proving by the receipt alone"))
+            services.reporter.report(Notice("warning", f"{forgotten}; verifying by the records in DEST alone"))
 
-    def _target(self, known: Receipt) -> Target:
-        group = known.group_id or self._given.get("group_id")
-        place = {name: getattr(known, name) or self._given.get(name) for name in ("cluster_id", "host_id")}
-        if not group or not any(place.values()):
-            raise UsageError("no receipt says which cluster this is: give --group-id and --cluster-id")
-        batch = known.batch_id or self._given.get("batch_id")
-        ids = () if batch else tuple(record.job_id for record in known.archives if self._wanted(record))
-        return Target(group, place["cluster_id"], None if place["cluster_id"] else place["host_id"], batch, ids)
+    def _target(self, known: tuple[ArchiveRecord, ...]) -> Target:
+        restore = self._restore
+        if not restore.group_id or not (restore.cluster_id or restore.host_id):
+            raise UsageError("DEST does not say which cluster this is: give --group-id and --cluster-id")
+        ids = () if restore.batch_id else tuple(record.job_id for record in known if self._is_wanted(record))
+        return Target(restore.group_id, restore.cluster_id, restore.host_id, restore.batch_id, ids)
+
+    def _is_wanted(self, record: ArchiveRecord) -> bool:
+        job_ids, select = self._settings.asked.job_ids, self._settings.select
+        if job_ids and record.job_id not in job_ids:
+            return False
+        texts = [record.job_id, record.cluster_id, record.host_id, record.file_name]
+        return not select or matches(select, texts)
 
     # ------------------------------------------------------------ one archive
 
-    def _wanted(self, record: ArchiveRecord) -> bool:
-        if self._job_ids and record.job_id not in self._job_ids:
-            return False
-        texts = [record.job_id, record.cluster_id, record.host_id, record.file_name]
-        return not self._select or matches(self._select, texts)
-
-    async def _prove(self, record: ArchiveRecord) -> ArchiveRecord:
-        """The record of one archive after its bytes were read again."""
+    async def _verify(self, record: ArchiveRecord) -> ArchiveRecord:
+        """Return the record of one archive after its bytes were read again."""
         if record.verdict is Verdict.SKIPPED:
             return record
-        error: AgentError | None = None
+        problem: AgentError | None = None
         try:
-            proven = await self._judge(record)
-        except AgentError as problem:
-            error = problem
-            error.archive = record.file_name or record.job_id
-            proven = self._judged(record, error, self._read.get(record.job_id))
-        self._reporter.report(ArchiveFinished(record.job_id, proven, error.fields() if error else None))
-        return proven
+            verified = await self._judge(record)
+        except AgentError as error:
+            problem = error.with_context(archive=record.file_name or record.job_id)
+            expected = next(iter(self._published(record)), record.expected_sha1)
+            verified = _failed(self._settings.dest, record, problem, self._read.get(record.job_id), expected)
+        fields = problem.fields() if problem else None
+        self._services.reporter.report(ArchiveFinished(record.job_id, verified, fields))
+        return verified
 
     async def _judge(self, record: ArchiveRecord) -> ArchiveRecord:
-        name, where = record.file_name, self._directory
+        name, entry = record.file_name, self._entry(record)
         if name is None:
             return record
-        if where.find_file(name):
+        if self._directory.find_file(name):
             return await self._final(record, name)
-        if record.verdict is Verdict.VERIFIED:
-            raise ArchiveMissing(f"{printable(name)} was verified and is not in DEST any more", left="nothing of it")
-        for suffix in (UNPROVEN, PART, MISMATCH):
-            if where.find_file(name + suffix) and (settled := await self._companion(record, name, suffix)):
-                return settled
-        return (
-            record if record.verdict else replace(record, verdict=Verdict.FAILED, reason="not-downloaded", exit_code=20)
-        )
+        if entry.proven and not entry.archive_kept:
+            return replace(record, verdict=Verdict.VERIFIED, reason=None, path=None, archive_kept=False)
+        if record.verdict is Verdict.VERIFIED or entry.proven:
+            text = f"{printable(name)} was verified and is not in DEST any more"
+            raise ArchiveMissing(text, left="nothing of it")
+        for kind in (Kind.UNPROVEN, Kind.PART, Kind.MISMATCH):
+            if self._directory.find_file(name + kind.value) and (found := await self._companion(record, name, kind)):
+                return found
+        if record.verdict:
+            return record
+        return replace(record, verdict=Verdict.FAILED, reason="not-downloaded", exit_code=20)
 
     async def _final(self, record: ArchiveRecord, name: str) -> ArchiveRecord:
-        """A file at the final name must be what was proven, or what is published now."""
+        """A file at the final name must be what was verified before, or what is published now."""
         digest = await self._digest(record, name)
-        entry, expected = self._journal.entry(record.job_id), self._expected(record)
-        if digest.sha1 in (entry.proven, expected) or (
-            record.verdict is Verdict.VERIFIED and digest.sha1 == record.sha1
+        entry = self._entry(record)
+        if entry.proven is None and record.verdict is Verdict.VERIFIED:  # the journal of this receipt is gone
+            entry = replace(entry, proven=record.sha1)
+        standing = standing_of(Evidence(Kind.FINAL, digest, self._published(record), entry))
+        if standing is Standing.VERIFIED:
+            await self._promoter.accept_existing(record.job_id, name, digest)
+            return _verified(self._settings.dest, record, name, digest, self._entry(record).verified_at)
+        if standing is Standing.FOREIGN:
+            raise InTheWay(f"{printable(name)} already exists, and restore-agent did not put it there")
+        why = f"SHA1 on disk is {digest.sha1}, verified was {entry.proven}"
+        raise HashMismatch(why, left=await self._quarantine(record, name, name))
+
+    async def _companion(self, record: ArchiveRecord, name: str, kind: Kind) -> ArchiveRecord | None:
+        """Promote, keep, or quarantine a file that is not at the final name; None if it is not complete."""
+        file, entry = name + kind.value, self._entry(record)
+        digest = await self._digest(record, file)
+        finding: Finding | None = None
+        standing = self._standing(record, kind, digest, finding)
+        if standing is Standing.AWAITS_HASH or (
+            standing is Standing.INCOMPLETE and needs_structure(entry, digest.size)
         ):
-            await self._publisher.accept_existing(record.job_id, name, digest)
-            return self._verified(record, name, digest, digest.sha1)
-        if record.verdict is not Verdict.VERIFIED and not entry.proven:
-            raise InTheWay(f"a file stands at {printable(name)} that this agent did not put there")
-        wanted = record.sha1 or entry.proven
-        raise await self._quarantine(
-            record, name, name, HashMismatch(f"SHA1 on disk is {digest.sha1}, proven was {wanted}")
-        )
-
-    async def _companion(self, record: ArchiveRecord, name: str, suffix: str) -> ArchiveRecord | None:
-        """An archive under another name: promoted, left as it is, or set aside."""
-        entry, expected = self._journal.entry(record.job_id), self._expected(record)
-        digest = await self._digest(record, name + suffix)
-        if expected == digest.sha1:
-            await self._publisher.publish(record.job_id, name, Candidate(name + suffix, digest))
+            finding = await structure_of(self._directory, file)
+            standing = self._standing(record, kind, digest, finding)
+        if standing is Standing.VERIFIED:
+            await self._promoter.promote(record.job_id, name, Candidate(file, digest))
             self._changed = True
-            return self._verified(record, name, digest, expected)
-        if suffix == MISMATCH:
-            raise HashMismatch(f"quarantined before; SHA1 on disk is {digest.sha1}", left=f"kept as {name}{suffix}")
-        if suffix == PART and digest.sha1 != entry.whole:
-            return None
-        if expected and expected != entry.hash_before:
-            why = f"SHA1 on disk is {digest.sha1}, Ops Manager published {expected}"
-            raise await self._quarantine(record, name, name + suffix, HashMismatch(why))
-        if await structure_of(self._directory, name + suffix) is not Finding.WHOLE:
-            why = "no hash is published, and the archive is damaged by its own structure"
-            raise await self._quarantine(record, name, name + suffix, Damaged(why))
-        left = await set_aside(self._directory, name + suffix, name, UNPROVEN)
-        self._changed = self._changed or suffix != UNPROVEN
-        raise HashUnpublished("the archive is whole, but no hash is published for it yet", left=f"kept as {left}")
+            return _verified(self._settings.dest, record, name, digest, self._entry(record).verified_at)
+        if standing is Standing.AWAITS_HASH:
+            left = await self._promoter.set_aside(record.job_id, name, Candidate(file, digest))
+            self._changed = self._changed or left != file
+            raise HashUnpublished(
+                "the archive is complete, but no hash is published for it yet", left=f"kept as {left}"
+            )
+        if standing in (Standing.MISMATCH, Standing.ALTERED):
+            raise await self._mismatch(record, name, kind, digest)
+        return None
 
-    async def _quarantine(self, record: ArchiveRecord, name: str, found: str, error: AgentError) -> AgentError:
-        error.left = f"quarantined as {await set_aside(self._directory, found, name, MISMATCH)}"
-        await self._journal.record("discarded", record.job_id, self._clock.wall())
+    async def _mismatch(self, record: ArchiveRecord, name: str, kind: Kind, digest: Digest) -> AgentError:
+        published = ", ".join(self._published(record))
+        if kind is Kind.MISMATCH:
+            left = f"kept as {name}{kind.value}"
+            return HashMismatch(f"quarantined before; SHA1 on disk is {digest.sha1}", left=left)
+        left = await self._quarantine(record, name, name + kind.value)
+        if published:
+            return HashMismatch(f"SHA1 on disk is {digest.sha1}, Ops Manager published {published}", left=left)
+        return Damaged("no hash is published, and the archive is damaged or was changed on disk", left=left)
+
+    async def _quarantine(self, record: ArchiveRecord, name: str, file: str) -> str:
+        left = await self._promoter.quarantine(record.job_id, name, file)
         self._changed = True
-        return error
+        return f"quarantined as {left}"
 
-    def _expected(self, record: ArchiveRecord) -> str | None:
+    def _standing(self, record: ArchiveRecord, kind: Kind, digest: Digest, finding: Finding | None) -> Standing:
+        over = finding is not None  # verify does not wait
+        published = self._published(record)
+        return standing_of(Evidence(kind, digest, published, self._entry(record), finding, hash_time_over=over))
+
+    def _entry(self, record: ArchiveRecord) -> Entry:
+        return self._workspace.journal.entry(record.job_id)
+
+    def _published(self, record: ArchiveRecord) -> tuple[str, ...]:
         job = self._jobs.get(record.job_id)
-        served_as = self._journal.entry(record.job_id).served_as or record.file_name
-        return job.published_hash(served_as) if job and served_as else None
+        if job is None:
+            return ()
+        url = job.delivery_url
+        return job.published_hashes(url.file_name if url else None, self._entry(record).served_as, record.file_name)
 
     async def _digest(self, record: ArchiveRecord, name: str) -> Digest:
         found = self._directory.find(name)
@@ -241,46 +268,48 @@ class Verification:
 
         def seen(size: int) -> None:
             row = ArchiveProgress(record.job_id, name, "hashing", size, total, 0, None, record.downloads_spent)
-            self._reporter.report(Progress((row,)))
+            self._services.reporter.report(Progress((row,)))
 
         digest = self._read[record.job_id] = await digest_of(self._directory, name, seen)
         return digest
 
-    # ------------------------------------------------------------ writing it down
+    # ------------------------------------------------------------ records
 
-    def _verified(self, record: ArchiveRecord, name: str, digest: Digest, expected: str) -> ArchiveRecord:
-        return replace(
-            record,
-            verdict=Verdict.VERIFIED,
-            reason=None,
-            exit_code=0,
-            path=str(self._dest / name),
-            bytes=digest.size,
-            sha1=digest.sha1,
-            expected_sha1=expected,
-        )
-
-    def _judged(self, record: ArchiveRecord, error: AgentError, digest: Digest | None) -> ArchiveRecord:
-        verdicts = {10: Verdict.UNPROVEN, 11: Verdict.MISMATCH}
-        suffix = {10: UNPROVEN, 11: MISMATCH}.get(error.exit_code)
-        path = str(self._dest / f"{record.file_name}{suffix}") if suffix else None
-        verdict = verdicts.get(error.exit_code, Verdict.FAILED)
-        expected = self._expected(record) or record.expected_sha1
-        judged = replace(record, verdict=verdict, reason=error.id, exit_code=error.exit_code, path=path)
-        return replace(judged, sha1=digest.sha1, bytes=digest.size, expected_sha1=expected) if digest else judged
-
-    def _written(self, known: Receipt, records: tuple[ArchiveRecord, ...]) -> Receipt:
-        outcome, code = outcome_of(records)
-        mine = {record.job_id: record for record in records}
-        receipt = replace(
-            known,
-            outcome=outcome,
-            exit_code=code,
+    def _write_records(self, known: tuple[ArchiveRecord, ...], records: tuple[ArchiveRecord, ...]) -> Receipt:
+        earlier = self._workspace.earlier
+        receipt = receipt_of(
+            self._restore,
+            records,
+            ops_manager=(earlier.ops_manager if earlier else None) or self._ops_manager,
+            times=(self._started_at, rfc3339(self._services.clock.wall())),
             changed=self._changed,
-            archives=tuple(mine.get(record.job_id, record) for record in known.archives),
-            started_at=self._started_at,
-            finished_at=rfc3339(self._clock.wall()),
         )
-        write_sums(self._directory, receipt)
+        mine = {record.job_id: record for record in records}
+        receipt = replace(receipt, archives=tuple(mine.get(record.job_id, record) for record in known))
+        write_sums(self._directory, self._workspace.journal.entries(), receipt)
         write_receipt(self._directory, receipt)
         return receipt
+
+
+def _verified(dest: Path, record: ArchiveRecord, name: str, digest: Digest, verified_at: str | None) -> ArchiveRecord:
+    return replace(
+        record,
+        verdict=Verdict.VERIFIED,
+        reason=None,
+        exit_code=0,
+        path=str(dest / name),
+        bytes=digest.size,
+        sha1=digest.sha1,
+        expected_sha1=digest.sha1,
+        verified_at=verified_at,
+    )
+
+
+def _failed(
+    dest: Path, record: ArchiveRecord, error: AgentError, digest: Digest | None, expected: str | None
+) -> ArchiveRecord:
+    kind = {10: Kind.UNPROVEN, 11: Kind.MISMATCH}.get(error.exit_code)
+    verdict = {10: Verdict.UNPROVEN, 11: Verdict.MISMATCH}.get(error.exit_code, Verdict.FAILED)
+    path = str(dest / f"{record.file_name}{kind.value}") if kind else None
+    failed = replace(record, verdict=verdict, reason=error.id, exit_code=error.exit_code, path=path)
+    return failed if digest is None else replace(failed, sha1=digest.sha1, bytes=digest.size, expected_sha1=expected)

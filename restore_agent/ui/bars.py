@@ -12,13 +12,15 @@ from tqdm import tqdm
 from ..core.events import ArchiveProgress
 from ..core.untrusted import printable
 from .terminal import terminal_size
-from .wording import NARROW, shortened, size_text, time_text, waiting_text
+from .wording import NARROW, shortened, size_text, time_text, total_text, waiting_text
+
+_ACTIVE = ("downloading", "hashing", "unpacking")
 
 _PLAIN_EVERY = 30.0  # seconds between two plain progress lines
 
 
 class PlainLines:
-    """A line every 30 seconds, for pipes and logs."""
+    """Progress as a line every 30 seconds, for pipes and logs."""
 
     def __init__(self, log: Callable[[list[str]], None]) -> None:
         self._log = log
@@ -29,25 +31,27 @@ class PlainLines:
             return
         self._due = time.monotonic() + _PLAIN_EVERY
         for row in archives:
-            if row.state in ("downloading", "hashing"):
+            if row.state in _ACTIVE:
                 of = f" of {size_text(row.total_bytes)}" if row.total_bytes else ""
                 rate = size_text(row.bytes_per_second)
                 self._log([f"{row.file_name}: {row.state}, {size_text(row.bytes)}{of}, {rate}/s"])
         if waiting := waiting_text(archives):
             self._log([waiting])
+        if len(archives) > 1:
+            self._log([_total(archives)])
 
     def close(self) -> None:
         pass
 
 
 class Bars:
-    """Rows at the foot of a terminal: one for the jobs that wait, then one per archive under way.
+    """Rows at the bottom of a terminal: one for the waiting jobs, then one per archive in progress.
 
-    A row belongs to no archive: each shows whoever is at its place now, so that only the last ones ever go and no
-    blank one stays between the others.
+    A row is not bound to an archive: each shows the archive at its position, so that only the last rows are ever
+    removed and no blank row remains between others. The last row is the total of several archives.
     """
 
-    _SHOWN = 12  # bars at most, so that a batch of hundreds does not scroll the terminal away
+    _SHOWN = 12  # bars at most, so that a large batch does not fill the terminal
 
     def __init__(self, err: TextIO) -> None:
         self._err = err
@@ -57,18 +61,20 @@ class Bars:
     def show(self, archives: tuple[ArchiveProgress, ...]) -> None:
         self._shown_any = True
         columns, lines = terminal_size(self._err)
-        moving = [row for row in archives if row.state in ("downloading", "hashing")]
-        moving.sort(key=lambda row: row.state)  # what still comes in is looked at more than what awaits its hash
+        active = [row for row in archives if row.state in _ACTIVE]
+        active.sort(key=lambda row: row.state)  # downloads first, then archives that wait for their hash
         most = max(1, min(self._SHOWN, lines // 2))
-        shown = [(_bar_format(row, columns), row.bytes, row.total_bytes) for row in moving[:most]]
+        shown = [(_bar_format(row, columns), row.bytes, row.total_bytes) for row in active[:most]]
         if waiting := waiting_text(archives):
             shown.insert(0, (_text_format(waiting, columns), 0, None))
-        if len(moving) > most:
-            shown.append((_text_format(f"and {len(moving) - most} more under way", columns), 0, None))
+        if len(active) > most:
+            shown.append((_text_format(f"and {len(active) - most} more in progress", columns), 0, None))
+        if len(archives) > 1:
+            shown.append((_text_format(_total(archives), columns), 0, None))
         self._draw(shown, columns)
 
     def _draw(self, shown: list[tuple[str, int, int | None]], columns: int) -> None:
-        """Show rows of tqdm's format, bytes and total bytes."""
+        """Show rows: format for tqdm, bytes, total bytes."""
         self._drop(len(shown))
         for layout, done, total in shown[len(self._rows) :]:
             fixed: dict[str, Any] = {"file": self._err, "leave": False}
@@ -92,30 +98,36 @@ class Bars:
             return
         self._drop(0)
         with suppress(OSError, ValueError):
-            self._err.write("\r\x1b[J")  # the cursor stands where the last bar ended, maybe behind an echoed ^C
+            self._err.write("\r\x1b[J")  # the cursor is at the end of the last bar, perhaps after an echoed ^C
             self._err.flush()
 
 
+def _total(archives: tuple[ArchiveProgress, ...]) -> str:
+    return total_text([vars(row) for row in archives])
+
+
 def _bar_format(row: ArchiveProgress, columns: int) -> str:
-    """The row of one archive for tqdm to fill in; without the bar itself where the terminal is narrow."""
+    """Return the row of one archive as a format for tqdm; without a bar if the terminal is narrow."""
     wide = columns >= NARROW
     width = 28 if wide else max(8, columns - 25)
-    called = row.file_name or row.job_id
-    name = _text_format(called if wide else called.removesuffix(".tar.gz"), width).ljust(width)
+    name = row.file_name or row.job_id
+    name = _text_format(name if wide else name.removesuffix(".tar.gz"), width).ljust(width)
     done, speed = size_text(row.bytes), f"{size_text(row.bytes_per_second)}/s"
     if row.state == "hashing" and row.bytes == (row.total_bytes or row.bytes):
-        told = f"{done:>10}  {'waiting for the published hash' if wide else 'awaits hash'}"
+        details = f"{done:>10}  {'waiting for the published hash' if wide else 'awaits hash'}"
+    elif row.state == "unpacking":
+        details = f"{done:>10}  unpacking"
     elif not row.total_bytes:
         size = "size unknown" if row.bytes else "no byte yet"
-        told = f"{done:>10} {speed:>12}{'  ' + size if wide else ''}"
+        details = f"{done:>10} {speed:>12}{'  ' + size if wide else ''}"
     else:
         left = (row.total_bytes - row.bytes) / row.bytes_per_second if row.bytes_per_second else None
         eta = "--" if left is None else time_text(left)
         bar = f"|{{bar}}| {done:>9} {speed:>12} {eta:>7}" if wide else f" {speed:>12} {eta:>6}"
-        told = f"{{percentage:3.0f}}%{bar}"
-    return f"{name} {told}"
+        details = f"{{percentage:3.0f}}%{bar}"
+    return f"{name} {details}"
 
 
 def _text_format(text: str, columns: int) -> str:
-    """`text` in so many columns, with nothing in it that tqdm would fill in."""
+    """Return `text` in at most `columns` columns, escaped for the format of tqdm."""
     return shortened(printable(text), columns).replace("{", "{{").replace("}", "}}")

@@ -1,4 +1,4 @@
-"""The choice of a console by the options."""
+"""Selection of the console by the options."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TextIO
 from ..core.redaction import Redactor
 from .json_lines import JsonConsole
 from .terminal import is_systemd_journal
-from .text import TextConsole
+from .text.console import TextConsole
 
 
 def console_for(output: str, progress: str, out: TextIO, err: TextIO, redactor: Redactor, command: str) -> Console:
-    """The console that the operator asked for."""
+    """Return the console for the output and progress options."""
     if output == "json":
         return JsonConsole(out, redactor)
     return TextConsole(out, err, redactor, progress, command, is_systemd_journal(err))

@@ -12,7 +12,7 @@ from ..core.clock import rfc3339
 from ..core.events import ArchiveFinished, Event, Progress, RunFailed, RunFinished
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
-from .terminal import say
+from .terminal import write_lines
 
 _JSON_EVERY = 5.0  # seconds between two progress events on stdout
 
@@ -26,16 +26,21 @@ class JsonConsole:
         self._due = 0.0
 
     def report(self, event: Event) -> None:
-        """Print one line; progress is thinned to one in five seconds."""
+        """Print one line, and for a failed archive also an `error`; progress is printed every five seconds."""
         if isinstance(event, Progress):
             if time.monotonic() < self._due:
                 return
             self._due = time.monotonic() + _JSON_EVERY
-        line = {"event": event.name, "time": rfc3339(time.time()), **_fields(event)}
-        say(json.dumps(_cleaned(line, self._redactor)), self._out)
+        if isinstance(event, ArchiveFinished) and event.problem:
+            self._print("error", {"job_id": event.job_id, **event.problem})
+        self._print(event.name, _fields(event))
+
+    def _print(self, name: str, fields: Mapping[str, Any]) -> None:
+        line = {"event": name, "time": rfc3339(time.time()), **fields}
+        write_lines(json.dumps(_cleaned(line, self._redactor)), self._out)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to release."""
 
 
 def _fields(event: Event) -> dict[str, Any]:
@@ -52,9 +57,11 @@ def _fields(event: Event) -> dict[str, Any]:
 
 
 def _cleaned(value: Any, redactor: Redactor) -> Any:
-    """The value with every string redacted and made printable."""
+    """Return the value with every string redacted and printable, and numbers with at most three decimals."""
+    if isinstance(value, float):
+        return round(value, 3)
     if isinstance(value, str):
-        return printable(redactor.clean(value), 4000)  # hidden before it is cut, or half a secret would stay
+        return printable(redactor.clean(value), 4000)  # redacted before it is shortened, or half a secret would remain
     if isinstance(value, Mapping):
         return {name: _cleaned(item, redactor) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

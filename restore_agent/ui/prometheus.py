@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from .. import __version__
 from ..core.events import ArchiveFinished, ArchiveProgress, Event, JobSeen, Progress, RunFinished, RunStarted
+from ..core.exit_codes import SIGNAL_CODES
 from ..core.receipt import ArchiveRecord, Receipt, Verdict
 from ..core.redaction import Redactor
 from .files import replace_file
@@ -26,16 +27,14 @@ _EVERY = 5.0  # seconds between two files while bytes flow
 
 _RUN_STATES = ("waiting", "downloading", "verifying", "finished", "interrupted")
 
-_TOLD = {"downloading": "downloading", "hashing": "verifying", "waiting": "waiting"}
+_RUN_STATE_OF = {"downloading": "downloading", "hashing": "verifying", "waiting": "waiting"}
 
-"""What the run does, by the first of these states that an archive is in."""
-
-_STOPPED = (130, 143)
+"""State of the run, by the first of these states that an archive is in."""
 
 
 @dataclass(frozen=True)
 class _Archive:
-    """What is told of one archive; None is left out."""
+    """Metrics of one archive; None is left out."""
 
     name: str
     bytes: int | None = None
@@ -49,7 +48,7 @@ class _Archive:
 
 @dataclass(frozen=True)
 class _Run:
-    """What is told of the run."""
+    """Metrics of the run."""
 
     batch_id: str
     state: str
@@ -60,7 +59,7 @@ class _Run:
 
 
 class MetricsFile:
-    """A reporter that replaces one file. When that fails it warns, once; it ends no run."""
+    """Reporter that replaces one file. If that fails, it warns once, and the run continues."""
 
     def __init__(
         self,
@@ -79,17 +78,17 @@ class MetricsFile:
         self._warned = False
 
     def report(self, event: Event) -> None:
-        """Take up what an event tells; write at most every few seconds, and at the end."""
+        """Update the metrics from an event; write at most every few seconds, and at the end."""
         match event:
             case RunStarted():
-                self._write_beside()
+                self._write_in_background()
             case JobSeen():
-                archive = self._archives.get(event.job_id, _Archive(event.archive or ""))
+                archive = self._archives.get(event.job_id, _Archive(event.file_name or ""))
                 self._archives[event.job_id] = replace(archive, expires=_seconds(event.expires_at))
             case Progress():
                 self._take(event.archives)
             case ArchiveFinished():
-                self._settle(event.record)
+                self._finish_archive(event.record)
             case RunFinished():
                 self._finish(event.receipt)
         if self._problem and not self._warned:
@@ -116,13 +115,13 @@ class MetricsFile:
             )
         states = {row.state for row in rows}
         self._run = replace(
-            self._run, state=next((told for state, told in _TOLD.items() if state in states), "verifying")
+            self._run, state=next((run for state, run in _RUN_STATE_OF.items() if state in states), "verifying")
         )
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + _EVERY
-            self._write_beside()
+            self._write_in_background()
 
-    def _settle(self, record: ArchiveRecord) -> None:
+    def _finish_archive(self, record: ArchiveRecord) -> None:
         before = self._archives.get(record.job_id, _Archive(""))
         self._archives[record.job_id] = replace(
             before,
@@ -135,11 +134,11 @@ class MetricsFile:
 
     def _finish(self, receipt: Receipt) -> None:
         for record in receipt.archives:
-            self._settle(record)
+            self._finish_archive(record)
         self._run = replace(
             self._run,
             batch_id=receipt.batch_id or self._run.batch_id,
-            state="interrupted" if receipt.exit_code in _STOPPED else "finished",
+            state="interrupted" if receipt.exit_code in SIGNAL_CODES else "finished",
             exit_code=receipt.exit_code,
             finished=self._wall(),
             changed=receipt.changed,
@@ -147,8 +146,8 @@ class MetricsFile:
         self.close()
         self._write(self._text())
 
-    def _write_beside(self) -> None:
-        """Write in a thread of its own: a slow disk must not hold up the batch."""
+    def _write_in_background(self) -> None:
+        """Write in a separate thread, because a slow disk must not delay the batch."""
         if self._writing is None or not self._writing.is_alive():
             self._writing = threading.Thread(target=self._write, args=(self._text(),), name="metrics", daemon=True)
             self._writing.start()
@@ -161,36 +160,36 @@ class MetricsFile:
 
     def _text(self) -> bytes:
         registry = CollectorRegistry()
-        registry.register(_Told(self._run, dict(self._archives), self._wall()))
+        registry.register(_Snapshot(self._run, dict(self._archives), self._wall()))
         return self._redactor.clean(generate_latest(registry).decode()).encode()
 
 
-class _Told(Collector):
-    """The metric families of one moment."""
+class _Snapshot(Collector):
+    """Metric families of one moment."""
 
     def __init__(self, run: _Run, archives: dict[str, _Archive], now: float) -> None:
         self._run, self._archives, self._now = run, archives, now
 
     def collect(self) -> Iterator[Metric]:
-        """Each family with its samples."""
-        yield InfoMetricFamily("restore_agent", "The agent that wrote this.", {"version": __version__})
+        """Yield each family with its samples."""
+        yield InfoMetricFamily("restore_agent", "Version of the writer of this file.", {"version": __version__})
         yield from self._of_the_run()
         yield from self._of_the_archives()
 
     def _of_the_run(self) -> Iterator[Metric]:
         run = self._run
         state = GaugeMetricFamily(
-            "restore_agent_run_state", "1 for the state the run is in.", labels=("batch_id", "state")
+            "restore_agent_run_state", "1 for the current state of the run.", labels=("batch_id", "state")
         )
         for name in _RUN_STATES:
             state.add_metric((run.batch_id, name), float(name == run.state))
         yield state
         for name, value, text in (
-            ("started_timestamp_seconds", run.started, "When the run began."),
-            ("updated_timestamp_seconds", self._now, "When this file was written."),
-            ("finished_timestamp_seconds", run.finished, "When the run ended; missing until then."),
-            ("exit_code", run.exit_code, "The run's exit code; missing until it ended."),
-            ("changed", run.changed, "1 if the run wrote an archive; missing until it ended."),
+            ("started_timestamp_seconds", run.started, "Start of the run."),
+            ("updated_timestamp_seconds", self._now, "Time of the last update of this file."),
+            ("finished_timestamp_seconds", run.finished, "End of the run; missing until then."),
+            ("exit_code", run.exit_code, "Exit code of the run; missing until it ends."),
+            ("changed", run.changed, "1 if the run wrote an archive; missing until it ends."),
         ):
             if value is not None:
                 family = GaugeMetricFamily(f"restore_agent_run_{name}", text, labels=("batch_id",))
@@ -200,17 +199,33 @@ class _Told(Collector):
     def _of_the_archives(self) -> Iterator[Metric]:
         values: tuple[tuple[str, Callable[[_Archive], float | None], str], ...] = (
             ("bytes", lambda one: one.bytes, "Bytes on disk."),
-            ("total_bytes", lambda one: one.total_bytes, "Bytes of the whole archive, where the server told."),
-            ("bytes_per_second", lambda one: one.rate, "Rate now; of the whole transfer once it is settled."),
-            ("downloads_spent", lambda one: one.spent, "GETs that the server may have counted, over all runs."),
-            ("expires_timestamp_seconds", lambda one: one.expires, "When the delivery expires, by the server."),
-            ("expires_in_seconds", self._expires_in, "Seconds to expiry by the server's clock; negative after it."),
+            (
+                "total_bytes",
+                lambda one: one.total_bytes,
+                "Bytes of the complete archive, if announced.",
+            ),
+            (
+                "bytes_per_second",
+                lambda one: one.rate,
+                "Current rate; average once the archive is finished.",
+            ),
+            ("downloads_spent", lambda one: one.spent, "Downloads that Ops Manager may have counted, over all runs."),
+            (
+                "expires_timestamp_seconds",
+                lambda one: one.expires,
+                "Expiry of the delivery by the server clock.",
+            ),
+            (
+                "expires_in_seconds",
+                self._expires_in,
+                "Seconds to expiry by the server clock; negative after it.",
+            ),
         )
         for name, value, text in values:
             yield self._family(name, value, text)
         verdict = GaugeMetricFamily(
             "restore_agent_archive_verdict",
-            "1 for the verdict on a settled archive.",
+            "1 for the verdict on a finished archive.",
             labels=("batch_id", "job_id", "archive", "verdict"),
         )
         for job_id, archive in self._archives.items():
@@ -229,12 +244,12 @@ class _Told(Collector):
         return self._run.batch_id, job_id, archive.name
 
     def _expires_in(self, archive: _Archive) -> float | None:
-        """For an archive that is still to be had: one that is settled needs no link."""
+        """Return the seconds to expiry, or None for a finished archive, which needs no delivery URL."""
         return archive.expires_in if archive.verdict is None else None
 
 
 def _seconds(text: str | None) -> float | None:
-    """Seconds since the epoch from RFC 3339, or None."""
+    """Return seconds since the epoch from RFC 3339, or None."""
     try:
         return datetime.fromisoformat(text).timestamp() if text else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""systemd's status line: one line for `systemctl status` that says where a run stands.
+"""Status line of systemd: one line in `systemctl status` with the progress of a run.
 
 The protocol is sd_notify(3): datagrams of NAME=value lines to the socket that NOTIFY_SOCKET names.
 """
@@ -14,35 +14,35 @@ from ..core.events import ArchiveProgress, Event, Progress, RunFailed, RunFinish
 from ..core.exit_codes import EXIT_CODES
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
-from .wording import size_text, waiting_text
+from .wording import UNFINISHED, size_text, waiting_text
 
 _EVERY = 2.0  # seconds between two lines while bytes flow
 
 
 class StatusLine:
-    """A reporter that tells the service manager. Nobody listening, or a socket that went away, ends no run."""
+    """Reporter that sends the progress to the service manager. Errors of the socket are ignored."""
 
     def __init__(self, address: str, redactor: Redactor, monotonic: Callable[[], float] = time.monotonic) -> None:
-        """`address` is a path, or `@name` for an abstract name."""
+        """Open a socket. `address` is a path, or `@name` for an abstract name."""
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._redactor, self._monotonic = redactor, monotonic
         self._due = 0.0
         self._problem: str | None = None
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._socket.setblocking(False)  # a manager that does not read must not hold up a restore
+        self._socket.setblocking(False)  # a service manager that does not read must not delay a restore
 
     def report(self, event: Event) -> None:
-        """Send a line for what changes where the run stands."""
+        """Send a line if an event changes the progress."""
         match event:
             case RunStarted():
                 self._send("READY=1", f"STATUS=archives go to {event.dest}")  # READY is for units of Type=notify
             case Progress() if self._monotonic() >= self._due:
                 self._due = self._monotonic() + _EVERY
-                self._send(f"STATUS={standing(event.archives)}")
+                self._send(f"STATUS={progress_line(event.archives)}")
             case RunFailed():
                 self._problem = str(event.problem["message"])
             case RunFinished():
-                meaning = EXIT_CODES[event.receipt.exit_code][0].replace("`", "")
+                meaning = EXIT_CODES[event.receipt.exit_code].meaning.replace("`", "")
                 self._send("STOPPING=1", f"STATUS=exit code {event.receipt.exit_code}: {self._problem or meaning}")
 
     def close(self) -> None:
@@ -56,19 +56,19 @@ class StatusLine:
 
 
 def status_line(environ: Mapping[str, str], redactor: Redactor) -> StatusLine | None:
-    """The status line, if a service manager asked for one by NOTIFY_SOCKET."""
+    """Return the status line if NOTIFY_SOCKET is set, else None."""
     address = environ.get("NOTIFY_SOCKET", "")
     return StatusLine(address, redactor) if address[:1] in ("/", "@") and len(address) > 1 else None
 
 
-def standing(archives: tuple[ArchiveProgress, ...]) -> str:
-    """Where every archive stands, in one line."""
-    moving = [row for row in archives if row.state in ("downloading", "hashing")]
-    settled = sum(row.state not in ("waiting", "downloading", "hashing") for row in archives)
-    said = [f"{settled} of {len(archives)} archives settled"]
-    if moving:
-        rate = size_text(sum(row.bytes_per_second for row in moving))
-        said.append(f"{len(moving)} under way with {size_text(sum(row.bytes for row in moving))}, {rate}/s")
+def progress_line(archives: tuple[ArchiveProgress, ...]) -> str:
+    """Return the progress of all archives in one line."""
+    active = [row for row in archives if row.state in ("downloading", "hashing", "unpacking")]
+    finished = sum(row.state not in UNFINISHED for row in archives)
+    said = [f"{finished} of {len(archives)} archives finished"]
+    if active:
+        rate = size_text(sum(row.bytes_per_second for row in active))
+        said.append(f"{len(active)} in progress with {size_text(sum(row.bytes for row in active))}, {rate}/s")
     if waiting := waiting_text(archives):
         said.append(waiting)
     return "; ".join(said)

@@ -10,8 +10,9 @@ WIDTH = 80
 
 
 def terminal_size(stream: TextIO) -> tuple[int, int]:
-    """Columns and lines to fill on a terminal, 80 by 24 where it does not say; three columns stay free, or the `^C`
-    that the terminal echoes would wrap and push the bars out of place.
+    """Return columns and lines to use on a terminal, 80 by 24 if its size is unknown.
+
+    Three columns stay free, because the `^C` that the terminal echoes would wrap and displace the bars.
     """
     try:
         columns, lines = os.get_terminal_size(stream.fileno())
@@ -20,8 +21,8 @@ def terminal_size(stream: TextIO) -> tuple[int, int]:
     return max(20, (columns or WIDTH) - 3), lines or 24
 
 
-def say(text: str, file: TextIO) -> None:
-    """Print a line. A reader that went away, or a full disk behind stdout, must not end a run or its exit code."""
+def write_lines(text: str, file: TextIO) -> None:
+    """Print lines. A closed pipe or a full disk must not end a run or change its exit code, so errors are ignored."""
     try:
         print(text, file=file, flush=True)
     except (OSError, ValueError):
@@ -30,7 +31,7 @@ def say(text: str, file: TextIO) -> None:
 
 
 def is_systemd_journal(stream: TextIO) -> bool:
-    """Whether what is written here ends in systemd's journal: JOURNAL_STREAM names it by device and inode."""
+    """Return whether a stream is the journal of systemd: JOURNAL_STREAM contains its device and inode."""
     try:
         status = os.fstat(stream.fileno())
     except (OSError, ValueError):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ..core.events import ArchiveProgress
 
-NARROW = 72  # columns: below, a bar beside name, bytes, rate and time left has no room
+UNFINISHED = ("waiting", "downloading", "hashing", "unpacking")
+"""States of an archive that has no verdict yet."""
+
+NARROW = 72  # columns: below this, a bar does not fit beside name, bytes, rate, and time left
 
 
 def size_text(size: float | None) -> str:
-    """Bytes for people, powers of 1024: `1.5 GiB`."""
+    """Return bytes as text, in powers of 1024: `1.5 GiB`."""
     if size is None:
         return "?"
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -21,7 +26,7 @@ def size_text(size: float | None) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """Seconds for people: `45s`, `12m05s`, `3h10m`, `2d04h`."""
+    """Return seconds as text: `45s`, `12m05s`, `3h10m`, `2d04h`."""
     whole = max(0, int(seconds))
     for unit, below, length in (("d", "h", 86400), ("h", "m", 3600), ("m", "s", 60)):
         if whole >= length:
@@ -31,7 +36,7 @@ def time_text(seconds: float) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """`text` in `width` columns, its middle left out: the ends of archive names tell them apart."""
+    """Return `text` in `width` columns without its middle, because archive names differ at their ends."""
     if len(text) <= width:
         return text
     head = (width - 1) * 2 // 3
@@ -39,15 +44,16 @@ def shortened(text: str, width: int) -> str:
 
 
 def folded(text: str, width: int) -> list[str]:
-    """`text` in lines of `width` columns, the later ones under the first word after the time. A longer word, such as
-    a path, stays whole so that it can be copied, unless the terminal is so narrow that every name is longer.
+    """Return `text` in lines of `width` columns, the later ones indented below the first word after the time.
+
+    A longer word, such as a path, is not broken, so that it can be copied, unless the terminal is narrow.
     """
     indent, narrow = " " * 9, width < NARROW
     return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=narrow)
 
 
 def waiting_text(archives: tuple[ArchiveProgress, ...]) -> str | None:
-    """One line for the jobs that wait: how many, their statuses, the tightest expiry."""
+    """Return one line about the waiting jobs: their number, statuses, and the first expiry; None without any."""
     waiting = [row for row in archives if row.state == "waiting"]
     if not waiting:
         return None
@@ -58,3 +64,38 @@ def waiting_text(archives: tuple[ArchiveProgress, ...]) -> str | None:
     expiries = [row.expires_in for row in waiting if row.expires_in is not None]
     tightest = f"; first expires in {time_text(min(expiries))}" if expiries and min(expiries) > 0 else ""
     return f"waiting for {len(waiting)} {'job' if len(waiting) == 1 else 'jobs'}: {said}{tightest}"
+
+
+def total_text(archives: Iterable[Mapping[str, Any]], *, running: bool = True) -> str:
+    """Return one line about all archives: how many are finished, bytes, and, while it runs, rate and time left.
+
+    Each mapping has `state`, `bytes`, `total_bytes`, and `bytes_per_second`.
+    """
+    rows = list(archives)
+    if not running:
+        return _final_total(rows)
+    finished = sum(row["state"] not in UNFINISHED for row in rows)
+    parts = [f"total: {finished} of {len(rows)} finished"]
+    done = sum(row["bytes"] or 0 for row in rows)
+    totals = [row["total_bytes"] if row["state"] in UNFINISHED else row["bytes"] for row in rows]
+    known = all(total is not None for total in totals)
+    total = sum(size or 0 for size in totals)
+    if known and total:
+        parts.append(f"{min(100, 100 * done // total)}% ({size_text(done)} of {size_text(total)})")
+    elif done:
+        parts.append(f"{size_text(done)} so far")
+    rate = sum(row["bytes_per_second"] or 0 for row in rows if row["state"] == "downloading")
+    if rate:
+        parts.append(f"{size_text(rate)}/s")
+        if known and total > done:
+            parts.append(f"{time_text((total - done) / rate)} left")
+    return ", ".join(parts)
+
+
+def _final_total(rows: list[Mapping[str, Any]]) -> str:
+    states: dict[str, int] = {}
+    for row in rows:
+        state = "stopped" if row["state"] in UNFINISHED else str(row["state"])
+        states[state] = states.get(state, 0) + 1
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items(), key=lambda item: -item[1]))
+    return f"total: {len(rows)} archives, {counts}, {size_text(sum(row['bytes'] or 0 for row in rows))} on disk"

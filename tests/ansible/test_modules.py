@@ -84,7 +84,7 @@ def test_a_failure_carries_what_happened_and_what_to_do_next(simulator: StartSim
 def test_a_failing_plan_says_what_to_do_by_exit_code(simulator: StartSimulator, dest: Path) -> None:
     answer = run_module("restore", options_for(simulator("broken"), dest), check_mode=True)
     assert answer["failed"]
-    assert answer["hint"] == EXIT_CODES[21][1]
+    assert answer["hint"] == EXIT_CODES[21].next_step
     assert answer["msg"].endswith("job-broken. Next: new restore job.")
 
 
@@ -154,7 +154,7 @@ def test_a_program_that_is_not_the_agent_is_no_success(dest: Path) -> None:
 
 
 def test_the_status_of_a_run_is_told_and_nothing_is_touched(simulator: StartSimulator, dest: Path) -> None:
-    assert run_module("restore_info", {"dest": str(dest)})["lines"] == ["no run has left a status here yet"]
+    assert run_module("restore_info", {"dest": str(dest)})["lines"] == ["no run was started here yet"]
     run_module("restore", options_for(simulator(), dest))
     before = snapshot_of(dest)
     answer = run_module("restore_info", {"dest": str(dest), "wait": 30})

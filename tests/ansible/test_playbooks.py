@@ -124,7 +124,7 @@ def hosts_that_want_the_same_job_are_stopped_before_a_download(lab: Lab) -> None
 def a_check_is_a_plan(lab: Lab) -> None:
     checked = play(lab, "--check", "--diff", version="oldest")
     assert checked.code == 0, checked.out
-    assert "Nothing stands in the way." in checked.out
+    assert "No problems found." in checked.out
     assert checked.changed == dict.fromkeys(HOSTS, 1), "a run would fetch one archive on each host"
     assert re.search(r"^\+electron_0-.*: verified$", checked.out, re.MULTILINE)
     assert deliveries(lab.simulator) == []
@@ -203,7 +203,7 @@ def test_a_lost_run_is_said_so_and_one_that_goes_on_without_its_play_is_watched_
             os.kill(pid, signal.SIGKILL)
         lost = ended(running)
         assert lost.code == 2, lost.out
-        assert "The agent and the task that waited for it were killed on this host" in lost.out
+        assert "The agent and its async task were killed on this host" in lost.out
 
         running = start_play(lab)
         patiently(lambda: lab.simulator.job(0).downloads == 2, "the second download")

@@ -1,7 +1,8 @@
-"""Every command of the README's runbook, as it stands there, over three hosts and a simulated Ops Manager.
+"""Every command of the runbook, unchanged, on three hosts with a simulated Ops Manager.
 
-What an operator would fill in (addresses, ids, paths, the user of mongod) is replaced; commands for a host go there
-through ssh. systemctl is a stand-in that writes down what it was asked, since these hosts have no systemd.
+The values that an operator fills in (addresses, IDs, paths, the user of mongod) are replaced. Commands for a host run
+there through ssh. systemctl, runuser, and mongosh are stand-ins that record their arguments, because these hosts have
+no systemd and no MongoDB server.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import pytest
 from lab import HOSTS, ROOT, Lab
 from support.agents import receipt_in
 
-RUNBOOK = (ROOT / "README.md").read_text().split("## Runbook: a whole disaster recovery")[1].split("\n## ")[0]
+RUNBOOK = (ROOT / "restore_agent" / "share" / "doc" / "runbook.md").read_text().split("\n## ")[0]
 STEPS = [step.partition("\n") for step in RUNBOOK.split("\n### ")[1:]]
 
 
@@ -78,6 +79,8 @@ def write_tools(lab: Lab) -> None:
         "ssh": f'exec {shutil.which("ssh")} -F {lab.directory}/ssh_config "$@"',
         "restore-agent": f'exec {sys.executable} -m restore_agent "$@"',
         "systemctl": 'echo "$@" >> "$LAB/$host/systemctl"',
+        "runuser": 'echo "$@" >> "$LAB/$host/runuser"',
+        "mongosh": 'echo "$@" >> "$LAB/$host/mongosh"',
     }
     for name, command in programs.items():
         (tools / name).write_text(f"#!/bin/sh\n{command}\n")
@@ -118,6 +121,10 @@ def test_the_runbook_leads_from_an_order_to_data_files_in_place_on_every_host(la
         assert {"WiredTiger", "restoreInfo.txt", "journal"} <= files, name
         assert (host.directory / "data.before" / "old.wt").read_text() == "the disaster"
         assert (host.directory / "systemctl").read_text() == "stop mongod\nstart mongod\n"
+        assert (host.directory / "runuser").read_text().startswith("-u mongodb -- mongod --dbpath")
+        asked = (host.directory / "mongosh").read_text()
+        steps = [asked.index(word) for word in ("dropDatabase", "minOpTimeRecovery", "shutdownServer", "rs.initiate")]
+        assert steps == sorted(steps)
         assert (host.directory / "etc" / "key").stat().st_mode & 0o777 == 0o600
     ordered = [job for job in lab.simulator.jobs if job.max_downloads == 3]
     assert [job.downloads for job in ordered] == [1, 1, 1], "the batch that the runbook ordered, and no other"
@@ -125,6 +132,6 @@ def test_the_runbook_leads_from_an_order_to_data_files_in_place_on_every_host(la
 
 
 def test_the_runbook_says_where_a_person_decides() -> None:
-    assert len(STEPS) == 6
-    assert all("*Decide*" in text or "*decide*" in text for _, _, text in STEPS if "fetch and prove" not in text)
+    assert len(STEPS) == 8
+    assert all("*Decide*" in text or "*decide*" in text for _, _, text in STEPS)
     assert all(commands_of(text).strip() for _, _, text in STEPS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -20,7 +19,7 @@ import restore_agent
 from restore_agent.cli.main import cli
 from restore_agent.cli.options import OPTIONS
 from restore_agent.core.errors import AgentError
-from restore_agent.core.exit_codes import EXIT_CODES, codes, explained, reasons
+from restore_agent.core.exit_codes import EXIT_CODES, all_reasons, codes, explained
 
 SHIPPED = Path(restore_agent.__file__).parent / "share" / "man" / "man1"
 PAGES = page_names(cli)
@@ -33,23 +32,45 @@ def test_every_exit_code_is_explained_with_disk_download_and_next_step() -> None
     assert codes() == sorted(EXIT_CODES)
     for code in codes():
         told = explained(code)
-        assert told["meaning"] == EXIT_CODES[code][0]
+        assert told["meaning"] == EXIT_CODES[code].meaning
         assert told["on_disk"].endswith(".")
         assert told["download"].endswith(".")
-        assert told["next"]
+        assert told["steps"]
 
 
-def heirs(kind: type[AgentError]) -> list[type[AgentError]]:
-    return [kind, *(one for heir in kind.__subclasses__() for one in heirs(heir))]
+def subclasses(kind: type[AgentError]) -> list[type[AgentError]]:
+    return [kind, *(one for subclass in kind.__subclasses__() for one in subclasses(subclass))]
 
 
-def test_every_reason_an_error_can_give_is_explained(run_agent: RunAgent) -> None:
-    known = {reason for code in codes() for reason in reasons(code)}
-    assert known == {kind.id for kind in heirs(AgentError)}
-    for reason in known - {"stopped"}:
-        (kind,) = {kind for kind in heirs(AgentError) if vars(kind).get("id") == reason}
-        ended = run_agent(["explain", reason, "-o", "json"])
-        assert json.loads(ended.out)["exit_code"] == kind.exit_code
+def reasons_in_the_code() -> set[str]:
+    """Every kebab-case text in the package that stands where a reason or an ID of an error is given."""
+    found: set[str] = {kind.id for kind in subclasses(AgentError)}
+    root = Path(restore_agent.__file__).parent
+    for path in (root / "core" / "jobs.py", root / "restore" / "plan.py", root / "restore" / "verify.py"):
+        text = path.read_text()
+        found |= set(re.findall(r'Decision\(Step\.\w+, "([a-z-]+)"', text))
+        found |= set(re.findall(r'reason="([a-z-]+)"', text))
+        found |= set(re.findall(r'return "(?:[a-z]+", ")?([a-z]+-[a-z-]+)"', text))
+    return found
+
+
+def test_every_reason_that_the_agent_can_give_is_explained_and_no_other(run_agent: RunAgent) -> None:
+    assert set(all_reasons()) == reasons_in_the_code()
+    for reason in all_reasons().values():
+        ended = run_agent(["explain", reason.id, "-o", "json"])
+        (answer,) = ended.lines
+        assert (ended.code, answer["reason"]) == (0, reason.id)
+        assert answer.get("exit_code") == reason.exit_code
+        assert run_agent(["explain", reason.id]).out.startswith(f"{reason.id}: ")
+        assert reason.id in run_agent(["explain"]).out.replace("\n     ", " ")
+
+
+def test_every_reason_is_offered_for_completion() -> None:
+    assert set(all_reasons()) <= completions("explain", "")
+
+
+def test_a_slip_in_a_reason_is_answered_with_the_reason_that_was_meant(run_agent: RunAgent) -> None:
+    assert "did you mean job-broken?" in run_agent(["explain", "job-brken"]).err
 
 
 @pytest.mark.parametrize("code", codes())
@@ -90,7 +111,7 @@ def test_commands_that_it_names_exist() -> None:
     named = {
         word
         for code in codes()
-        for step in explained(code)["next"]
+        for step in explained(code)["steps"]
         for word in re.findall(r"^restore-agent (\S+)", step)
     }
     assert named <= set(cli.list_commands(click.Context(cli)))
@@ -129,8 +150,27 @@ def test_man_shows_every_option_with_its_help_and_the_examples_as_they_stand() -
 @pytest.mark.skipif(not shutil.which("man"), reason="man is not installed")
 def test_man_shows_every_exit_code() -> None:
     text = shown("restore-agent")
-    for code, (meaning, advice) in EXIT_CODES.items():
-        assert f"{code} {meaning}. Next: {advice}.".replace("`", "") in text
+    for code, row in EXIT_CODES.items():
+        assert f"{code} {row.meaning}. Next: {row.next_step}.".replace("`", "") in text
+
+
+@pytest.mark.parametrize("name", ["restore-agent", "restore-agent-run", "restore-agent-status"])
+def test_a_page_has_exit_status_environment_and_files(name: str) -> None:
+    text = (SHIPPED / f"{name}.1").read_text()
+    for section in ("EXIT STATUS", "ENVIRONMENT", "FILES"):
+        assert f".SH {section}\n" in text
+    assert "RESTORE_AGENT_DEST" in text
+
+
+@pytest.mark.skipif(not shutil.which("man"), reason="man is not installed")
+@pytest.mark.parametrize("columns", ["60", "80"])
+def test_man_breaks_no_name(columns: str) -> None:
+    env = {**os.environ, "MANWIDTH": columns, "LC_ALL": "C.UTF-8", "MAN_KEEP_FORMATTING": "0"}
+    command = ["man", "--local-file", str(SHIPPED / "restore-agent-run.1")]
+    text = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    for option in OPTIONS.values():
+        if option.name not in ("output", "progress"):
+            assert f"${option.env}" in re.sub(".\x08", "", text)
 
 
 @pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
@@ -179,6 +219,7 @@ CASES = [
     ("restore-agent run --progress ", {"auto", "bar", "plain", "none"}),
     ("restore-agent rehearse --fault max-", {"max-downloads"}),
     ("restore-agent explain 2", {"2", "20", "21", "22", "23", "24", "25"}),
+    ("restore-agent explain job-", {"job-broken", "job-killed"}),
     ("restore-agent completion z", {"zsh"}),
 ]
 

@@ -58,6 +58,17 @@ def test_without_a_dest_a_new_directory_is_made_and_told(
     where = Path(ended.events("started")[0]["dest"])
     assert where.parent == tmp_path
     assert (where / "receipt.json").exists()
+    assert f"{where}; this directory can be removed" in ended.events("notice")[0]["message"]
+    assert ended.lines[-1]["event"] == "result"
+
+
+@pytest.mark.parametrize("option", ["--fault=no-such", "--shards=-1", "--parallel=0", "--archive-size=big"])
+def test_without_a_dest_a_mistake_leaves_no_directory(
+    run_agent: RunAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert run_agent(["rehearse", option]).code == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from restore_agent.core import clock as pacing
 from restore_agent.core.clock import Backoff, Deadline, ServerClock, SystemClock, retry_after
-from restore_agent.restore.job.rate import Meter, RateLimit
+from restore_agent.restore.transfer.rate import Meter, RateLimit
 
 NOON = datetime(2017, 4, 21, 12, 0, 0, tzinfo=UTC).timestamp()
 NOON_HEADER = "Fri, 21 Apr 2017 12:00:00 GMT"

@@ -1,4 +1,4 @@
-"""What Ops Manager says of a job: the reference page as it stands, every variant that is known, and the one table."""
+"""Documents of restore jobs: the example of the reference page, the known variants, and the table of decisions."""
 
 import json
 import re
@@ -9,6 +9,15 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from restore_agent.core.errors import (
+    DeliveryFailed,
+    DeliveryInterrupted,
+    DeliveryUrlUnusable,
+    DownloadsUsedUp,
+    Expired,
+    JobBroken,
+    JobKilled,
+)
 from restore_agent.core.jobs import Decision, DeliveryUrl, Job, Step, decide
 from restore_agent.core.redaction import Secret
 from restore_agent.network.documents import parse_job
@@ -151,12 +160,12 @@ MAX_DOWNLOADS_EXCEEDED    spent   spent     spent        spent    broken  killed
 MEANS = {
     "wait": Decision(Step.WAIT, "not-ready"),
     "ready": Decision(Step.DOWNLOAD, "ready"),
-    "failed": Decision(Step.FAIL, "delivery-failed"),
-    "cut": Decision(Step.FAIL, "delivery-interrupted"),
-    "late": Decision(Step.FAIL, "delivery-expired"),
-    "spent": Decision(Step.FAIL, "downloads-used-up"),
-    "broken": Decision(Step.FAIL, "job-broken"),
-    "killed": Decision(Step.FAIL, "job-killed"),
+    "failed": Decision(Step.FAIL, "delivery-failed", DeliveryFailed),
+    "cut": Decision(Step.FAIL, "delivery-interrupted", DeliveryInterrupted),
+    "late": Decision(Step.FAIL, "delivery-expired", Expired),
+    "spent": Decision(Step.FAIL, "downloads-used-up", DownloadsUsedUp),
+    "broken": Decision(Step.FAIL, "job-broken", JobBroken),
+    "killed": Decision(Step.FAIL, "job-killed", JobKilled),
 }
 
 
@@ -212,7 +221,7 @@ def test_while_ops_manager_says_ready_the_time_of_expiry_does_not_matter(expires
 
 def test_a_ready_delivery_with_a_url_of_no_use_fails() -> None:
     job = parse_job(document({"url": "ftp://om/x.tar.gz"}))
-    assert decide(job) == Decision(Step.FAIL, "delivery-url-unusable")
+    assert decide(job) == Decision(Step.FAIL, "delivery-url-unusable", DeliveryUrlUnusable)
 
 
 def test_a_url_of_no_use_does_not_matter_before_the_delivery_is_ready() -> None:
@@ -248,7 +257,7 @@ def test_a_finished_job_may_have_expired_with_its_url_and_hash_still_there() -> 
     hashes = [{"fileName": NAME, "hash": SHA1, "typeName": "SHA1"}]
     job = parse_job(document({"statusName": "EXPIRED"}, hashes=hashes))
     assert decide(job).reason == "delivery-expired"
-    assert job.published_hash(NAME) == SHA1
+    assert job.published_hashes(NAME) == (SHA1,)
 
 
 def test_an_encrypted_point_in_time_job_tells_its_key() -> None:
@@ -370,18 +379,18 @@ def test_an_entry_that_cannot_be_told_apart_is_no_job(entry: object) -> None:
     ],
 )
 def test_a_published_hash_is_40_hex_digits_for_this_very_file(entry: object, published: str | None) -> None:
-    assert parse_job(document(hashes=[entry])).published_hash(NAME) == published
+    assert parse_job(document(hashes=[entry])).published_hashes(NAME) == ((published,) if published else ())
 
 
 @pytest.mark.parametrize("hashes", [None, [], {}, "none", 5])
 def test_without_hashes_none_is_published(hashes: object) -> None:
-    assert parse_job({**document(), "hashes": hashes}).published_hash(NAME) is None
+    assert parse_job({**document(), "hashes": hashes}).published_hashes(NAME) == ()
 
 
 def test_the_hash_is_found_among_those_of_other_files() -> None:
     other = {"fileName": "other.tar.gz", "hash": "f" * 40}
     mine = {"fileName": NAME, "hash": SHA1}
-    assert parse_job(document(hashes=[other, mine])).published_hash(NAME) == SHA1
+    assert parse_job(document(hashes=[other, mine])).published_hashes(NAME) == (SHA1,)
 
 
 # ---------------------------------------------------------------- links
@@ -461,15 +470,15 @@ def test_the_name_is_the_last_segment_of_the_path(url: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("url", "why"),
     [
-        ("ftp://om/x.tar.gz", "no http or https"),
-        ("/backup/restore/x.tar.gz", "no http or https"),
-        ("https:///x.tar.gz", "no http or https"),
-        ("x", "no http or https"),
+        ("ftp://om/x.tar.gz", "not an http or https"),
+        ("/backup/restore/x.tar.gz", "not an http or https"),
+        ("https:///x.tar.gz", "not an http or https"),
+        ("x", "not an http or https"),
         ("https://om:port/x.tar.gz", "not parse"),
         ("https://om:70000/x.tar.gz", "not parse"),
         ("https://[::1/x.tar.gz", "not parse"),
-        ("https://user@om/x.tar.gz", "user name or password"),
-        ("https://user:word@om/x.tar.gz", "user name or password"),
+        ("https://user@om/x.tar.gz", "user name or a password"),
+        ("https://user:word@om/x.tar.gz", "user name or a password"),
         ("https://om/a b.tar.gz", "white space"),
         ("https://om/a\r\nb.tar.gz", "control characters"),
         ("https://om/a\ud800.tar.gz", "control characters"),
@@ -576,4 +585,4 @@ def test_a_hash_is_found_by_the_name_as_the_url_spells_it_or_decoded(spelt: str)
     url = "https://om.example.net/backup/restore/v2/pull/1/TOKEN/a%20b+c-%C3%BC.tar.gz"
     job = parse_job({"id": "1", "delivery": {"url": url}, "hashes": [{"fileName": spelt, "hash": "a" * 40}]})
     assert job.delivery_url is not None
-    assert job.published_hash(job.delivery_url.file_name) == "a" * 40
+    assert job.published_hashes(job.delivery_url.file_name) == ("a" * 40,)

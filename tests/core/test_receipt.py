@@ -1,8 +1,9 @@
-"""The receipt: the contract's fields in the contract's order, read again, merged, and refused when it is not ours."""
+"""The receipt: its fields in the order of the contract, read again, merged, and refused if it is damaged."""
 
 import contextlib
 import json
 import re
+import socket
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +14,17 @@ from hypothesis import strategies as st
 
 from restore_agent import __version__
 from restore_agent.core.clock import rfc3339
-from restore_agent.core.errors import OtherBatch, RecordUnreadable
-from restore_agent.core.receipt import SCHEMA, ArchiveRecord, Receipt, Verdict, outcome_of, parse_receipt
+from restore_agent.core.errors import AccessRefused, FewerJobs, OtherBatch, RecordUnreadable
+from restore_agent.core.receipt import (
+    SCHEMA,
+    ArchiveRecord,
+    Receipt,
+    RestoreId,
+    Verdict,
+    outcome_of,
+    parse_receipt,
+    receipt_of,
+)
 
 SHA1 = "0123456789abcdef0123456789abcdef01234567"
 VERIFIED = ArchiveRecord("j1", file_name="rs0.tar.gz", sha1=SHA1, verdict=Verdict.VERIFIED)
@@ -42,15 +52,17 @@ def as_file(document: object) -> bytes:
 
 # ---------------------------------------------------------------- what it looks like
 
-# the contract's section 3, receipt.json, as it lists them
+# section 3 of the contract, receipt.json, in its order
 FIELDS = [
-    *("schema", "agent_version", "outcome", "exit_code", "changed", "ops_manager", "group_id", "cluster_id"),
-    *("host_id", "batch_id", "started_at", "finished_at", "archives"),
+    *("schema", "agent_version", "hostname", "outcome", "exit_code", "changed", "ops_manager", "group_id"),
+    *("cluster_id", "host_id", "batch_id", "started_at", "finished_at", "archives"),
 ]
 ARCHIVE_FIELDS = [
     *("job_id", "cluster_id", "host_id", "snapshot_id", "snapshot_timestamp", "file_name", "path", "bytes"),
     *("sha1", "expected_sha1", "verdict", "reason", "exit_code", "downloads_spent", "resumed", "seconds"),
     *("bytes_per_second", "encryption_enabled", "master_key_uuid", "point_in_time"),
+    *("ready_at", "download_started_at", "downloaded_at", "verified_at", "unpacked_at"),
+    *("data_path", "data_files", "data_bytes", "restore_info", "archive_kept"),
 ]
 
 
@@ -94,7 +106,7 @@ def judged(verdict: Verdict | None, code: int = 0) -> ArchiveRecord:
     return ArchiveRecord(f"{verdict}-{code}", verdict=verdict, exit_code=code)
 
 
-GOOD, SKIPPED = judged(Verdict.VERIFIED), judged(Verdict.SKIPPED)
+GOOD, SKIPPED, NOT_UNPACKED = judged(Verdict.VERIFIED), judged(Verdict.SKIPPED), judged(Verdict.VERIFIED, 13)
 LATE, ALLOWED = judged(Verdict.UNPROVEN, 10), judged(Verdict.UNPROVEN)
 BAD, EXPIRED, SPENT = judged(Verdict.MISMATCH, 11), judged(Verdict.FAILED, 22), judged(Verdict.FAILED, 23)
 
@@ -113,6 +125,11 @@ BAD, EXPIRED, SPENT = judged(Verdict.MISMATCH, 11), judged(Verdict.FAILED, 22), 
         ([EXPIRED, SPENT], "failed", 12),
         ([BAD, LATE], "failed", 12),
         ([ALLOWED, EXPIRED], "failed", 22),
+        ([NOT_UNPACKED], "verified", 13),
+        ([GOOD, NOT_UNPACKED, SKIPPED], "verified", 13),
+        ([judged(Verdict.UNPROVEN, 13)], "unproven", 13),
+        ([NOT_UNPACKED, EXPIRED], "failed", 22),
+        ([NOT_UNPACKED, LATE], "unproven", 10),
         ([judged(Verdict.MISMATCH, 0)], "failed", 0),
         ([judged(None)], "failed", 0),
     ],
@@ -121,44 +138,37 @@ def test_the_outcome_is_that_of_the_archives(records: list[ArchiveRecord], outco
     assert outcome_of(records) == (outcome, code)
 
 
+def made_of(*records: ArchiveRecord, **errors: Any) -> Receipt:
+    restore = RestoreId("g", "c", "h", "b", ("ignored",))
+    return receipt_of(restore, records, ops_manager="https://om:8443", times=("t0", "t1"), changed=True, **errors)
+
+
+def test_a_receipt_is_made_of_the_restore_its_archives_and_the_times() -> None:
+    made = made_of(GOOD, SKIPPED)
+    assert (made.group_id, made.cluster_id, made.host_id, made.batch_id) == ("g", "c", "h", "b")
+    assert (made.started_at, made.finished_at, made.ops_manager, made.changed) == ("t0", "t1", "https://om:8443", True)
+    assert (made.outcome, made.exit_code, made.archives) == ("verified", 0, (GOOD, SKIPPED))
+    assert made.hostname == socket.gethostname()
+
+
+@pytest.mark.parametrize(("records", "code"), [([], 24), ([GOOD], 24), ([EXPIRED], 12), ([NOT_UNPACKED], 24)])
+def test_an_error_of_the_batch_counts_like_one_more_failed_archive(records: list[ArchiveRecord], code: int) -> None:
+    made = made_of(*records, batch_error=FewerJobs("2 of 3 jobs"))
+    assert (made.outcome, made.exit_code) == ("failed", code)
+
+
+@pytest.mark.parametrize("records", [[], [GOOD], [EXPIRED, SPENT]])
+def test_an_error_of_the_run_alone_decides_the_exit_code(records: list[ArchiveRecord]) -> None:
+    made = made_of(*records, batch_error=FewerJobs("2 of 3 jobs"), run_error=AccessRefused("401"))
+    assert (made.outcome, made.exit_code) == ("failed", 30)
+
+
 # ---------------------------------------------------------------- other restores and other runs
 
 
-@pytest.mark.parametrize(
-    ("written", "batch_id", "job_ids"),
-    [
-        (receipt(VERIFIED, batch_id="b"), "b", []),
-        (receipt(VERIFIED, batch_id="b"), "b", ["j2"]),
-        (receipt(batch_id="b"), "b", []),
-        (receipt(VERIFIED, batch_id=None), None, ["j1"]),
-        (receipt(VERIFIED, batch_id=None), None, ["j0", "j1"]),
-        (receipt(batch_id=None), None, ["j2"]),
-    ],
-    ids=["batch", "other job of the batch", "batch without archives", "job", "job and more", "no archives"],
-)
-def test_a_run_for_the_same_restore_may_merge(written: Receipt, batch_id: str | None, job_ids: list[str]) -> None:
-    written.require_same_restore(batch_id, job_ids)
-    assert written.batch_id == batch_id
-
-
-@pytest.mark.parametrize(
-    ("written", "batch_id", "job_ids", "named"),
-    [
-        (receipt(VERIFIED, batch_id="b"), "b2", [], "batch b"),
-        (receipt(batch_id="b"), "b2", [], "batch b"),
-        (receipt(VERIFIED, batch_id="b"), None, ["j2"], "batch b"),
-        (receipt(VERIFIED, batch_id=None), "b", [], "single restore jobs"),
-        (receipt(VERIFIED, batch_id=None), None, ["j2"], "single restore jobs"),
-    ],
-    ids=["batch", "batch without archives", "job after batch", "batch after job", "job after job"],
-)
-def test_the_receipt_of_another_restore_is_in_the_way(
-    written: Receipt, batch_id: str | None, job_ids: list[str], named: str
-) -> None:
-    with pytest.raises(OtherBatch) as caught:
-        written.require_same_restore(batch_id, job_ids)
-    assert named in caught.value.message
-    assert (caught.value.exit_code, caught.value.fields()["download_spent"]) == (42, False)
+def test_a_receipt_names_the_restore_that_it_is_of() -> None:
+    made = receipt(VERIFIED, ArchiveRecord("j2"), batch_id=None)
+    assert made.restore == RestoreId("g", "c", None, None, ("j1", "j2"))
 
 
 def test_a_second_run_adds_its_archives_to_those_of_the_first() -> None:
@@ -296,4 +306,4 @@ def test_whatever_stands_in_receipt_json_it_is_read_or_refused(raw: bytes) -> No
     assert VERIFIED in merged.archives
     assert list(merged.to_json()) == FIELDS
     with contextlib.suppress(OtherBatch):
-        read.require_same_restore("b", ["j1"])
+        read.restore.require_same(RestoreId("g", "c", None, "b"))

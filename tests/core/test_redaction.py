@@ -115,6 +115,27 @@ def test_no_secret_is_left_in_any_text(secrets: list[str], between: str, data: s
     assert not any(secret in part for part in between_marks for secret in secrets)
 
 
+def test_only_the_latest_tokens_are_kept_and_the_key_for_good() -> None:
+    made = redactor(KEY)
+    tokens = [f"token-{number:06}-{number * 7919:012x}" for number in range(9000)]
+    for token in tokens:
+        made.learn_header(Secret(f"Bearer {token}"))
+    assert made.clean(f"{KEY} {tokens[-1]} {tokens[-2000]}") == f"{HIDDEN} {HIDDEN} {HIDDEN}"
+    assert made.clean(tokens[0]) == tokens[0]
+    made.learn_header(Secret(f"Bearer {tokens[-4000]}"))  # used again, so the latest once more
+    for token in tokens[:3000]:
+        made.learn_header(Secret(f"Bearer {token}"))
+    assert made.clean(tokens[-4000]) == HIDDEN
+
+
+def test_words_and_ids_in_a_url_stay_readable() -> None:
+    made = Redactor()
+    made.learn_url(f"https://user:hush-word@om/backup/restore/v3/pull/{'5' * 24}/a-1.tar.gz?format=gzip&x=1&key=Zq8")
+    text = f"GET https://om/backup/restore/v3/pull/{'5' * 24}/a-1.tar.gz gzip format"
+    assert made.clean(text) == text
+    assert "hush" not in made.clean("hush-word")
+
+
 # ---------------------------------------------------------------- printable
 
 

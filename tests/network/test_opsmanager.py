@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import re
 import time
@@ -11,7 +10,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import httpx
 import pytest
 from support.agents import (
     PATIENCE,
@@ -41,9 +39,8 @@ from restore_agent.core.jobs import Job
 from restore_agent.core.redaction import Redactor, Secret
 from restore_agent.core.settings import Connection, Target
 from restore_agent.network import opsmanager
-from restore_agent.network.digest import DigestAuth
 from restore_agent.network.opsmanager import OpsManager
-from restore_agent.restore import batch
+from restore_agent.restore import completion
 from restore_agent.simulator import Simulator
 
 BRIEF = ("--wait-timeout=0.4s", "--hash-timeout=0.4s")
@@ -112,90 +109,6 @@ def test_access_that_is_withdrawn_during_a_run_ends_it_after_the_running_downloa
     sim.set_faults()
     assert restore(sim).code == 0
     assert len(deliveries(sim)) == 1
-
-
-# ---------------------------------------------------------------- digest as the RFCs have it
-
-
-def answer_to(*challenges: str, path: str = "/a?b=c") -> dict[str, str] | None:
-    """The fields of the Authorization header that a 401 with these challenges is answered with; None for no answer."""
-    redactor = Redactor()
-    flow = DigestAuth(Connection("http://h", 'us"er', Secret("key key")), redactor).auth_flow(
-        request := httpx.Request("GET", f"http://h{path}")
-    )
-    assert "Authorization" not in next(flow).headers
-    try:
-        flow.send(httpx.Response(401, headers=[("WWW-Authenticate", text) for text in challenges]))
-    except StopIteration:
-        return None
-    header = request.headers["Authorization"]
-    scheme, _, rest = header.partition(" ")
-    assert scheme == "Digest"
-    found = re.findall(r'(\w+)=(?:"((?:[^"\\]|\\.)*)"|([^\s,]+))', rest)
-    assert redactor.clean(header) != header
-    return {name: re.sub(r"\\(.)", r"\1", quoted) or bare for name, quoted, bare in found}
-
-
-def hashed(algorithm: str, *parts: str) -> str:
-    return hashlib.new(algorithm, ":".join(parts).encode()).hexdigest()
-
-
-@pytest.mark.parametrize(
-    ("name", "algorithm", "session"),
-    [
-        ("MD5", "md5", False),
-        ("md5", "md5", False),
-        ("MD5-sess", "md5", True),
-        ("SHA-256", "sha256", False),
-        ("SHA-256-sess", "sha256", True),
-        ("SHA-512-256", "sha512_256", False),
-    ],
-)
-@pytest.mark.parametrize("qop", ['qop="auth"', 'qop="auth-int, auth"', "qop=auth", ""])
-def test_the_response_is_that_of_the_rfc(name: str, algorithm: str, session: bool, qop: str) -> None:
-    fields = [f'realm="a \\"b\\" c", nonce="n=1", opaque="o", algorithm={name}', qop]
-    given = answer_to("Digest " + ", ".join(filter(None, fields)))
-    assert given is not None
-    assert given["username"] == 'us"er'
-    assert given["realm"] == 'a "b" c'
-    assert (given["uri"], given["nonce"], given["opaque"], given["algorithm"]) == ("/a?b=c", "n=1", "o", name)
-    first = hashed(algorithm, 'us"er', 'a "b" c', "key key")
-    if session and qop:
-        first = hashed(algorithm, first, "n=1", given["cnonce"])
-    if session and not qop:
-        return  # RFC 2617 leaves it open which client nonce that would be
-    middle = [given["nc"], given["cnonce"], "auth"] if qop else []
-    assert given["response"] == hashed(algorithm, first, "n=1", *middle, hashed(algorithm, "GET", "/a?b=c"))
-
-
-def test_a_name_or_a_challenge_beyond_ascii_is_answered_octet_by_octet() -> None:
-    flow = DigestAuth(Connection("http://h", "jörg", Secret("schlüssel")), Redactor()).auth_flow(
-        request := httpx.Request("GET", "http://h/a")
-    )
-    next(flow)
-    flow.send(httpx.Response(401, headers=[(b"WWW-Authenticate", b'Digest realm="Publ\xefc", nonce="\xe9"')]))
-    (sent,) = [value for name, value in request.headers.raw if name == b"Authorization"]
-    assert b'username="j\xc3\xb6rg", realm="Publ\xefc", nonce="\xe9"' in sent
-    first = hashlib.md5(b"j\xc3\xb6rg:Publ\xefc:schl\xc3\xbcssel").hexdigest()
-    second = hashlib.md5(b"GET:/a").hexdigest()
-    assert hashlib.md5(f"{first}:\xe9:{second}".encode("latin-1")).hexdigest().encode() in sent
-
-
-def test_the_first_challenge_that_can_be_answered_is_taken() -> None:
-    given = answer_to(
-        'Basic realm="x"',
-        'Digest realm="r", nonce="1", algorithm=UNKNOWN',
-        'Digest realm="r", nonce="2", qop="auth-int"',
-        'Digest realm="r"',
-        'Digest realm="r", nonce="3", qop="auth"',
-    )
-    assert given is not None
-    assert given["nonce"] == "3"
-
-
-@pytest.mark.parametrize("challenges", [[], ["Basic realm=x"], ["Negotiate"], ["Digest"], ["Digest nonce"], ["\x01"]])
-def test_what_is_no_digest_challenge_is_never_answered(challenges: list[str]) -> None:
-    assert answer_to(*challenges) is None
 
 
 # ---------------------------------------------------------------- pages and envelopes
@@ -317,21 +230,21 @@ def test_retry_after_is_honoured(simulator: StartSimulator, restore: Restore) ->
 def test_an_api_that_does_not_answer_is_asked_again(
     simulator: StartSimulator, restore: Restore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opsmanager, "_REQUEST_TIME", 0.2)
+    monkeypatch.setattr(opsmanager.OpsManager.__init__, "__defaults__", (0.2,))
     assert restore(simulator("api-stall=1")).code == 0
 
 
 def test_over_tls_an_answer_that_comes_too_late_is_no_complaint_of_tls(
     simulator: StartSimulator, restore: Restore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opsmanager, "_TIMEOUT", httpx.Timeout(0.3))
+    monkeypatch.setattr(opsmanager.OpsManager.__init__, "__defaults__", (0.3,))
     assert restore(simulator("api-stall=1", tls=True)).code == 0
 
 
 def test_32_when_the_api_accepts_but_stays_silent_past_the_time_of_the_phase(
     simulator: StartSimulator, restore: Restore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "_SILENCE", 0.5)
+    monkeypatch.setattr(completion, "_SILENCE", 0.5)
     began = time.monotonic()
     ended = restore(simulator("api-stall=9"), "--wait-timeout=0.2s")
     assert (ended.code, ended.events("error")[0]["id"]) == (32, "ops-manager-unreachable")
@@ -388,7 +301,7 @@ def test_an_unusable_answer_is_not_asked_for_until_the_wait_is_over(
     ended = restore(simulator("not-json=always"), "--wait-timeout=1h", "--poll-interval=0.02s")
     assert ended.code == 32
     assert time.monotonic() - began < 5
-    assert "<!DOCTYPE html>" in ended.events("error")[0]["message"]
+    assert "an HTML page" in ended.events("error")[0]["message"]
 
 
 @pytest.mark.parametrize("depth", [100, 900, 200_000])
@@ -492,8 +405,8 @@ def test_retry_after_is_taken_from_seconds_or_a_date() -> None:
         (answer("200 OK", b""), AnswerUnusable, "not JSON"),
         (answer("200 OK", b"\xff\xfe\x00"), AnswerUnusable, "not JSON"),
         (answer("200 OK", b"[" * 100_000), AnswerUnusable, "not JSON"),
-        (answer("200 OK", b"[]"), AnswerUnusable, "no object"),
-        (answer("200 OK", b"null"), AnswerUnusable, "no object"),
+        (answer("200 OK", b"[]"), AnswerUnusable, "not an object"),
+        (answer("200 OK", b"null"), AnswerUnusable, "not an object"),
         (answer("200 OK", b"{}"), AnswerUnusable, "no list of results"),
         (answer("200 OK", {"results": {}}), AnswerUnusable, "no list of results"),
         (answer("200 OK", {"results": [None]}), AnswerUnusable, "not an object"),
@@ -502,7 +415,7 @@ def test_retry_after_is_taken_from_seconds_or_a_date() -> None:
         (answer("200 OK", {"results": []}, "Content-Encoding: gzip"), AnswerUnusable, "compressed"),
         (answer("400 Bad", b"<h1>No required SSL certificate was sent</h1>"), TlsError, "client certificate"),
         (says(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"), Unreachable, "cannot be reached"),
-        (says(b"SSH-2.0-OpenSSH\r\n"), Unreachable, "no HTTP"),
+        (says(b"SSH-2.0-OpenSSH\r\n"), Unreachable, "not HTTP"),
         (says(b""), Unreachable, "cannot be reached"),
     ],
     ids=range(20),

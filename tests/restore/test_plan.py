@@ -78,7 +78,7 @@ def test_a_ready_batch_is_planned_as_downloads_and_nothing_stands_in_the_way(
     ended = plan(sim)
     assert ended.code == 0
     assert [row["step"] for row in rows(ended)] == ["download"] * 3
-    assert {row["archive"] for row in rows(ended)} == {job.file_name for job in sim.jobs}
+    assert {row["file_name"] for row in rows(ended)} == {job.file_name for job in sim.jobs}
     assert all(3500 < row["expires_in"] <= 3600 for row in rows(ended))
     assert all(row["largest_bytes"] > 0 for row in rows(ended)), "the snapshot bounds each archive's size"
 
@@ -114,7 +114,7 @@ def test_a_job_of_many_that_is_an_automated_restore_is_shown_as_skipped(simulato
 def test_only_selected_jobs_are_planned(simulator: StartSimulator, plan: Plan) -> None:
     sim = simulator(shards=2)
     ended = plan(sim, "--select=config*")
-    assert row(ended)["archive"] == final_name(sim, 2)
+    assert row(ended)["file_name"] == final_name(sim, 2)
 
 
 def test_fewer_jobs_than_expected_is_said_but_may_still_change(simulator: StartSimulator, plan: Plan) -> None:
@@ -227,7 +227,7 @@ def test_nobody_listening_is_32(
     sim.stop()
     ended = run_agent(["plan", *args, f"--private-key-file={key}", *QUICK, f"--dest={dest}", "-ojson"])
     assert ended.code == 32
-    assert "run again" in ended.events("error")[0]["hint"].lower()
+    assert "run the command again" in ended.events("error")[0]["hint"].lower()
 
 
 # Obstacles in DEST

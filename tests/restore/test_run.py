@@ -42,16 +42,17 @@ from restore_agent.simulator import Simulator
 
 # fmt: off
 RECEIPT_FIELDS = [
-    "schema", "agent_version", "outcome", "exit_code", "changed", "ops_manager", "group_id", "cluster_id", "host_id",
-    "batch_id", "started_at", "finished_at", "archives",
+    "schema", "agent_version", "hostname", "outcome", "exit_code", "changed", "ops_manager", "group_id", "cluster_id",
+    "host_id", "batch_id", "started_at", "finished_at", "archives",
 ]
 ARCHIVE_FIELDS = [
     "job_id", "cluster_id", "host_id", "snapshot_id", "snapshot_timestamp", "file_name", "path", "bytes", "sha1",
     "expected_sha1", "verdict", "reason", "exit_code", "downloads_spent", "resumed", "seconds", "bytes_per_second",
-    "encryption_enabled", "master_key_uuid", "point_in_time",
+    "encryption_enabled", "master_key_uuid", "point_in_time", "ready_at", "download_started_at", "downloaded_at",
+    "verified_at", "unpacked_at", "data_path", "data_files", "data_bytes", "restore_info", "archive_kept",
 ]
 # fmt: on
-ERROR_FIELDS = {"id", "exit_code", "message", "archive", "on_disk", "download_spent", "hint"}
+ERROR_FIELDS = {"id", "exit_code", "message", "file_name", "on_disk", "download_spent", "hint"}
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
@@ -66,7 +67,7 @@ def ended_with(ended: Result, code: int, reason: str | None = None) -> Result:
         assert problem["hint"]
     for line in ended.events("archive"):
         if line["problem"]:
-            assert line["problem"]["archive"]
+            assert line["problem"]["file_name"]
             assert line["problem"]["on_disk"]
             assert line["problem"]["download_spent"] is not None
     if reason is not None:
@@ -284,7 +285,7 @@ def test_the_status_file_tells_of_a_run_while_it_goes_on(
     with meanwhile(look):
         ended = ended_with(restore(sim), 0)
     first, moving, last = *seen, status_in(dest)
-    fields = ["schema", "state", "pid", "started_at", "updated_at", "batch_id", "exit_code", "archives"]
+    fields = ["schema", "state", "pid", "started_at", "updated_at", "batch_id", "exit_code", "trouble", "archives"]
     for status in (first, moving, last):
         assert list(status) == fields
         assert status["schema"] == "restore-agent/status/1"
@@ -647,7 +648,7 @@ def test_40_as_soon_as_the_servers_length_shows_that_the_archive_does_not_fit(
     ended = ended_with(restore(sim, to=place), 40, "no-space")
     part = place / f"{name_of(sim)}.part"
     assert not part.exists() or part.stat().st_size == 0, "what does not fit is not written until the disk is full"
-    assert "bytes are missing" in ended.events("archive")[0]["problem"]["message"]
+    assert "bytes short" in ended.events("archive")[0]["problem"]["message"]
     assert receipt_in(place)["exit_code"] == 40
 
 
@@ -799,7 +800,7 @@ def test_42_when_dest_holds_the_receipt_of_another_single_job(
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "null", '{"schema": "restore-agent/receipt/2"}', '{"schema": "restore-agent/receipt/1"}', "\x00"],
+    ["{", "[]", "null", '{"schema": "restore-agent/receipt/2"}', '{"schema": "restore-agent/receipt/1"}'],
 )
 def test_42_when_the_receipt_is_damaged_or_of_a_future_version(
     text: str, simulator: StartSimulator, restore: Restore, dest: Path
@@ -810,6 +811,19 @@ def test_42_when_the_receipt_is_damaged_or_of_a_future_version(
     ended_with(restore(sim), 42, "record-unreadable")
     assert (dest / "receipt.json").read_text() == text
     assert sim.requests == []
+
+
+@pytest.mark.parametrize("text", ["", "\x00" * 300])
+def test_a_receipt_that_a_crash_left_empty_is_reported_and_written_again(
+    text: str, simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator()
+    restore(sim)
+    (dest / "receipt.json").write_text(text)
+    ended = ended_with(restore(sim), 0)
+    assert "receipt.json was empty after a crash" in ended.events("notice")[0]["message"]
+    assert receipt_in(dest)["archives"][0]["verdict"] == "verified"
+    assert len(deliveries(sim)) == 1
 
 
 def test_42_when_dest_is_a_file(simulator: StartSimulator, restore: Restore, tmp_path: Path) -> None:
@@ -1257,7 +1271,14 @@ def test_leftovers_of_nobody_knows_whom_do_not_stop_a_run(
 
 
 @pytest.mark.parametrize(
-    "record", ["not json\n", "[1]\n", '{"fact":"attempt","job_id":"x"}\n', '{"schema":"future"}\n']
+    "record",
+    [
+        'not json\n{"schema":"restore-agent/journal/1"}\n',
+        '[1]\n{"schema":"restore-agent/journal/1"}\n',
+        '{"fact":"attempt","job_id":"x"}\n',
+        '{"schema":"future"}\n',
+        '{"schema":"restore-agent/journal/1"}\n\0\0\0\n{"schema":"restore-agent/journal/1"}\n',
+    ],
 )
 def test_42_when_the_journal_is_damaged_because_a_forgotten_download_is_worse(
     record: str, simulator: StartSimulator, restore: Restore, dest: Path

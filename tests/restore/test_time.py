@@ -12,8 +12,8 @@ from support.agents import Restore, StartSimulator, deliveries
 from restore_agent.core.clock import SystemClock
 from restore_agent.core.events import Event, Notice
 from restore_agent.core.redaction import Redactor, Secret
-from restore_agent.core.settings import Connection, RunLimits, Target
-from restore_agent.restore.run import Agent
+from restore_agent.core.settings import Connection, RunLimits, RunSettings, Services, Target
+from restore_agent.restore.run import Run
 from restore_agent.simulator import Simulator
 
 HOUR = 3600.0
@@ -39,12 +39,13 @@ class Kept:
         self.events.append(event)
 
 
-def agent_for(sim: Simulator, dest: Path, reporter: Kept, clock: SystemClock, **pace: float) -> Agent:
+def agent_for(sim: Simulator, dest: Path, reporter: Kept, clock: SystemClock, **pace: float) -> Run:
     hello = sim.hello
     connection = Connection(hello["url"], hello["public_key"], Secret(hello["private_key"]))
     target = Target(hello["group_id"], hello["cluster_id"], job_ids=tuple(hello["job_ids"]))
     quick = RunLimits(wait_timeout=10, hash_timeout=3, poll_interval=0.05, stall_timeout=3)
-    return Agent(connection, target, RunLimits(**{**vars(quick), **pace}), dest, reporter, clock, Redactor())
+    settings = RunSettings(connection, target, RunLimits(**{**vars(quick), **pace}), dest)
+    return Run(settings, Services(reporter, clock, Redactor()))
 
 
 @pytest.mark.parametrize("fault", ["hash=late:0.3", "no-date", "bad-date", "clock-skew=-90000", "ready-after=0.3"])

@@ -20,6 +20,7 @@ from support.agents import (
     StartSimulator,
     connection_args,
     deliveries,
+    finished,
     journal_in,
     receipt_in,
     sha1_of,
@@ -179,7 +180,7 @@ def test_a_missing_archive_is_42(verify: Verify, restored: Simulator, dest: Path
     assert ended.code == 42
     (problem,) = [line["problem"] for line in ended.events("archive") if line["problem"]]
     assert problem["id"] == "archive-missing"
-    assert problem["archive"] == final(dest, restored).name
+    assert problem["file_name"] == final(dest, restored).name
     assert final(dest, restored).name not in (dest / "SHA1SUMS").read_text()
     assert len(deliveries(restored)) == 2
 
@@ -322,7 +323,7 @@ def test_a_job_that_ops_manager_forgot_is_proven_by_the_receipt(
     sim.jobs.clear()
     ended = verify(None, *args)
     assert ended.code == 0
-    assert "proving by the receipt alone" in ended.events("notice")[0]["message"]
+    assert "verifying by the records in DEST alone" in ended.events("notice")[0]["message"]
 
 
 # After a kill
@@ -354,14 +355,17 @@ def test_a_whole_part_without_a_hash_becomes_unproven(
     assert not list(dest.glob("*.part"))
 
 
-def test_without_a_receipt_the_ids_must_be_given(
+def test_without_a_receipt_the_journal_says_which_restore_it_is(
     verify: Verify, simulator: StartSimulator, start_agent: StartAgent, dest: Path
 ) -> None:
     sim = simulator("hash=never")
     kill_during_the_hash_wait(start_agent, sim, dest)
     ended = verify(None, *[a for a in connection_args(sim, jobs=False) if "-id=" not in a])
-    assert ended.code == 2
-    assert "--cluster-id" in ended.events("error")[0]["message"]
+    assert ended.code == 10
+    hello = sim.hello
+    assert (ended.result["group_id"], ended.result["cluster_id"]) == (hello["group_id"], hello["cluster_id"])
+    again = start_agent(["run", *connection_args(sim), *QUICK, f"--dest={dest}", "--allow-unproven"])
+    assert finished(again).code == 0, "verify left DEST to the restore that it belongs to"
 
 
 def test_half_a_part_is_nothing_to_prove(
@@ -487,7 +491,7 @@ def test_a_dest_that_was_never_restored_into_holds_nothing_to_verify(verify: Ver
     dest.mkdir()
     ended = verify()
     assert ended.code == 42
-    assert "nothing to verify" in ended.events("error")[0]["message"]
+    assert "no run was ever in" in ended.events("error")[0]["message"]
     assert not list(dest.iterdir())
 
 
@@ -530,4 +534,4 @@ def test_the_text_names_each_archive_and_its_end(verify: Verify, restored: Simul
 
 
 def test_the_text_of_a_success_counts(verify: Verify, restored: Simulator) -> None:
-    assert verify(restored, "--output=text").out.splitlines()[-1].startswith("2 archives verified.")
+    assert verify(restored, "--output=text").out.splitlines()[-2].startswith("2 archives verified.")

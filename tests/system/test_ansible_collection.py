@@ -47,7 +47,7 @@ batch = load(PLUGINS / "filter" / "batch.py")
 
 def job(name: str, **more: Any) -> dict[str, Any]:
     """A row of a plan."""
-    return {"job_id": f"id-{name}", "archive": f"{name}-1.tar.gz", "step": "download", **more}
+    return {"job_id": f"id-{name}", "file_name": f"{name}-1.tar.gz", "step": "download", **more}
 
 
 def archive(name: str, **more: Any) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def test_a_job_that_is_not_downloaded_overlaps_with_nothing() -> None:
 
 @pytest.mark.parametrize(("select", "overlaps"), [(("s0-*",), 0), ((), 1), (("id-s0",), 1)])
 def test_a_job_without_a_name_yet_counts_only_where_it_is_certain(select: tuple[str, ...], overlaps: int) -> None:
-    waiting = job("s0", archive=None, step="wait")
+    waiting = job("s0", file_name=None, step="wait")
     hosts = {"a": host(waiting, select=select), "b": host(waiting, select=select)}
     assert len(batch.batch_overlaps(hosts)) == overlaps
 
@@ -102,7 +102,7 @@ def test_a_batch_is_complete_when_each_job_is_verified_on_the_host_that_asks_for
 
 def test_a_job_on_no_host_is_a_problem() -> None:
     hosts = {**complete(), "a": host(select=("s0-*",))}
-    assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on no host (no select asks for it)"]
+    assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on no host (no select matches it)"]
 
 
 @pytest.mark.parametrize("verdict", ["failed", "mismatch", "unproven", None])
@@ -123,14 +123,14 @@ def test_a_job_that_two_hosts_downloaded_is_a_problem_even_if_only_one_has_it() 
 
 def test_a_job_that_was_put_on_a_second_host_by_hand_is_a_problem() -> None:
     hosts = {**complete(), "c": host(archive("s0", downloads_spent=0))}
-    assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: on a and c, and should be on one host"]
+    assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on a and c, but must be on exactly one host"]
 
 
 def test_a_job_on_a_host_that_does_not_ask_for_it_is_a_problem() -> None:
     hosts = {"a": host(archive("s1"), archive("config"), select=("s0-*",)), "b": host(archive("s0"))}
     assert batch.batch_problems(hosts, JOBS) == [
-        "config-1.tar.gz: on a, whose select does not ask for it",
-        "s1-1.tar.gz: on a, whose select does not ask for it",
+        "config-1.tar.gz: verified on a, whose select does not match it",
+        "s1-1.tar.gz: verified on a, whose select does not match it",
     ]
 
 
@@ -141,7 +141,7 @@ def test_a_host_that_failed_or_went_silent_is_named_first() -> None:
 
 def test_a_receipt_of_another_batch_is_a_problem() -> None:
     hosts = {**complete(), "c": host(batch_id="old")}
-    assert batch.batch_problems(hosts, JOBS, "b") == ["c: its receipt is of another batch, old"]
+    assert batch.batch_problems(hosts, JOBS, "b") == ["c: its receipt belongs to another batch, old"]
 
 
 def test_nothing_is_complete_while_the_jobs_are_not_known() -> None:
@@ -163,13 +163,14 @@ def test_every_filter_is_documented_in_a_file_of_its_name() -> None:
 
 def test_the_module_advises_by_exit_code_as_the_agent_does() -> None:
     advice = constant(PLUGINS / "module_utils" / "agent_cli.py", "NEXT")
-    assert advice == {code: what for code, (_, what) in EXIT_CODES.items() if code}
+    assert advice == {code: row.next_step for code, row in EXIT_CODES.items() if code}
 
 
 def test_the_module_falls_back_to_the_variables_of_the_agent() -> None:
     variables = constant(PLUGINS / "module_utils" / "agent_cli.py", "ENVIRONMENT")
-    known = {option.name: option.env for option in OPTIONS.values() if option.env and option.name not in OWN_BUSINESS}
-    assert variables == known | {"private_key": "RESTORE_AGENT_PRIVATE_KEY", "config": "RESTORE_AGENT_CONFIG"}
+    known = {option.name: option.env for option in OPTIONS.values()}
+    known |= {"private_key": "RESTORE_AGENT_PRIVATE_KEY", "config": "RESTORE_AGENT_CONFIG"}
+    assert {name: known[name] for name in variables} == variables  # the agent reads the others itself
 
 
 def test_every_option_of_run_is_one_of_the_module() -> None:

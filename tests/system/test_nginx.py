@@ -21,15 +21,15 @@ import trustme
 from support.agents import QUICK, Restore, StartAgent, StartSimulator, connection_args, finished, journal_in, wait_until
 
 from restore_agent.core.clock import SystemClock
-from restore_agent.core.errors import AgentError, ConnectFailed, DeliveryRefused, TlsError, TransferCut
+from restore_agent.core.errors import AgentError, ConnectFailed, DeliveryRefused, TlsError
 from restore_agent.core.jobs import DeliveryUrl
 from restore_agent.core.redaction import Redactor
 from restore_agent.dest.archive import Part
 from restore_agent.dest.directory import Directory
 from restore_agent.network.delivery import Body, DeliveryClient, Resume
-from restore_agent.restore.job.pipeline import Pipeline
-from restore_agent.restore.job.rate import RateLimit
-from restore_agent.restore.job.transfer import CONSUMERS
+from restore_agent.restore.transfer.pipeline import Pipeline
+from restore_agent.restore.transfer.rate import RateLimit
+from restore_agent.restore.transfer.transfer import pour
 from restore_agent.simulator.archives import Recipe, make_archive
 
 NAME = "electron_0-1492528465-0123456789abcdef01234567.tar.gz"
@@ -182,8 +182,9 @@ def context(nginx: Nginx) -> ssl.SSLContext:
 
 
 async def stream(body: Body, part: Part) -> None:
-    flow = Pipeline(4, 1 << 18, CONSUMERS)
-    await asyncio.gather(part.pour(flow), body.pour(flow, RateLimit(SystemClock(), None)))
+    flow = Pipeline([memoryview(bytearray(1 << 18)) for _ in range(4)], len(part.consumers))
+    consuming = [consumer(flow.stage(number)) for number, consumer in enumerate(part.consumers)]
+    await asyncio.gather(pour(body, flow, RateLimit(SystemClock(), None)), *consuming)
 
 
 def fetch(
@@ -202,11 +203,11 @@ def fetch(
         if have:
             (dest / f"{NAME}.part").write_bytes(have)
         with Directory.open(dest, create=False) as where:
-            part = await Part.open(where, NAME)
+            part = await Part.open(where, NAME, ours=True)
             try:
                 resume = Resume(len(have), validator, nginx.archive.stat().st_size) if have else None
                 if resume:
-                    await part.take_over(len(have), lambda _: None)
+                    await part.hash_existing(len(have), lambda _: None)
                 async with (
                     DeliveryClient(tls or context(nginx), 5.0, Redactor()) as deliveries,
                     deliveries.open(link, resume, 0.0) as body,
@@ -298,9 +299,9 @@ def test_a_certificate_for_another_host_is_no_connection(nginx: Nginx, dest: Pat
 
 def test_http_spoken_to_a_tls_port_is_refused_not_taken(nginx: Nginx, dest: Path) -> None:
     link = DeliveryUrl(f"http://127.0.0.1:{nginx.tls_port}/plain/{NAME}", NAME)
-    with pytest.raises(AgentError) as refused:
+    with pytest.raises(DeliveryRefused, match="expects https") as refused:
         fetch(nginx, link, dest)
-    assert isinstance(refused.value, (DeliveryRefused, TransferCut))
+    assert refused.value.spent is False
 
 
 def test_tls_spoken_to_a_plain_port_is_a_tls_error(nginx: Nginx, dest: Path) -> None:
@@ -312,7 +313,8 @@ def test_tls_spoken_to_a_plain_port_is_a_tls_error(nginx: Nginx, dest: Path) -> 
 
 def test_nothing_is_ever_asked_for_but_by_get(nginx: Nginx, dest: Path) -> None:
     fetch(nginx, nginx.link("plain"), dest)
-    assert [asked.method for asked in nginx.asked] == ["GET"]
+    # nginx may log the TLS that an earlier test sent to its plain port late, without a name
+    assert [asked.method for asked in nginx.asked if asked.uri.endswith(NAME)] == ["GET"]
 
 
 # End to end: Ops Manager simulated, the archive from nginx

@@ -21,7 +21,7 @@ import restore_agent
 from restore_agent.core.events import ArchiveProgress
 from restore_agent.core.exit_codes import EXIT_CODES, codes
 from restore_agent.simulator import Simulator
-from restore_agent.ui.systemd import standing
+from restore_agent.ui.systemd import progress_line
 
 PAGES = Path(restore_agent.__file__).parent / "share" / "man"
 PYTHON = "/usr/bin/python3"
@@ -54,7 +54,7 @@ def test_it_restarts_exactly_where_the_runbook_says_run_again_or_wait(run_agent:
     text = run_agent(["systemd", "--program=/bin/true"]).out
     found = re.search(r"^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)
     assert found
-    helps = {code for code in codes() if EXIT_CODES[code][1] in ("run again", "wait")}
+    helps = {code for code in codes() if EXIT_CODES[code].next_step in ("run again", "wait")}
     assert {int(code) for code in found[1].split()} == set(codes()) - helps - {0}
 
 
@@ -92,14 +92,17 @@ def test_the_unit_starts_the_agent_as_it_was_started_itself(
 @pytest.mark.parametrize(
     "started", ["/home/op/bin/restore-agent", "/run/user/0/restore-agent.pyz", "/tmp/restore-agent"]
 )
-def test_a_program_that_the_unit_could_not_see_is_refused(
-    run_agent: RunAgent, monkeypatch: pytest.MonkeyPatch, started: str
+def test_a_program_that_the_unit_could_not_see_is_printed_with_a_warning_and_not_installed(
+    run_agent: RunAgent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, started: str
 ) -> None:
     monkeypatch.setattr("sys.argv", [started])
-    ended = run_agent(["systemd"])
-    assert ended.code == 2
-    assert "cannot see" in ended.err
-    assert "--program" in ended.err
+    printed = run_agent(["systemd"])
+    assert (printed.code, "[Service]" in printed.out) == (0, True)
+    installed = run_agent(["systemd", f"--install={tmp_path}"])
+    assert (installed.code, list(tmp_path.iterdir())) == (2, [])
+    for ended in (printed, installed):
+        assert "cannot access" in ended.err
+        assert "--program" in ended.err
 
 
 @needs_analyze
@@ -143,10 +146,10 @@ def test_the_service_manager_is_told_where_the_run_stands(
 ) -> None:
     address = str(tmp_path / "notify") if kind == "path" else f"@restore-agent-test-{os.getpid()}"
     with manager(address) as listener:
-        assert restore(simulator(shards=1), env={"NOTIFY_SOCKET": address}).code == 0
+        assert restore(simulator("ready-after=0.5", shards=1), env={"NOTIFY_SOCKET": address}).code == 0
         told = heard(listener)
     assert told[0].startswith("READY=1\nSTATUS=archives go to ")
-    assert any(re.search(r"STATUS=\d of \d archives settled", message) for message in told)
+    assert any(re.search(r"STATUS=\d of \d archives finished", message) for message in told)
     assert told[-1] == "STOPPING=1\nSTATUS=exit code 0: every selected archive is verified, now or already"
 
 
@@ -168,10 +171,10 @@ def test_the_line_counts_archives_by_where_they_stand() -> None:
         return ArchiveProgress(state, None, state, size, None, rate, None, 0, "IN_PROGRESS")
 
     rows = (row("verified", 9), row("downloading", 1 << 20, 1024), row("hashing", 1 << 20), row("waiting", 0))
-    assert standing(rows) == (
-        "1 of 4 archives settled; 2 under way with 2.0 MiB, 1.0 KiB/s; waiting for 1 job: 1 IN_PROGRESS"
+    assert progress_line(rows) == (
+        "1 of 4 archives finished; 2 in progress with 2.0 MiB, 1.0 KiB/s; waiting for 1 job: 1 IN_PROGRESS"
     )
-    assert standing(rows[:1]) == "1 of 1 archives settled"
+    assert progress_line(rows[:1]) == "1 of 1 archives finished"
 
 
 @pytest.mark.parametrize("address", ["/no/such/socket", "relative", "@", ""])
@@ -283,8 +286,8 @@ def host(tmp_path_factory: pytest.TempPathFactory, sims: dict[str, Simulator]) -
 def test_the_agent_restores_under_every_restriction_of_the_unit(host: Booted, sims: dict[str, Simulator]) -> None:
     unit = "restore-agent@whole.service"
     host.start(unit)
-    shown = wait_until(lambda: (text := host.shown(unit, "StatusText")["StatusText"]) and "settled" in text and text)
-    assert re.match(r"\d of 2 archives settled", shown)
+    shown = wait_until(lambda: (text := host.shown(unit, "StatusText")["StatusText"]) and "finished" in text and text)
+    assert re.match(r"\d of 2 archives finished", shown)
     pid = host.shown(unit, "MainPID")["MainPID"]
     confined = host.run("cat", f"/proc/{pid}/status")
     assert re.search(r"^Seccomp:\s+2$", confined, re.MULTILINE)

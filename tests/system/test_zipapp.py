@@ -157,7 +157,7 @@ def test_it_has_everything_with_it_that_an_installed_agent_has(single: Path, tmp
         (["man", "run"], '.TH "RESTORE-AGENT-RUN"'),
         (["completion", "bash"], "_RESTORE_AGENT_COMPLETE"),
         (["systemd", "--program=/opt/restore-agent.pyz"], "ExecStart=/opt/restore-agent.pyz run"),
-        (["alerts"], "RestoreNeedsAPerson"),
+        (["alerts"], "RestoreFailed"),
         (["simulator", "--list-faults"], "max-downloads"),
     ]:
         done = bare(NEW[0], single, *args, cwd=tmp_path)

@@ -277,9 +277,9 @@ def test_the_rules_ask_only_for_metrics_that_are_written(run_agent: RunAgent, fi
     assert set(re.findall(r"restore_agent_\w+", run_agent(["alerts"]).out)) <= every_metric(file)
 
 
-def test_the_readme_documents_every_metric_and_no_other(file: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    text = readme.partition("\n## Monitoring\n")[2].partition("\n## ")[0]
+def test_the_documents_name_every_metric_and_no_other(file: Path) -> None:
+    document = (Path(__file__).parents[2] / "restore_agent" / "share" / "doc" / "operating.md").read_text()
+    text = document.partition("\n## Monitoring\n")[2].partition("\n## ")[0]
     assert set(re.findall(r"`(restore_agent_\w+)`", text)) == every_metric(file)
 
 
@@ -294,17 +294,17 @@ tests:
       - {{series: 'restore_agent_run_exit_code{{batch_id="away",instance="a"}}', values: '32x20'}}
     alert_rule_test:
       - eval_time: 1m
-        alertname: RestoreNeedsAPerson
+        alertname: RestoreFailed
         exp_alerts:
           - exp_labels: {{severity: page, batch_id: bad, instance: a}}
             exp_annotations:
               summary: Restore of batch bad on a ended with 23
               description: Running again does not help. See `restore-agent explain 23` and the receipt.
       - eval_time: 1m
-        alertname: RestoreIsToRunAgain
+        alertname: RestoreNeedsRerun
         exp_alerts: []
       - eval_time: 10m
-        alertname: RestoreIsToRunAgain
+        alertname: RestoreNeedsRerun
         exp_alerts:
           - exp_labels: {{severity: warning, batch_id: away, instance: a}}
             exp_annotations:
@@ -322,7 +322,7 @@ tests:
       - {{series: 'restore_agent_archive_expires_in_seconds{{archive="quick",instance="a"}}', values: '3600x20'}}
     alert_rule_test:
       - eval_time: 5m
-        alertname: RestoreWillNotMakeIt
+        alertname: RestoreWillExpire
         exp_alerts:
           - exp_labels: {{severity: page, archive: slow, instance: a}}
             exp_annotations:
@@ -339,10 +339,10 @@ tests:
       - {{series: 'restore_agent_run_state{{batch_id="done",instance="a",state="finished"}}', values: '1x20'}}
     alert_rule_test:
       - eval_time: 1m
-        alertname: RestoreSaysNothing
+        alertname: RestoreMetricsStale
         exp_alerts: []
       - eval_time: 3m
-        alertname: RestoreSaysNothing
+        alertname: RestoreMetricsStale
         exp_alerts:
           - exp_labels: {{severity: page, batch_id: gone, instance: a}}
             exp_annotations:
@@ -364,7 +364,7 @@ tests:
               summary: x on a differs from its published hash or is damaged
               description: Do not use the quarantined file. Create a new restore job.
       - eval_time: 1m
-        alertname: RestoreSpendsDownloads
+        alertname: RestoreRepeatedDownloads
         exp_alerts:
           - exp_labels: {{severity: warning, archive: x, instance: a}}
             exp_annotations:
@@ -393,4 +393,4 @@ def test_each_alert_fires_for_what_it_is_meant_for_and_for_nothing_else(run_agen
 
 def test_the_rules_call_a_person_for_the_codes_that_need_one(run_agent: RunAgent) -> None:
     again = {int(code) for code in re.findall(r"exit_code == (\d+)", run_agent(["alerts"]).out)}
-    assert again == {code for code in codes() if EXIT_CODES[code][1] in ("run again", "wait")}
+    assert again == {code for code in codes() if EXIT_CODES[code].next_step in ("run again", "wait")}

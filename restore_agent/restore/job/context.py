@@ -1,4 +1,4 @@
-"""What every restore job of a run shares."""
+"""Services and state that all restore jobs of a run share."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from ...dest.space import DiskSpace
 from ...network.delivery import DeliveryClient
 from ...network.opsmanager import OpsManager
 from ..poller import JobPoller
-from .rate import RateLimit
+from ..transfer.rate import RateLimit
+from .data_place import DataPlace
 
 _READ_AT_ONCE = 4  # files that are hashed or checked at the same time, each with a block of its own
 
 
 @dataclass
 class RunContext:
-    """Made once per run by the agent, and handed to each job. `reading` bounds the memory of proofs."""
+    """Made once per run, and passed to each job. `file_readers` bounds the memory of hashing."""
 
     directory: Directory
     space: DiskSpace
@@ -34,5 +35,6 @@ class RunContext:
     clock: Clock
     server_clock: ServerClock
     reporter: Reporter
+    data_place: DataPlace | None = None
     hash_time_over: asyncio.Event = field(default_factory=asyncio.Event)
-    reading: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AT_ONCE))
+    file_readers: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_READ_AT_ONCE))

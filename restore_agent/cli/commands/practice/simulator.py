@@ -12,14 +12,14 @@ from click.shell_completion import CompletionItem
 from ....core.errors import UsageError
 from ....core.untrusted import printable
 from ....simulator import describe, serve
-from ....ui.terminal import say
-from ...options import Examples, common
+from ....ui.terminal import write_lines
+from ...help import Command
+from ...options import common
 from ...parsers import size, whole
 from ...session import execute
 
 
 def complete_fault(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-
     return [CompletionItem(row.name, help=row.help) for row in describe() if row.name.startswith(incomplete)]
 
 
@@ -48,7 +48,7 @@ restore-agent simulator --fault 'cut=50%' --fault max-downloads=2 --fault hash=l
 """
 
 
-@click.command(cls=Examples, epilog=_SIMULATOR_EXAMPLES)
+@click.command(cls=Command, epilog=_SIMULATOR_EXAMPLES)
 @click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", metavar="N", default="0", show_default=True, help="Port to listen on; 0: any.")
 @click.option("--tls", is_flag=True, help="Serve TLS, with a CA made on the spot.")
@@ -70,11 +70,12 @@ def simulator(**given: Any) -> int:
 
 
 def _serve(given: Mapping[str, Any]) -> int:
-
     if given["list_faults"]:
         for row in describe():
             value = f"[={row.value[1:]}" if row.value.startswith("[") else f"={row.value}" if row.value else ""
-            say(f"{row.name}{value}\n    {row.help}" + (f" (default {row.default})" if row.default else ""), sys.stdout)
+            write_lines(
+                f"{row.name}{value}\n    {row.help}" + (f" (default {row.default})" if row.default else ""), sys.stdout
+            )
         return 0
     try:
         port, shards = (

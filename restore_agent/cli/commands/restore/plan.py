@@ -8,39 +8,33 @@ import click
 
 from ....core.clock import SystemClock
 from ....core.events import RunFinished
+from ....core.settings import Services
 from ....restore.plan import Plan
-from ...config import connection, dest, limits, target
-from ...options import CONNECTION, LIMITS, METRICS_OPTIONS, OUTPUT_OPTIONS, TARGET, Examples, common, options
+from ...config import run_settings
+from ...help import Command
+from ...options import RUN_OPTIONS, common, options
 from ...session import Session, execute, run_loop
 
-_PLAN_EXAMPLES = """
+_EXAMPLES = """
 restore-agent plan --config restore.toml --batch-id BATCH
 """
 
 
-@click.command(cls=Examples, epilog=_PLAN_EXAMPLES)
-@options(
-    *CONNECTION, *TARGET, *LIMITS, *METRICS_OPTIONS, *OUTPUT_OPTIONS
-)  # those of `run`, so that one call serves both
+@click.command(cls=Command, epilog=_EXAMPLES)
+@options(*RUN_OPTIONS)  # those of `run`, so that the same options serve both
 @common
 def plan(**flags: Any) -> int:
-    """Show what `run` would do and whether it could; writes nothing, touches no delivery URL."""
+    """Do a dry run: show what `run` would do, and report problems.
+
+    It checks access, jobs, expiry, space, and permissions. It writes nothing and never requests a delivery URL. It
+    takes the options of `run` and ends with the exit code that `run` would meet, or 0 if there is no problem.
+    """
     return execute("plan", flags, _plan)
 
 
 def _plan(session: Session) -> int:
-
-    values = session.values
-    planning = Plan(
-        connection(values),
-        target(values),
-        limits(values),
-        dest(values),
-        session.console,
-        SystemClock(),
-        session.redactor,
-    )
-    session.summary = lambda error: planning.summary(error.exit_code)
+    planning = Plan(run_settings(session.values), Services(session.console, SystemClock(), session.redactor))
+    session.summary = planning.summary
     receipt, rows = run_loop(planning.make)
     session.console.report(RunFinished(receipt, tuple(row.fields() for row in rows)))
     return int(receipt.exit_code)

@@ -11,13 +11,15 @@ import click
 from ....core.clock import SystemClock
 from ....core.errors import UsageError
 from ....core.events import Display, DisplayGroup, Notice
-from ....restore.run import Agent
+from ....core.settings import Services
+from ....restore.run import Run
 from ....ui.systemd import status_line
-from ...config import connection, dest, limits, target
-from ...options import CONNECTION, LIMITS, METRICS_OPTIONS, OUTPUT_OPTIONS, TARGET, Examples, common, options
+from ...config import run_settings
+from ...help import Command
+from ...options import RUN_OPTIONS, common, options
 from ...session import Session, execute, run_agent
 
-_RUN_EXAMPLES = """
+_EXAMPLES = """
 restore-agent run --url https://opsmanager.example.net:8443 --public-key KEY \\
     --private-key-file /etc/restore-agent/key --group-id GROUP --cluster-id CLUSTER \\
     --batch-id BATCH --dest /backup/restore
@@ -25,27 +27,23 @@ restore-agent run --config restore.toml --batch-id BATCH --select '*shard0*' -o 
 """
 
 
-@click.command(cls=Examples, epilog=_RUN_EXAMPLES)
-@options(*CONNECTION, *TARGET, *LIMITS, *METRICS_OPTIONS, *OUTPUT_OPTIONS)
+@click.command(cls=Command, epilog=_EXAMPLES)
+@options(*RUN_OPTIONS)
 @common
 def run(**flags: Any) -> int:
-    """Wait for the jobs, download, verify, write the receipt."""
+    """Wait for restore jobs, download each archive, verify it, and write the receipt.
+
+    Required: --url, --public-key, a private key, --group-id, --cluster-id (or --host-id), --batch-id (or --job-id),
+    and --dest. Options can also be set by environment variables or in the configuration file. Running the command
+    again is safe after any end: it keeps the files on disk and resumes.
+    """
     return execute("run", flags, _run)
 
 
 def _run(session: Session) -> int:
-    values = session.values
     session.console = _displays(session)
-    agent = Agent(
-        connection(values),
-        target(values),
-        limits(values),
-        dest(values),
-        session.console,
-        SystemClock(),
-        session.redactor,
-    )
-    return run_agent(agent, session)
+    services = Services(session.console, SystemClock(), session.redactor)
+    return run_agent(Run(run_settings(session.values), services), session)
 
 
 def _displays(session: Session) -> Display:
@@ -62,7 +60,7 @@ def _displays(session: Session) -> Display:
 def _metrics(session: Session, path: Path, console: Display) -> Display:
     """Return the writer of the metrics file. Raises UsageError if prometheus-client is not installed."""
     try:
-        from ....ui.prometheus import MetricsFile  # an optional library
+        from ....ui.prometheus import MetricsFile  # prometheus_client is an optional library
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "prometheus_client":
             raise

@@ -7,18 +7,19 @@ from typing import Any
 
 import click
 
-from ....ui.terminal import say
-from ...options import Examples, common
+from ....ui.terminal import write_lines
+from ...help import Command
+from ...options import common
 from ...resources import shipped_text
 from ...session import execute
 
-_ALERTS_EXAMPLES = """
+_EXAMPLES = """
 restore-agent alerts > /etc/prometheus/rules/restore-agent.yml
 restore-agent alerts | promtool check rules /dev/stdin
 """
 
 
-@click.command(cls=Examples, epilog=_ALERTS_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @common(config=False)
 def alerts(**flags: Any) -> int:
     """Print Prometheus alert rules for the metrics that `run --metrics-file` writes."""
@@ -26,6 +27,5 @@ def alerts(**flags: Any) -> int:
 
 
 def _alerts() -> int:
-
-    say(shipped_text("prometheus", "alerts.yml").rstrip("\n"), sys.stdout)
+    write_lines(shipped_text("prometheus", "alerts.yml").rstrip("\n"), sys.stdout)
     return 0

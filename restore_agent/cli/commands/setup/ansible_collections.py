@@ -10,27 +10,33 @@ from typing import Any
 import click
 
 from ....core.errors import UsageError
-from ....ui.terminal import say
-from ...options import Examples, common
+from ....ui.terminal import write_lines
+from ...help import Command
+from ...options import common
 from ...resources import extract, share
 from ...session import execute
 
 _COLLECTIONS = "ansible_collections"
 
 
-_ANSIBLE_EXAMPLES = """
+_EXAMPLES = """
 export ANSIBLE_COLLECTIONS_PATH="$(restore-agent ansible-collections)"
 restore-agent.pyz ansible-collections --extract ~/.ansible/restore-agent
 """
 
 
-@click.command("ansible-collections", cls=Examples, epilog=_ANSIBLE_EXAMPLES)
-@click.option("--extract", metavar="DIR", type=click.Path(), help="Copy the collection below DIR first, and print DIR.")
+@click.command("ansible-collections", cls=Command, epilog=_EXAMPLES)
+@click.option(
+    "--extract",
+    metavar="DIR",
+    type=click.Path(),
+    help="Copy the collection into DIR first, and print DIR. [default: no copy]",
+)
 @common(config=False)
 def ansible_collections(extract: str | None, **flags: Any) -> int:
-    """Print the directory to put into ANSIBLE_COLLECTIONS_PATH: the collection comes with the agent.
+    """Print the directory of the Ansible collection, for ANSIBLE_COLLECTIONS_PATH.
 
-    From inside the single file restore-agent.pyz it must be extracted first, with --extract.
+    From the zipapp restore-agent.pyz, the collection must be extracted first, with --extract.
     """
     return execute("ansible-collections", flags, lambda _: _ansible_collections(extract), config=False)
 
@@ -41,7 +47,7 @@ def _ansible_collections(target: str | None) -> int:
         place = Path(os.path.abspath(target))
         extract(_COLLECTIONS, place)
     if not isinstance(place, Path):
-        hint = "Give --extract DIR: it copies the collection there and prints DIR."
+        hint = "Use --extract DIR: it copies the collection to DIR and prints DIR."
         raise UsageError("the collection is inside a zip file, where Ansible cannot read it", hint=hint)
-    say(str(place), sys.stdout)
+    write_lines(str(place), sys.stdout)
     return 0

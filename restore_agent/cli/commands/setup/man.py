@@ -10,8 +10,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from ....core.errors import UsageError
-from ....ui.terminal import say
-from ...options import Examples, common
+from ....ui.terminal import write_lines
+from ...help import Command
+from ...options import common
 from ...resources import share, shipped_text, write_file
 from ...session import execute
 
@@ -44,10 +45,10 @@ def _complete_topic(ctx: click.Context, parameter: click.Parameter, incomplete: 
     return [CompletionItem(name) for name in topics() if name.startswith(incomplete)]
 
 
-@click.command(cls=Examples, epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument("topic", required=False, shell_complete=_complete_topic)
 @click.option(
-    "--install", metavar="DIR", type=click.Path(), help="Write all pages into DIR/man1 instead, and print their paths."
+    "--install", metavar="DIR", type=click.Path(), help="Write all pages to DIR/man1 instead, and print their paths."
 )
 @common(config=False)
 def man(topic: str | None, install: str | None, **flags: Any) -> int:
@@ -64,9 +65,9 @@ def _man(topic: str | None, install: str | None) -> int:
         for name in _pages():
             path = Path(install, "man1", f"{name}.1")
             write_file(path, shipped_text("man", "man1", f"{name}.1").encode())
-            say(str(path), sys.stdout)
+            write_lines(str(path), sys.stdout)
         return 0
-    say(_text(topic).rstrip("\n"), sys.stdout)
+    write_lines(_text(topic).rstrip("\n"), sys.stdout)
     return 0
 
 

@@ -10,17 +10,20 @@ from typing import Any
 import click
 
 from ....core.errors import UsageError
-from ....ui.terminal import say
-from ...options import Examples, common
+from ....ui.terminal import write_lines
+from ...help import Command
+from ...options import common
 from ...resources import shipped_text, write_file
 from ...session import execute
 
 _UNIT = "restore-agent@.service"
 
-_HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108  # what ProtectHome and PrivateTmp hide
+_HINT = "Install the agent below /opt or /usr/local, or set its command line with --program."
+
+_HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108  # hidden by ProtectHome and PrivateTmp
 
 
-_SYSTEMD_EXAMPLES = """
+_EXAMPLES = """
 restore-agent systemd
 restore-agent systemd --install /etc/systemd/system
 restore-agent systemd --install /etc/systemd/system \\
@@ -28,42 +31,45 @@ restore-agent systemd --install /etc/systemd/system \\
 """
 
 
-@click.command(cls=Examples, epilog=_SYSTEMD_EXAMPLES)
-@click.option("--install", metavar="DIR", type=click.Path(), help="Write the unit into DIR and print its path.")
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.option(
-    "--program", metavar="COMMAND", help="The command line that starts the agent. [default: as this one was started]"
+    "--install", metavar="DIR", type=click.Path(), help="Write the unit to DIR and print its path. [default: print it]"
 )
+@click.option("--program", metavar="COMMAND", help="Command line of the agent. [default: the one of this call]")
 @common(config=False)
 def systemd(install: str | None, program: str | None, **flags: Any) -> int:
     """Print the systemd unit restore-agent@.service, or install it.
 
-    An instance is one restore: restore-agent@NAME goes by NAME.toml and NAME.key in /etc/restore-agent/.
+    Each instance is one restore: restore-agent@NAME reads NAME.toml and NAME.key in /etc/restore-agent/.
     """
     return execute("systemd", flags, lambda _: _systemd(install, program), config=False)
 
 
 def _systemd(install: str | None, program: str | None) -> int:
-
-    unit = shipped_text("systemd", _UNIT).replace("@PROGRAM@", program or _this_program())
+    words = _started_as(Path(os.path.abspath(sys.argv[0])))
+    hidden = None if program else _hidden_file(words)
+    if hidden and install is not None:
+        raise UsageError(f"the unit cannot access {hidden}: it hides home and temporary directories", hint=_HINT)
+    if hidden:
+        write_lines(f"warning: the unit cannot access {hidden}: it hides home and temporary directories", sys.stderr)
+        write_lines(f"  next: {_HINT}", sys.stderr)
+    unit = shipped_text("systemd", _UNIT).replace("@PROGRAM@", program or " ".join(map(_quoted, words)))
     if install is None:
-        say(unit.rstrip("\n"), sys.stdout)
+        write_lines(unit.rstrip("\n"), sys.stdout)
         return 0
     path = Path(install, _UNIT)
     write_file(path, unit.encode())
-    say(str(path), sys.stdout)
+    write_lines(str(path), sys.stdout)
     return 0
 
 
-def _this_program() -> str:
-    """The command line that started this process, for ExecStart=. Raises UsageError when the unit could not see it."""
-    words = _started_as(Path(os.path.abspath(sys.argv[0])))
+def _hidden_file(words: list[str]) -> str | None:
+    """Return a file of the command line, or the interpreter, that the unit could not access."""
     for word in words if words[0] == sys.executable else (*words, sys.executable):
-        if os.path.isabs(word) and os.path.realpath(word).startswith(tuple(f"{place}/" for place in _HIDDEN)):
-            raise UsageError(
-                f"the unit cannot see {os.path.realpath(word)}: home and temporary directories are hidden from it",
-                hint="Install the agent below /opt or /usr/local, or name its command line with --program.",
-            )
-    return " ".join(_quoted(word) for word in words)
+        path = os.path.realpath(word)
+        if os.path.isabs(word) and path.startswith(tuple(f"{directory}/" for directory in _HIDDEN)):
+            return path
+    return None
 
 
 def _started_as(script: Path) -> list[str]:
@@ -75,6 +81,6 @@ def _started_as(script: Path) -> list[str]:
 
 
 def _quoted(word: str) -> str:
-    """A word of a command line as systemd.service(5) reads it."""
+    """Return a word of a command line, quoted for systemd.service(5)."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"' if any(sign in escaped for sign in " \t'\"\\;") else escaped

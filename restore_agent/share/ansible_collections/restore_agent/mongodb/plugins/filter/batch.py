@@ -1,6 +1,6 @@
 # Copyright: the restore-agent developers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Rules about a batch that many hosts restore: each job on one host, verified there, and fetched by no other."""
+"""Rules for a batch on many hosts: each job is verified on one host, and no other host downloads it."""
 
 from __future__ import absolute_import, division, print_function
 
@@ -10,17 +10,17 @@ from fnmatch import fnmatchcase
 
 
 def _name(row):
-    return row.get("file_name") or row.get("archive") or row["job_id"]
+    return row.get("file_name") or row["job_id"]
 
 
 def _matches(row, select):
-    """Whether globs of a host admit a job: the agent's own rule, over ids and archive name."""
+    """Return whether the globs of a host match a job, by the rule of the agent: IDs and archive name."""
     texts = [row.get(name) for name in ("job_id", "cluster_id", "host_id", "file_name", "archive")]
     return not select or any(fnmatchcase(text, glob) for glob in select for text in texts if text)
 
 
 def _by_job(hosts, wanted):
-    """Job id to the hosts (sorted) that have a row of it which `wanted(row, host)` takes."""
+    """Return a dict of job ID to the sorted hosts that have a row of the job for which `wanted(row, host)` is true."""
     found = {}
     for name in sorted(hosts):
         for row in hosts[name]["rows"]:
@@ -34,15 +34,15 @@ def _names(hosts):
 
 
 def batch_overlaps(hosts):
-    """Jobs that more than one host would fetch, one sentence each.
+    """Return one sentence for each job that more than one host would download.
 
     `hosts`: name to a dict with `rows` (the plan of that host) and `select`. A job whose archive has no name yet is
-    passed over unless an id matches: the plan shows it to every host whose globs may still match.
+    ignored unless an ID matches: the plan lists it on every host whose globs may still match.
     """
     claims = _by_job(hosts, lambda row, host: row.get("step") != "skip" and _matches(row, host.get("select")))
     names = _names(hosts)
     return [
-        "%s: %s would each download it; give them a select that tells them apart"
+        "%s: %s would each download it; change select on these hosts so that only one of them matches"
         % (names[job], " and ".join(claims[job]))
         for job in sorted(claims, key=names.get)
         if len(claims[job]) > 1
@@ -50,61 +50,61 @@ def batch_overlaps(hosts):
 
 
 def batch_problems(hosts, jobs, batch_id=None, allow_unproven=False):
-    """What keeps a batch from being complete over all hosts, one sentence each; empty when it is.
+    """Return the reasons why a batch is not complete on all hosts, one sentence each. Empty if it is complete.
 
-    `hosts`: name to a dict with `rows` (the archives of its receipt), `select`, `batch_id` and `failure`, a text or
-    None. `jobs`: every job of the batch, as a plan without select lists them.
+    `hosts`: name to a dict with `rows` (the archives of its receipt), `select`, `batch_id`, and `failure`, a text or
+    None. `jobs`: every job of the batch, as listed by a plan without select.
     """
     problems = ["%s: %s" % (name, hosts[name]["failure"]) for name in sorted(hosts) if hosts[name].get("failure")]
     problems += _foreign_receipts(hosts, batch_id)
     wanted = {row["job_id"]: row for row in jobs if row.get("step") != "skip"}
     if not wanted:
-        problems.append("the jobs of the batch could not be listed, so nothing says that it is complete")
+        problems.append("the jobs of the batch could not be listed, so it cannot be checked for completeness")
     good = ("verified", "unproven") if allow_unproven else ("verified",)
-    proven = _by_job(hosts, lambda row, host: row.get("verdict") in good)
-    fetched = _by_job(hosts, lambda row, host: row.get("downloads_spent", 0) > 0)
+    verified_on = _by_job(hosts, lambda row, host: row.get("verdict") in good)
+    downloaded_by = _by_job(hosts, lambda row, host: row.get("downloads_spent", 0) > 0)
     for job in sorted(wanted, key=lambda one: _name(wanted[one])):
-        problems += _of_job(wanted[job], hosts, proven.get(job, []), fetched.get(job, []))
+        problems += _of_job(wanted[job], hosts, verified_on.get(job, []), downloaded_by.get(job, []))
     return problems
 
 
 def archive_line(row):
-    """One archive of a receipt for people: its verdict, its SHA1, where it lies."""
+    """Return one archive of a receipt as a line of text: verdict, path, and SHA1."""
     text = "%s %s" % (row.get("verdict"), row.get("path") or _name(row))
     return text + (" sha1 " + row["sha1"] if row.get("sha1") else "")
 
 
 def _foreign_receipts(hosts, batch_id):
     foreign = [name for name in sorted(hosts) if batch_id and hosts[name].get("batch_id") not in (None, "", batch_id)]
-    return ["%s: its receipt is of another batch, %s" % (name, hosts[name]["batch_id"]) for name in foreign]
+    return ["%s: its receipt belongs to another batch, %s" % (name, hosts[name]["batch_id"]) for name in foreign]
 
 
-def _of_job(job, hosts, proven, fetched):
-    """The problems of one job."""
+def _of_job(job, hosts, verified_on, downloaded_by):
+    """Return the problems of one job."""
     name = _name(job)
     problems = []
-    if not proven:
+    if not verified_on:
         seen = [
             "%s on %s" % (row.get("verdict") or row.get("reason"), host)
             for host in sorted(hosts)
             for row in hosts[host]["rows"]
             if row["job_id"] == job["job_id"]
         ]
-        problems.append("%s: verified on no host (%s)" % (name, ", ".join(seen) or "no select asks for it"))
-    if len(proven) > 1:
-        problems.append("%s: on %s, and should be on one host" % (name, " and ".join(proven)))
-    if len(fetched) > 1:
-        problems.append("%s: downloaded by %s" % (name, " and ".join(fetched)))
-    for host in proven:
+        problems.append("%s: verified on no host (%s)" % (name, ", ".join(seen) or "no select matches it"))
+    if len(verified_on) > 1:
+        problems.append("%s: verified on %s, but must be on exactly one host" % (name, " and ".join(verified_on)))
+    if len(downloaded_by) > 1:
+        problems.append("%s: downloaded by %s" % (name, " and ".join(downloaded_by)))
+    for host in verified_on:
         row = next(row for row in hosts[host]["rows"] if row["job_id"] == job["job_id"])
         if not _matches(row, hosts[host].get("select")):
-            problems.append("%s: on %s, whose select does not ask for it" % (name, host))
+            problems.append("%s: verified on %s, whose select does not match it" % (name, host))
     return problems
 
 
 class FilterModule(object):
-    """What Ansible loads."""
+    """Filters of the collection."""
 
     def filters(self):
-        """Name to function."""
+        """Return the filters by name."""
         return {"archive_line": archive_line, "batch_overlaps": batch_overlaps, "batch_problems": batch_problems}

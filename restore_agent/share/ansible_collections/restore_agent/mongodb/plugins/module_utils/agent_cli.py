@@ -1,6 +1,6 @@
 # Copyright: the restore-agent developers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""The restore-agent command line as a module sees it: options to arguments, JSON Lines to results."""
+"""Interface to the restore-agent command line: options to arguments, JSON Lines to results."""
 
 from __future__ import absolute_import, division, print_function
 
@@ -12,7 +12,7 @@ import os
 from ansible.module_utils.basic import env_fallback
 
 TAIL = 20
-"""So many lines of the agent's stderr are returned."""
+"""Number of lines of stderr that are returned."""
 
 NEXT = {
     1: "report it",
@@ -20,6 +20,7 @@ NEXT = {
     10: "run `verify` later",
     11: "new restore job",
     12: "read the receipt",
+    13: "mend the cause, run again: no download",
     20: "run again",
     21: "new restore job",
     22: "new restore job, longer expiry",
@@ -33,10 +34,11 @@ NEXT = {
     41: "host team",
     42: "look at DEST",
     50: "wait",
+    129: "run again",
     130: "run again",
     143: "run again",
 }
-"""What to do by exit code, where the agent itself gave no hint. A test holds it to the agent's own table."""
+"""Next step by exit code, for errors without a hint. A test compares it with the table of the agent."""
 
 ENVIRONMENT = {
     "url": "RESTORE_AGENT_URL",
@@ -58,15 +60,15 @@ NOT_FLAGS = ("executable", "private_key")
 
 
 def from_environment(name, **more):
-    """An option that may also come from the variable that the agent itself reads."""
+    """Return the specification of an option that falls back to the environment variable of the agent."""
     return dict(more, fallback=(env_fallback, [ENVIRONMENT[name]]))
 
 
 def flags(params, environ):
-    """The options as arguments, sorted by name.
+    """Return the options as arguments, sorted by name.
 
-    A value that equals what the environment says is left to the agent, which reads the same variable: so an option
-    of the task wins over a variable that excludes it, by the agent's own precedence.
+    A value that equals its environment variable is omitted, because the agent reads the same variable. An option of the
+    task then takes precedence over a variable that excludes it.
     """
     found = []
     for name in sorted(params):
@@ -82,16 +84,16 @@ def flags(params, environ):
 
 
 def secrets_for(params, environ):
-    """The private key as an environment for the agent, never as an argument: arguments show in ps."""
+    """Return the private key as environment variables for the agent. ps would show an argument."""
     key = params.get("private_key")
     if not key or key == environ.get(ENVIRONMENT["private_key"]):
         return {}
-    # a key of the task wins over a key file that only the environment names
+    # a key of the task takes precedence over a key file from the environment
     return {ENVIRONMENT["private_key"]: key, ENVIRONMENT["private_key_file"]: ""}
 
 
 def parse_lines(text):
-    """Standard output as a list of objects; lines that are none are passed over."""
+    """Return the JSON objects in stdout. Other lines are ignored."""
     found = []
     for line in text.splitlines():
         try:
@@ -104,12 +106,12 @@ def parse_lines(text):
 
 
 def tail(text):
-    """The last lines of stderr."""
+    """Return the last lines of stderr."""
     return text.splitlines()[-TAIL:]
 
 
 def command_of(module):
-    """The agent's command, its program found on this host; ends the module when it is missing."""
+    """Return the command with the path of its program. Fails the module if the program is missing."""
     command = module.params["executable"]
     program = command[0] if command else ""
     found = program if "/" in program and os.access(program, os.X_OK) else None
@@ -117,36 +119,34 @@ def command_of(module):
         found = module.get_bin_path(program)
     if not found or not os.path.isfile(found):
         module.fail_json(
-            msg="restore-agent is not on this host: %r is no program here. Next: install it (the role "
-            "restore_agent.mongodb.restore does), or name it in the option executable." % program,
+            msg="restore-agent is not installed on this host: %r is not an executable file. Next: install it (for "
+            "example with the role restore_agent.mongodb.restore), or set the option executable." % program,
             reason="agent-missing",
-            hint="Install restore-agent on this host, or name it in the option executable.",
+            hint="Install restore-agent on this host, or set the option executable.",
         )
     return [found] + command[1:]
 
 
 def call(module, arguments, environ=None):
-    """Run the agent; (exit code, its lines of JSON, its stderr)."""
+    """Run the agent, and return its exit code, its JSON objects, and its stderr."""
     code, out, err = module.run_command(command_of(module) + arguments, environ_update=environ or {})
     return code, parse_lines(out), err
 
 
 def problems_in(lines):
-    """What went wrong, as the agent told it: one dict each with id, message, archive, on_disk, download_spent, hint."""
+    """Return the reported errors, each a dict with id, message, archive, on_disk, download_spent, and hint."""
     found = []
     for line in lines:
         if line.get("event") == "error":
             found.append({name: value for name, value in line.items() if name not in ("event", "time")})
-        elif line.get("event") == "archive" and line.get("problem"):
-            found.append(line["problem"])
     return found
 
 
 def sentence(problem):
-    """One problem in one line: what happened, to which archive, what is left, and what to do next."""
+    """Return a problem as one line: archive, message, files on disk, download spent, and next step."""
     text = problem.get("message") or "no message"
-    if problem.get("archive"):
-        text = "%s: %s" % (problem["archive"], text)
+    if problem.get("file_name"):
+        text = "%s: %s" % (problem["file_name"], text)
     text = "%s [%s]." % (text.rstrip("."), problem.get("id", "unknown"))
     if problem.get("on_disk"):
         text += " On disk: %s." % problem["on_disk"].rstrip(".")

@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Copyright: the restore-agent developers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Ansible module: bring the archives of Ops Manager restore jobs home with restore-agent."""
+"""Ansible module: download and verify the archives of Ops Manager restore jobs with restore-agent."""
 
 from __future__ import absolute_import, division, print_function
 
@@ -9,27 +9,27 @@ __metaclass__ = type
 
 DOCUMENTATION = r"""
 module: restore
-short_description: Download and prove the archives of MongoDB Ops Manager restore jobs
+short_description: Download and verify the archives of MongoDB Ops Manager restore jobs
 version_added: 1.0.0
 description:
-  - Calls C(restore-agent run) on the host, which waits for the restore jobs of a batch, downloads each archive once,
-    and gives an archive its final name only when Ops Manager has published the same SHA1.
-  - Running it again after any end continues. After success it changes nothing and touches no delivery URL.
-  - What no option says is taken from the agent's variables, then from its configuration file (O(config)), so no option
-    is required here. The agent itself says what is missing.
-  - A restore may take hours, so run it with C(async), or use the role P(restore_agent.mongodb.restore#role), which also
-    shows progress.
+  - Calls C(restore-agent run) on the host. It waits for the restore jobs of a batch and downloads each archive once. An
+    archive gets its final name only after Ops Manager has published the same SHA1.
+  - A further run after any outcome resumes. After success, it changes nothing and requests no delivery URL.
+  - Options that are not set fall back to the agent's environment variables, then to its configuration file (O(config)).
+    Therefore, no option is required here. The agent reports missing options.
+  - A restore can take hours. Run it with C(async), or use the role P(restore_agent.mongodb.restore#role), which also
+    shows the progress.
 author:
   - The restore-agent developers (@restore-agent)
 requirements:
-  - restore-agent on the host (it needs Python 3.11 or newer, which need not be the interpreter of Ansible)
+  - restore-agent on the host. It needs Python 3.11 or newer, which can differ from Ansible's interpreter.
 attributes:
   check_mode:
     support: full
-    description: Calls C(restore-agent plan), which writes nothing and never touches a delivery URL.
+    description: Calls C(restore-agent plan), which writes nothing and never requests a delivery URL.
   diff_mode:
     support: partial
-    description: Shows the verdict on each archive before and after, when O(dest) is given as an option or variable.
+    description: Shows the verdict of each archive before and after, if O(dest) is set as an option or variable.
 options:
   url:
     description: Base URL of Ops Manager or Cloud Manager. Falls back to C(RESTORE_AGENT_URL).
@@ -39,24 +39,24 @@ options:
     type: str
   private_key:
     description:
-      - The API private key itself. It is handed to the agent in its environment, never as an argument.
+      - The API private key itself. It is passed to the agent in its environment, never as an argument.
       - Falls back to C(RESTORE_AGENT_PRIVATE_KEY). Excludes O(private_key_file).
     type: str
   private_key_file:
     description: File on the host with the private key, mode 0600. Falls back to C(RESTORE_AGENT_PRIVATE_KEY_FILE).
     type: path
   group_id:
-    description: Project. Falls back to C(RESTORE_AGENT_GROUP_ID).
+    description: Project (group) ID. Falls back to C(RESTORE_AGENT_GROUP_ID).
     type: str
     aliases: [project_id]
   cluster_id:
-    description: Cluster. Falls back to C(RESTORE_AGENT_CLUSTER_ID). Excludes O(host_id).
+    description: Cluster ID. Falls back to C(RESTORE_AGENT_CLUSTER_ID). Excludes O(host_id).
     type: str
   host_id:
-    description: Mirrored (SCCC) config server, instead of a cluster.
+    description: Host ID of a mirrored (SCCC) config server, instead of a cluster.
     type: str
   batch_id:
-    description: Batch of a sharded cluster. Falls back to C(RESTORE_AGENT_BATCH_ID). Excludes O(job_id).
+    description: Batch of restore jobs (sharded cluster). Falls back to C(RESTORE_AGENT_BATCH_ID). Excludes O(job_id).
     type: str
   job_id:
     description: Restore jobs, instead of a batch.
@@ -64,38 +64,39 @@ options:
     elements: str
     aliases: [job_ids]
   select:
-    description: Only jobs of which job id, cluster id, host id or archive name matches one of these globs.
+    description: Select only jobs whose job ID, cluster ID, host ID, or archive name matches one of these globs.
     type: list
     elements: str
   expect_jobs:
-    description: The batch is complete only once so many jobs are listed.
+    description: Number of jobs that the batch must list before it is complete.
     type: int
   dest:
     description: Directory for the archives, created with mode 0700. Falls back to C(RESTORE_AGENT_DEST).
     type: path
   wait_timeout:
-    description: How long to wait for all selected jobs to become READY, such as V(6h), the agent's default.
+    description: How long to wait for all selected jobs to become READY. The agent's default is V(6h).
     type: str
   hash_timeout:
     description: How long to wait for hashes after the last download. The agent's default is V(15m).
     type: str
   poll_interval:
-    description: First poll interval. It backs off up to 8 times it. The agent's default is V(5s).
+    description: Initial poll interval. It increases to at most 8 times this value. The agent's default is V(5s).
     type: str
   stall_timeout:
-    description: A transfer without a byte for this long is cut. The agent's default is V(60s).
+    description: Abort a transfer that receives no data for this long. The agent's default is V(60s).
     type: str
   retries:
-    description: Fresh attempts per archive after a failed one. The agent's default is V(5).
+    description: Maximum retries per archive after a failed attempt. The agent's default is V(5).
     type: int
   parallel:
-    description: Archives at once. The agent's default is V(4).
+    description: Number of archives to download in parallel. The agent's default is V(4).
     type: int
   limit_rate:
-    description: Bytes per second, all archives together, such as V(100M). Off by default.
+    description: Limit the total download rate of all archives, in bytes per second, such as V(100M).
+      Off by default.
     type: str
   allow_unproven:
-    description: Succeed although no hash was published, if the archive is structurally whole. It stays C(.unproven).
+    description: Accept a structurally complete archive even if no hash was published. It stays C(.unproven).
     type: bool
     default: false
   ca_file:
@@ -108,33 +109,34 @@ options:
     description: File with the TLS client key (PEM) on the host. Falls back to C(RESTORE_AGENT_CLIENT_KEY).
     type: path
   metrics_file:
-    description: Prometheus text file on the host that a run keeps up to date. It needs prometheus-client there, which
-      the single file brings. Falls back to C(RESTORE_AGENT_METRICS_FILE). Nothing is written in check mode.
+    description: Write run metrics to this file on the host, in Prometheus text format. It requires
+      prometheus-client, which the zipapp contains. Falls back to C(RESTORE_AGENT_METRICS_FILE). Nothing is written in
+      check mode.
     type: path
   config:
     description: The agent's configuration file on the host. Falls back to C(RESTORE_AGENT_CONFIG), then
       C(/etc/restore-agent/config.toml) if it exists.
     type: path
   executable:
-    description: The agent's command and, if need be, what stands before it, such as an interpreter.
+    description: Command that starts the agent, including an interpreter or wrapper if needed.
     type: list
     elements: str
     default: [restore-agent]
 notes:
-  - The options C(--output), C(--progress) and C(--debug) of the command line are the module's own business.
+  - The module sets or leaves out the options C(--output), C(--progress), and C(--debug). They cannot be changed.
 seealso:
   - module: restore_agent.mongodb.restore_info
 """
 
 EXAMPLES = r"""
-- name: Would a restore work? (check mode is the agent's plan)
+- name: Do a dry run (check mode calls restore-agent plan)
   restore_agent.mongodb.restore:
     config: /etc/restore-agent/config.toml
     batch_id: 5fc4f7c1b2e4a1000155b8dd
   check_mode: true
   register: restore_plan
 
-- name: Fetch the shard of this host
+- name: Download the shard of this host
   restore_agent.mongodb.restore:
     url: https://opsmanager.example.net:8443
     public_key: abcdefgh
@@ -159,12 +161,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 receipt:
-  description: The receipt, as the agent's README documents it. In check mode it tells what a run would meet.
-  returned: when the agent could be called
+  description: The receipt, as C(restore-agent man json) documents it. In check mode, the expected result of a run.
+  returned: if the agent could be called
   type: dict
   contains:
     outcome:
-      description: One of V(verified), V(unproven), V(failed), for the archives that were asked for.
+      description: One of V(verified), V(unproven), V(failed), for the selected archives.
       type: str
       returned: always
     changed:
@@ -183,32 +185,32 @@ receipt:
       elements: dict
       returned: always
 exit_code:
-  description: Exit code of the agent. The table in its README says what each one asks for.
+  description: Exit code of the agent. C(restore-agent explain) explains each code.
   returned: always, unless the agent is missing
   type: int
   sample: 21
 reason:
-  description: A stable id of what went wrong, or null.
+  description: A stable ID of the error, or null.
   returned: always
   type: str
   sample: job-failed
 hint:
-  description: What to do next, or null.
+  description: Next step, or null.
   returned: always
   type: str
   sample: Create a new restore job; see the snapshot and the backup log in Ops Manager.
 problems:
-  description: All that went wrong, with id, message, archive, on_disk, download_spent and hint.
+  description: All errors, with id, message, archive, on_disk, download_spent, and hint.
   returned: always, unless the agent is missing
   type: list
   elements: dict
 plan:
-  description: One dict for each job with job_id, archive, step, reason, exit_code and more.
+  description: One dict for each job with job_id, archive, step, reason, exit_code, and more.
   returned: in check mode
   type: list
   elements: dict
 stderr_tail:
-  description: The last lines of what the agent wrote to stderr.
+  description: The last lines of the agent's stderr.
   returned: always, unless the agent is missing
   type: list
   elements: str
@@ -231,7 +233,7 @@ from ansible_collections.restore_agent.mongodb.plugins.module_utils.agent_cli im
 
 
 def argument_spec():
-    """The options of `run`. What excludes what is the agent's to say: it knows which source is the stronger one."""
+    """Return the options of `run`. The agent, which knows their sources, checks which exclude each other."""
     texts = ("host_id", "wait_timeout", "hash_timeout", "poll_interval", "stall_timeout", "limit_rate")
     spec = {name: dict(type="str") for name in texts}
     spec.update((name, dict(type="int")) for name in ("expect_jobs", "retries", "parallel"))
@@ -256,35 +258,35 @@ def argument_spec():
 
 
 def verdicts(archives):
-    """Archive to verdict, one line each, for the diff."""
+    """Return one line for each archive with its verdict, for the diff."""
     rows = ("%s: %s\n" % (one.get("file_name") or one["job_id"], one.get("verdict")) for one in archives)
     return "".join(sorted(rows))
 
 
 def verdicts_in(dest):
-    """The verdicts that stand in DEST, or an empty text; None when DEST is not known here."""
+    """Return the verdicts of the receipt in DEST, or an empty text. None if DEST is not known here."""
     if dest is None:
         return None
     try:
         with open(os.path.join(dest, "receipt.json"), "rb") as file:
             return verdicts(json.loads(file.read().decode("utf-8"))["archives"])
     except (OSError, ValueError, KeyError, TypeError):
-        return ""  # none yet, or damaged, which the agent itself reports
+        return ""  # no receipt yet, or a damaged one, which the agent reports
 
 
 def planned(row):
-    """A row of a plan as the archive that a run would leave behind."""
+    """Return a row of a plan as the archive that a run would produce."""
     verdict = {"fail": "failed", "skip": "skipped"}.get(row.get("step"), "verified")
-    return {"file_name": row.get("archive"), "job_id": row["job_id"], "verdict": verdict}
+    return {"file_name": row.get("file_name"), "job_id": row["job_id"], "verdict": verdict}
 
 
 def would_change(rows):
-    """Whether a run would do anything about the jobs of a plan."""
+    """Return whether a run would change anything for the jobs of a plan."""
     return any(row.get("step") in ("wait", "download", "prove") for row in rows)
 
 
 def problem_of(code, problems, receipt):
-    """(reason, hint) of the whole call."""
+    """Return reason and hint of the whole call."""
     if code == 0:
         return None, None
     failed = [one for one in receipt.get("archives", []) if one.get("exit_code")]
@@ -294,19 +296,19 @@ def problem_of(code, problems, receipt):
 
 
 def message_of(code, problems, receipt, err):
-    """What a person reads when the call failed."""
+    """Return the message of a failed call."""
     if problems:
         return " ".join(sentence(one) for one in problems)
     failed = [one for one in receipt.get("archives", []) if one.get("exit_code")]
     if failed:
         told = ", ".join("%s: %s" % (one.get("file_name") or one["job_id"], one.get("reason")) for one in failed)
-        return "%s. Next: %s." % (told, NEXT.get(code, "see the README"))
-    last = (tail(err) or ["and said nothing"])[-1]
+        return "%s. Next: %s." % (told, NEXT.get(code, "see restore-agent explain %d" % code))
+    last = (tail(err) or ["nothing on stderr"])[-1]
     return "restore-agent ended with %d: %s. Next: %s." % (code, last, NEXT.get(code, "see stderr_tail"))
 
 
 def result_of(module, code, lines, err):
-    """What the module returns, from what the agent said."""
+    """Return the result of the module."""
     ending = lines[-1] if lines and lines[-1].get("event") == "result" else {}
     receipt = {name: value for name, value in ending.items() if name not in ("event", "time", "plan")}
     problems = problems_in(lines)
@@ -322,7 +324,7 @@ def result_of(module, code, lines, err):
 
 
 def diff_of(module, before, result):
-    """The verdicts before and after."""
+    """Return the verdicts before and after."""
     if module.check_mode:
         after = verdicts(planned(row) for row in result["plan"])
     else:
@@ -331,7 +333,7 @@ def diff_of(module, before, result):
 
 
 def main():
-    """Entry point."""
+    """Run the module."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
     before = verdicts_in(module.params["dest"])
     command = ["plan" if module.check_mode else "run", "--output=json", "--progress=none"]

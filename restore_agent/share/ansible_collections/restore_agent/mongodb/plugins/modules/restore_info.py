@@ -1,7 +1,7 @@
 #!/usr/bin/python
 # Copyright: the restore-agent developers
 # Apache License 2.0 (see LICENSE or https://www.apache.org/licenses/LICENSE-2.0)
-"""Ansible module: what a run of restore-agent in DEST is doing or did."""
+"""Ansible module: status of a restore-agent run in DEST."""
 
 from __future__ import absolute_import, division, print_function
 
@@ -9,31 +9,31 @@ __metaclass__ = type
 
 DOCUMENTATION = r"""
 module: restore_info
-short_description: Tell what a run of restore-agent is doing or did
+short_description: Return the status of a restore-agent run
 version_added: 1.0.0
 description:
-  - Calls C(restore-agent status), which reads the status file in O(dest). It touches neither Ops Manager nor archives.
-  - With O(wait) it comes back when the run has ended, or after that time, so that a playbook can show progress.
+  - Calls C(restore-agent status), which reads the status file in O(dest). It accesses neither Ops Manager nor archives.
+  - With O(wait), it returns when the run has ended, or after that time. A playbook can then show the progress.
 author:
   - The restore-agent developers (@restore-agent)
 attributes:
   check_mode:
     support: full
-    description: It changes nothing in any mode.
+    description: The module changes nothing in any mode.
   diff_mode:
     support: none
-    description: It changes nothing.
+    description: The module changes nothing.
 options:
   dest:
     description: Directory with the archives.
     type: path
     required: true
   wait:
-    description: Seconds to wait for the run to end before telling what it is doing.
+    description: Maximum number of seconds to wait for the run to end.
     type: float
     default: 0
   executable:
-    description: The agent's command and, if need be, what stands before it, such as an interpreter.
+    description: Command that starts the agent, including an interpreter or wrapper if needed.
     type: list
     elements: str
     default: [restore-agent]
@@ -42,24 +42,24 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Look at the restore on this host
+- name: Get the status of the restore on this host
   restore_agent.mongodb.restore_info:
     dest: /backup/restore
   register: restore_status
 
-- name: Show it
+- name: Show the status
   ansible.builtin.debug:
     msg: "{{ restore_status.lines }}"
 """
 
 RETURN = r"""
 status:
-  description: The status file, see the agent's README. Empty when no run was ever in O(dest).
+  description: The status file, as C(restore-agent man json) documents it. Empty if no run was started in O(dest).
   returned: always
   type: dict
   sample: {"state": "downloading", "exit_code": null, "archives": []}
 lines:
-  description: The same for people, the state first and then one line for each archive.
+  description: The status as text, with one line for the state and one line for each archive.
   returned: always
   type: list
   elements: str
@@ -76,7 +76,7 @@ _ENDS = ("finished", "interrupted")
 
 
 def read_status(module):
-    """The status document, or an empty one when there is none yet."""
+    """Return the status document, or an empty one if there is none yet."""
     arguments = ["status", "--dest=" + module.params["dest"], "--output=json"]
     code, lines, _err = call(module, arguments)
     documents = [line for line in lines if str(line.get("schema", "")).startswith("restore-agent/status/")]
@@ -84,9 +84,9 @@ def read_status(module):
 
 
 def wait_for_end(module, seconds):
-    """The status once the run has ended, or after so many seconds.
+    """Return the status when the run has ended, or after `seconds`.
 
-    The first look comes after a pause, since the status of an earlier run may still stand there.
+    The first check follows a pause, because the status of an earlier run may still be in the file.
     """
     end = time.time() + seconds
     pause = 1.0
@@ -95,11 +95,11 @@ def wait_for_end(module, seconds):
         status = read_status(module)
         if status.get("state") in _ENDS or time.time() >= end:
             return status
-        pause = min(5.0, pause * 2)  # each look starts a process, which must not keep a core busy
+        pause = min(5.0, pause * 2)  # each check starts a process; frequent checks would keep a core busy
 
 
 def line_of(archive):
-    """One archive for people."""
+    """Return one archive as a line of text."""
     text = "%s: %s" % (archive.get("file_name") or archive.get("job_id"), archive.get("state"))
     if archive.get("bytes"):
         total = archive.get("total_bytes")
@@ -112,14 +112,14 @@ def line_of(archive):
 
 
 def lines_of(status):
-    """A status document for people."""
+    """Return a status document as lines of text."""
     if not status:
-        return ["no run has left a status here yet"]
+        return ["no run was started here yet"]
     return [str(status.get("state"))] + [line_of(archive) for archive in status.get("archives", [])]
 
 
 def main():
-    """Entry point."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec=dict(
             dest=dict(type="path", required=True),

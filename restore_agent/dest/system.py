@@ -1,0 +1,80 @@
+"""System calls that the standard library does not have, or that some file systems do not support."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+_RENAME_NOREPLACE = 1  # of renameat2(2), which the standard library does not have
+
+
+def sync_names(descriptor: int) -> bool:
+    """Make the names in a directory durable; return False if its file system cannot. Raises OSError."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        return False
+    return True
+
+
+def make_private(descriptor: int) -> bool:
+    """Set mode 0600; return False if the file system or the owner of the file does not allow it. Raises OSError."""
+    try:
+        os.fchmod(descriptor, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES, *_UNSUPPORTED):
+            raise
+        return False
+    return True
+
+
+def make_durably(path: Path) -> None:
+    """Make a directory (mode 0700) and its missing parents, the name of each synced. Raises OSError.
+
+    The parent of an existing directory is synced, too, where that is allowed: the run that made it may have been
+    killed before it could.
+    """
+    missing = [parent for parent in (path, *path.parents) if not os.path.lexists(parent)]
+    for directory in reversed(missing):
+        with suppress(FileExistsError):  # opening it as a directory shows what it is
+            os.mkdir(directory, 0o700 if directory == path else 0o777)
+        _sync_directory(directory.parent)
+    if not missing:
+        with suppress(OSError):
+            _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sync_names(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def rename_noreplace(source_fd: int, source: bytes, target_fd: int, target: bytes) -> None:
+    """Rename a file or directory only if the new name is free, atomically where the system can. Raises OSError."""
+    rename = getattr(_libc(), "renameat2", None)
+    if rename is not None:
+        if rename(source_fd, source, target_fd, target, _RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in _UNSUPPORTED:
+            raise OSError(number, os.strerror(number))
+    with suppress(FileNotFoundError):  # a file system without the flag, such as NFS: look, then rename
+        os.stat(target, dir_fd=target_fd, follow_symlinks=False)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,1 @@
+"""The transfer of one body to its consumers: blocks, threads, rate."""

@@ -1,0 +1,1 @@
+"""Reading of an archive: its bytes, inflated, as tar members."""
