@@ -63,9 +63,8 @@ ANSWER_TIMEOUT = 50.0
 
 """Seconds without a byte of an answer; within the minute for which most commands retry."""
 
-_SLOW_FACTOR = (
-    6  # a whole call, with its challenge and however slowly it arrives, takes this many times as long at most
-)
+# A complete call, with its challenge and however slowly it arrives, takes at most this many times ANSWER_TIMEOUT.
+_SLOW_FACTOR = 6
 
 _PROXY_HINT = "Set the user name and password of the proxy in https_proxy or http_proxy, percent-encoded."
 

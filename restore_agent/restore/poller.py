@@ -63,7 +63,9 @@ class JobPoller:
     def silence(self, seconds: float) -> Unreachable | None:
         """Return the error of a poll that has had no answer for so long, else None."""
         waited = self._timing.asked_for()
-        return Unreachable(f"Ops Manager has not answered for {waited:.0f} s") if waited >= seconds else None
+        if waited is None or waited < seconds:
+            return None
+        return Unreachable(f"Ops Manager has not answered for {waited:.0f} s")
 
     def next_poll_in(self) -> float | None:
         """Return the seconds until the next poll, or None while one is in progress."""
@@ -175,9 +177,9 @@ class _PollTiming:
         """Note that the poll has ended."""
         self._asked_at = None
 
-    def asked_for(self) -> float:
-        """Return the seconds since a poll in progress began; 0 if there is none."""
-        return 0.0 if self._asked_at is None else self._clock.monotonic() - self._asked_at
+    def asked_for(self) -> float | None:
+        """Return the seconds since a poll in progress began, or None if there is none."""
+        return None if self._asked_at is None else self._clock.monotonic() - self._asked_at
 
     def next_in(self) -> float | None:
         """Return the seconds until the next poll, or None if it is not known."""

@@ -46,13 +46,13 @@ class BatchProgress:
         self._trouble.update(self._completion.phase_deadline())
         now = self._context.clock.monotonic()
         if now >= self._show_due:
-            self._show_due = now + _SHOW_EVERY
-            self._show_rows()
+            self._show_rows(now)
         self._write_if_due(now)
 
-    def _show_rows(self) -> None:
+    def _show_rows(self, now: float) -> None:
         rows = self.rows()
         if rows:
+            self._show_due = now + _SHOW_EVERY
             self._context.reporter.report(Progress(rows))
         for row in rows:
             if row.job_id not in self._warned and (text := too_slow(row)):

@@ -1,4 +1,4 @@
-"""DEST by its descriptor: nothing outside of it is touched, no link in it is followed, no file is ever half there."""
+"""DEST by its descriptor: no file outside of it is changed, no link in it is followed, no file is replaced in part."""
 
 import errno
 import os
@@ -10,28 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from restore_agent.core.errors import DestError, InTheWay, NoSpace, Unwritable
-from restore_agent.dest import directory as files
-from restore_agent.dest.directory import Directory, dest_error, errors_of_dest
-
-
-@pytest.fixture
-def dest(tmp_path: Path) -> Iterator[Directory]:
-    with Directory.open(tmp_path / "dest", create=True) as directory:
-        yield directory
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Path:
-    """A file beside DEST that must stay as it is."""
-    path = tmp_path / "outside"
-    path.write_bytes(b"not yours")
-    return path
+from restore_agent.core.errors import DestError, InTheWay, Unwritable
+from restore_agent.dest import directory as directory_module
+from restore_agent.dest.directory import Directory
 
 
 @contextmanager
-def as_somebody_else() -> Iterator[None]:
-    """As a user who may not write into DEST; without root that is arranged by its mode."""
+def as_another_user() -> Iterator[None]:
+    """As a user who may not write in DEST; without root its mode does that."""
     if os.geteuid() != 0:
         yield
         return
@@ -60,7 +46,7 @@ def test_parents_of_dest_are_made_too(tmp_path: Path) -> None:
         assert directory.names() == []
 
 
-def test_a_dest_that_is_there_keeps_its_mode_and_what_is_in_it(tmp_path: Path) -> None:
+def test_an_existing_dest_keeps_its_mode_and_its_files(tmp_path: Path) -> None:
     path = tmp_path / "dest"
     path.mkdir(mode=0o750)
     (path / "kept").write_bytes(b"")
@@ -77,7 +63,7 @@ def test_dest_itself_may_be_a_link_to_a_directory(tmp_path: Path) -> None:
     assert (tmp_path / "disk" / "a").read_bytes() == b"data"
 
 
-def test_a_dest_that_is_missing_is_not_made_by_who_only_looks(tmp_path: Path) -> None:
+def test_a_missing_dest_is_not_made_without_create(tmp_path: Path) -> None:
     with pytest.raises(Unwritable, match="No such file"):
         Directory.open(tmp_path / "dest", create=False)
     assert not (tmp_path / "dest").exists()
@@ -98,10 +84,10 @@ def test_a_link_to_nowhere_is_no_dest(tmp_path: Path) -> None:
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_dest_that_cannot_be_made_is_for_the_host_team(tmp_path: Path) -> None:
+def test_a_dest_that_cannot_be_made_is_unwritable(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
-        with as_somebody_else(), pytest.raises(Unwritable) as caught:
+        with as_another_user(), pytest.raises(Unwritable) as caught:
             Directory.open(tmp_path / "dest", create=True)
     finally:
         tmp_path.chmod(0o700)
@@ -117,7 +103,7 @@ def test_closing_twice_does_nothing(tmp_path: Path) -> None:
         directory.read("name")
 
 
-def test_dest_is_held_although_its_path_is_given_to_another_directory(tmp_path: Path, dest: Directory) -> None:
+def test_dest_stays_the_same_directory_when_its_path_is_given_to_another_one(tmp_path: Path, dest: Directory) -> None:
     (tmp_path / "dest").rename(tmp_path / "moved")
     (tmp_path / "dest").mkdir()
     dest.write_atomically("a", b"data")
@@ -148,7 +134,7 @@ def test_a_directory_inside_is_made_for_its_owner_only(dest: Directory) -> None:
         assert again.read("status.json") == b"{}"
 
 
-def test_a_directory_inside_that_is_missing_is_none_to_who_only_looks(dest: Directory) -> None:
+def test_a_missing_directory_inside_is_none_without_create(dest: Directory) -> None:
     assert dest.subdirectory(".restore-agent", create=False) is None
     assert dest.names() == []
 
@@ -168,7 +154,7 @@ def test_something_else_in_place_of_a_directory_inside_is_in_the_way(
     assert not (tmp_path / "nowhere").exists()
 
 
-# ---------------------------------------------------------------- links, and things that are no files
+# ---------------------------------------------------------------- links, and objects that are not files
 
 KINDS: dict[str, Callable[[Path, Path], object]] = {
     "link": lambda place, outside: place.symlink_to(outside),
@@ -180,7 +166,7 @@ KINDS: dict[str, Callable[[Path, Path], object]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_regular_file_is_in_the_way(kind: str, dest: Directory, outside: Path) -> None:
+def test_an_object_that_is_not_a_regular_file_is_in_the_way(kind: str, dest: Directory, outside: Path) -> None:
     KINDS[kind](dest.path / "name", outside)
     for look in (dest.find_file, dest.read):
         with pytest.raises(InTheWay):
@@ -190,7 +176,7 @@ def test_what_is_no_regular_file_is_in_the_way(kind: str, dest: Directory, outsi
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("flags", [os.O_WRONLY, os.O_RDWR | os.O_CREAT, os.O_WRONLY | os.O_CREAT | os.O_EXCL])
-def test_what_is_no_regular_file_is_never_opened_for_writing(
+def test_an_object_that_is_not_a_regular_file_is_never_opened_for_writing(
     kind: str, flags: int, dest: Directory, outside: Path
 ) -> None:
     KINDS[kind](dest.path / "name", outside)
@@ -203,7 +189,7 @@ def test_what_is_no_regular_file_is_never_opened_for_writing(
     assert not outside.with_name("nowhere").exists()
 
 
-def test_a_socket_is_no_file(dest: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_is_not_a_file(dest: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(dest.path)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("name")
@@ -235,7 +221,7 @@ def test_a_link_is_found_as_a_link(dest: Directory, outside: Path) -> None:
     assert stat.S_ISLNK(found.st_mode)
 
 
-def test_what_is_not_there_is_found_as_nothing(dest: Directory) -> None:
+def test_a_free_name_is_found_as_none(dest: Directory) -> None:
     assert dest.find("name") is None
     assert dest.find_file("name") is None
     assert dest.read("name") is None
@@ -250,8 +236,8 @@ def test_a_regular_file_is_found_and_read(dest: Directory) -> None:
     assert (found.st_size, dest.read("name")) == (4, b"data")
 
 
-def test_a_record_beyond_all_measure_is_not_read_into_memory(dest: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "RECORD_LIMIT", 1000)
+def test_a_record_above_the_limit_is_not_read_into_memory(dest: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory_module, "RECORD_LIMIT", 1000)
     (dest.path / "name").write_bytes(bytes(1000))
     assert dest.read("name") == bytes(1000)
     (dest.path / "name").write_bytes(bytes(1001))
@@ -266,190 +252,7 @@ def test_a_file_is_opened_inside_and_for_its_owner_only(dest: Directory) -> None
     assert stat.S_IMODE((dest.path / "name").stat().st_mode) == 0o600
 
 
-# ---------------------------------------------------------------- writing as a whole
-
-
-class Syscalls:
-    """Which calls that matter for durability were made, in order, and what stood in DEST when they were."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, where: Path) -> None:
-        self.seen: list[str] = []
-        self.where = where
-        self._fsync, self._replace = os.fsync, os.replace
-        monkeypatch.setattr(os, "fsync", self.fsync)
-        monkeypatch.setattr(os, "replace", self.replace)
-
-    def fsync(self, descriptor: int) -> None:
-        self._fsync(descriptor)
-        self.seen.append("sync directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "sync file")
-
-    def replace(self, *arguments: str, **more: int) -> None:
-        self._replace(*arguments, **more)
-        self.seen.append("rename")
-
-
-@pytest.mark.parametrize("before", [None, b"old", b"x" * 100_000])
-def test_a_file_is_written_as_a_whole(before: bytes | None, dest: Directory) -> None:
-    if before is not None:
-        (dest.path / "receipt.json").write_bytes(before)
-    dest.write_atomically("receipt.json", b"new")
-    assert (dest.path / "receipt.json").read_bytes() == b"new"
-    assert stat.S_IMODE((dest.path / "receipt.json").stat().st_mode) == 0o600
-    assert dest.names() == ["receipt.json"]
-
-
-def test_a_file_is_synced_before_it_gets_its_name_and_its_name_after(
-    dest: Directory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = Syscalls(monkeypatch, dest.path)
-    dest.write_atomically("receipt.json", b"new")
-    assert calls.seen == ["sync file", "rename", "sync directory"]
-
-
-def test_a_file_that_need_not_last_is_still_replaced_as_a_whole(
-    dest: Directory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = Syscalls(monkeypatch, dest.path)
-    dest.write_atomically("status.json", b"new", durable=False)
-    assert calls.seen == ["sync file", "rename"], "after a power loss it may be the one before, but never half of one"
-    assert dest.read("status.json") == b"new"
-
-
-def test_who_reads_meanwhile_sees_the_old_file_to_its_end(dest: Directory) -> None:
-    dest.write_atomically("a", b"old" * 1000)
-    with (dest.path / "a").open("rb") as reader:
-        dest.write_atomically("a", b"new")
-        assert reader.read() == b"old" * 1000
-
-
-@pytest.mark.parametrize("kind", ["link", "link to nowhere", "fifo", "left over"])
-def test_something_at_the_temporary_name_is_put_away_and_not_followed(
-    kind: str, dest: Directory, outside: Path
-) -> None:
-    temporary = dest.path / ".a.tmp"
-    if kind == "left over":
-        temporary.write_bytes(b"half")
-    else:
-        KINDS[kind](temporary, outside)
-    dest.write_atomically("a", b"new")
-    assert dest.names() == ["a"]
-    assert dest.read("a") == b"new"
-    assert outside.read_bytes() == b"not yours"
-    assert not outside.with_name("nowhere").exists()
-
-
-def test_a_link_at_the_final_name_is_replaced_and_not_followed(dest: Directory, outside: Path) -> None:
-    (dest.path / "a").symlink_to(outside)
-    dest.write_atomically("a", b"new")
-    assert dest.read("a") == b"new"
-    assert outside.read_bytes() == b"not yours"
-
-
-def test_a_directory_at_the_final_name_is_in_the_way(dest: Directory) -> None:
-    (dest.path / "a").mkdir()
-    with pytest.raises(InTheWay):
-        dest.write_atomically("a", b"new")
-
-
-@pytest.mark.parametrize(
-    ("number", "error", "code"),
-    [
-        (errno.ENOSPC, NoSpace, 40),
-        (errno.EDQUOT, NoSpace, 40),
-        (errno.EFBIG, NoSpace, 40),
-        (errno.EIO, Unwritable, 41),
-        (errno.EROFS, Unwritable, 41),
-        (errno.EACCES, Unwritable, 41),
-        (errno.ELOOP, InTheWay, 42),
-        (errno.EISDIR, InTheWay, 42),
-        (errno.ENOTDIR, InTheWay, 42),
-        (errno.EEXIST, InTheWay, 42),
-    ],
-)
-def test_an_error_of_the_disk_becomes_one_of_ours(number: int, error: type[DestError], code: int) -> None:
-    with pytest.raises(error) as caught, errors_of_dest("write receipt.json"):
-        raise OSError(number, os.strerror(number))
-    assert type(caught.value) is error
-    assert caught.value.exit_code == code
-    assert caught.value.message == f"cannot write receipt.json: {os.strerror(number)}"
-    assert isinstance(caught.value.__cause__, OSError)
-
-
-def test_an_error_without_words_still_says_something() -> None:
-    assert str(dest_error(OSError("odd"), "write x")) == "cannot write x: odd"
-
-
-def test_other_errors_pass_through() -> None:
-    with pytest.raises(KeyError), errors_of_dest("write x"):
-        raise KeyError("x")
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_when_a_write_fails_the_old_file_stays(call: str, dest: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
-    dest.write_atomically("a", b"old")
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(os, call, full)
-        with pytest.raises(NoSpace):
-            dest.write_atomically("a", b"new")
-    assert dest.names() == ["a"]
-    assert dest.read("a") == b"old"
-    dest.write_atomically("a", b"new")
-    assert dest.read("a") == b"new"
-
-
-def test_when_dest_cannot_be_written_nothing_changes(dest: Directory) -> None:
-    dest.write_atomically("a", b"old")
-    dest.path.chmod(0o500)
-    with as_somebody_else():
-        for attempt in (
-            lambda: dest.write_atomically("a", b"new"),
-            lambda: dest.rename("a", "b"),
-            lambda: dest.remove("a"),
-            lambda: dest.subdirectory("s", create=True),
-        ):
-            with pytest.raises(Unwritable):
-                attempt()
-    dest.path.chmod(0o700)
-    assert dest.names() == ["a"]
-    assert dest.read("a") == b"old"
-
-
-# ---------------------------------------------------------------- the rest
-
-
-def test_a_rename_is_made_durable(dest: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
-    dest.write_atomically("a", b"data")
-    calls = Syscalls(monkeypatch, dest.path)
-    dest.rename("a", "b")
-    assert calls.seen == ["sync directory"]
-    assert dest.names() == ["b"]
-
-
-def test_a_rename_of_nothing_is_an_error_of_ours(dest: Directory) -> None:
-    with pytest.raises(DestError, match="cannot rename"):
-        dest.rename("a", "b")
-
-
-def test_a_file_is_made_private_and_durable(dest: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
-    (dest.path / "a").write_bytes(b"data")
-    (dest.path / "a").chmod(0o644)
-    calls = Syscalls(monkeypatch, dest.path)
-    dest.sync_file("a")
-    assert calls.seen == ["sync file"]
-    assert stat.S_IMODE((dest.path / "a").stat().st_mode) == 0o600
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_no_regular_file_is_not_synced(kind: str, dest: Directory, outside: Path) -> None:
-    outside.chmod(0o644)
-    KINDS[kind](dest.path / "name", outside)
-    with pytest.raises(InTheWay):
-        dest.sync_file("name")
-    assert stat.S_IMODE(outside.stat().st_mode) == 0o644
+# ---------------------------------------------------------------- names and space
 
 
 def test_names_are_sorted_and_hold_the_hidden_ones(dest: Directory) -> None:

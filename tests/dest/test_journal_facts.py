@@ -25,6 +25,7 @@ from restore_agent.dest.journal.facts import (
     Proven,
     Ready,
     SetAside,
+    Staged,
     Summary,
     Synced,
     Unpacked,
@@ -37,6 +38,7 @@ from restore_agent.dest.journal.facts import (
 TIME = "2017-04-21T12:00:00.000Z"
 SHA1, OTHER = "0123456789abcdef0123456789abcdef01234567", "f" * 40
 DATA_PATH = Unpacked("/data/rs0", 12, 4096, True, {"Replica Set": "rs0"})
+STAGED = Staged("/data/rs0", 12, 4096, True, {"Replica Set": "rs0"}, 3, 77)
 
 STORY: list[tuple[Fact, dict[str, Any]]] = [
     # a fact, and what it changes in the entry
@@ -59,9 +61,10 @@ STORY: list[tuple[Fact, dict[str, Any]]] = [
     (SetAside(SHA1), {"set_aside": SHA1}),
     (Proven("rs0.tar.gz", SHA1), {"proven": SHA1, "verified_at": TIME}),
     (Promoted(7, 4096, 99), {"promoted": Identity(7, 4096, 99)}),
+    (STAGED, {"staged": STAGED}),
     (
         DATA_PATH,
-        {"unpacked": (Unpacking("/data/rs0", 12, 4096, True, {"Replica Set": "rs0"}, TIME),)},
+        {"unpacked": (Unpacking("/data/rs0", 12, 4096, True, {"Replica Set": "rs0"}, TIME),), "staged": None},
     ),
     (ArchiveDiscarded(), {"archive_kept": False}),
     (
@@ -139,7 +142,7 @@ def test_a_set_aside_file_stays_known_while_the_part_file_is_used_again() -> Non
 
 
 def test_discarding_the_bytes_keeps_the_name_the_attempts_and_the_data_paths() -> None:
-    told = tuple(fact for fact, _ in STORY[:14])
+    told = tuple(fact for fact, _ in STORY[:15])
     before, after = replayed(*told), replayed(*told, Discarded())
     kept = ("file_name", "served_as", "attempts", "hash_before", "ready_at", "download_started_at", "unpacked")
     assert [getattr(after, name) for name in kept] == [getattr(before, name) for name in kept]
@@ -175,6 +178,12 @@ def test_a_data_path_replaces_the_earlier_one_in_the_same_directory_only() -> No
     assert [one.path for one in entry.unpacked] == ["/other/rs0", "/data/rs0"]
     assert entry.data_path_in("/data") == Unpacking("/data/rs0", 2, 2, True, None, TIME)
     assert entry.data_path_in("/nowhere") is None
+
+
+def test_a_data_path_that_is_about_to_be_published_is_known_until_it_is() -> None:
+    assert replayed(STAGED).staged == STAGED
+    assert STAGED.published() == DATA_PATH
+    assert replayed(STAGED, STAGED.published()).staged is None
 
 
 def test_the_final_data_path_of_a_directory_is_found_first() -> None:
@@ -215,6 +224,7 @@ SIMPLE_FACTS: tuple[st.SearchStrategy[Fact], ...] = (
     st.builds(Promoted, sizes, sizes, sizes),
     st.builds(Cut),
     st.builds(Discarded),
+    st.builds(Staged, texts, sizes, sizes, st.booleans(), restore_infos, sizes, sizes),
     st.builds(Unpacked, texts, sizes, sizes, st.booleans(), restore_infos),
     st.builds(ArchiveDiscarded),
 )
@@ -300,6 +310,7 @@ def plain(kind: str) -> dict[str, Any]:
         {"fact": "entry", "entry": {"attempts": "5"}},
         {"fact": "entry", "entry": {"promoted": 5}},
         {"fact": "entry", "entry": {"promoted": {"inode": 5}}},
+        {"fact": "entry", "entry": {"staged": {"path": "/a"}}},
         {"fact": "entry", "entry": {"unpacked": 5}},
         {"fact": "entry", "entry": {"unpacked": ["path"]}},
         {"fact": "entry", "entry": {"unpacked": [{"path": "/a"}]}},
@@ -312,6 +323,6 @@ def test_a_line_with_a_missing_field_or_a_field_of_the_wrong_type_is_refused(lin
 
 
 def test_every_field_of_an_entry_has_a_type_that_a_summary_can_read() -> None:
-    full = replayed(*(fact for fact, _ in STORY[:15]))
+    full = replayed(*(fact for fact, _ in STORY[:16]), STAGED)
     assert all(getattr(full, item.name) not in (None, ()) for item in fields(Entry))
     assert read_fact(line_of(Summary(full))) == Summary(full)

@@ -89,9 +89,9 @@ ERROR: Json = {"error": 0, "errorCode": "SOME_CODE", "reason": "Some reason", "d
         ("409 Conflict", ERROR, NotFound, "Check the IDs"),
         ("404 Not Found", b"", NotFound, "--batch-id"),
         ("403 Forbidden", b"", AccessRefused, "role"),
-        ("408 Timeout", b"", Unreachable, "Run again"),
-        ("421 Misdirected", b"", Unreachable, "Run again"),
-        ("425 Too Early", b"", Unreachable, "Run again"),
+        ("408 Timeout", b"", Unreachable, "Run the command again"),
+        ("421 Misdirected", b"", Unreachable, "Run the command again"),
+        ("425 Too Early", b"", Unreachable, "Run the command again"),
     ],
 )
 def test_a_refusal_of_the_api_is_reported_as_what_it_is(
@@ -142,7 +142,7 @@ def test_an_answer_that_is_about_another_job_is_not_used() -> None:
 def test_a_job_that_is_missing_is_an_error_for_itself_while_others_are_found() -> None:
     async def call(api: OpsManager) -> list[str | None]:
         await api.jobs(Target("g", "c", None, None, ("A", "B")))
-        return [error.archive for error in api.unknown]
+        return [error.archive for error in api.unknown.values()]
 
     assert asked(call, answer("404 Not Found", ERROR), answer("200 OK", {"id": "B"})) == ["A"]
 

@@ -40,7 +40,7 @@ from restore_agent.core.redaction import Redactor, Secret
 from restore_agent.core.settings import Connection, Target
 from restore_agent.network import opsmanager
 from restore_agent.network.opsmanager import OpsManager
-from restore_agent.restore import batch
+from restore_agent.restore import completion
 from restore_agent.simulator import Simulator
 
 BRIEF = ("--wait-timeout=0.4s", "--hash-timeout=0.4s")
@@ -244,7 +244,7 @@ def test_over_tls_an_answer_that_comes_too_late_is_no_complaint_of_tls(
 def test_32_when_the_api_accepts_but_stays_silent_past_the_time_of_the_phase(
     simulator: StartSimulator, restore: Restore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batch, "_SILENCE", 0.5)
+    monkeypatch.setattr(completion, "_SILENCE", 0.5)
     began = time.monotonic()
     ended = restore(simulator("api-stall=9"), "--wait-timeout=0.2s")
     assert (ended.code, ended.events("error")[0]["id"]) == (32, "ops-manager-unreachable")

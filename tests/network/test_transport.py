@@ -348,3 +348,17 @@ def test_a_resolver_that_hangs_is_a_connect_timeout(monkeypatch: pytest.MonkeyPa
     with pytest.raises(httpx.ConnectTimeout):
         asyncio.run(_fetched("http://slow.example/a", 0.1, 64))
     released.set()
+
+
+def test_a_host_that_gives_no_thread_is_a_connect_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def ask(url: str) -> None:
+        transport = BlockTransport(ssl.create_default_context(), 1)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        await transport.handle_async_request(httpx.Request("GET", url))
+
+    with serving() as (url, heads), pytest.raises(httpx.ConnectError, match="no thread"):
+        asyncio.run(ask(url))
+    assert heads == []

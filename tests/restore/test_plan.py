@@ -227,7 +227,7 @@ def test_nobody_listening_is_32(
     sim.stop()
     ended = run_agent(["plan", *args, f"--private-key-file={key}", *QUICK, f"--dest={dest}", "-ojson"])
     assert ended.code == 32
-    assert "run again" in ended.events("error")[0]["hint"].lower()
+    assert "run the command again" in ended.events("error")[0]["hint"].lower()
 
 
 # Obstacles in DEST

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.agents import Restore, StartAgent, StartSimulator, connection_args, journal_in, status_in, wait_until
 
-from restore_agent.restore.job import transfer
+from restore_agent.restore.transfer import transfer
 from restore_agent.restore.transfer.pipeline import ConsumerFailed, Pipeline
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ import trustme
 from support.agents import QUICK, Restore, StartAgent, StartSimulator, connection_args, finished, journal_in, wait_until
 
 from restore_agent.core.clock import SystemClock
-from restore_agent.core.errors import AgentError, ConnectFailed, DeliveryRefused, TlsError, TransferCut
+from restore_agent.core.errors import AgentError, ConnectFailed, DeliveryRefused, TlsError
 from restore_agent.core.jobs import DeliveryUrl
 from restore_agent.core.redaction import Redactor
 from restore_agent.dest.archive import Part
@@ -299,9 +299,9 @@ def test_a_certificate_for_another_host_is_no_connection(nginx: Nginx, dest: Pat
 
 def test_http_spoken_to_a_tls_port_is_refused_not_taken(nginx: Nginx, dest: Path) -> None:
     link = DeliveryUrl(f"http://127.0.0.1:{nginx.tls_port}/plain/{NAME}", NAME)
-    with pytest.raises(AgentError) as refused:
+    with pytest.raises(DeliveryRefused, match="expects https") as refused:
         fetch(nginx, link, dest)
-    assert isinstance(refused.value, (DeliveryRefused, TransferCut))
+    assert refused.value.spent is False
 
 
 def test_tls_spoken_to_a_plain_port_is_a_tls_error(nginx: Nginx, dest: Path) -> None:
@@ -313,7 +313,8 @@ def test_tls_spoken_to_a_plain_port_is_a_tls_error(nginx: Nginx, dest: Path) -> 
 
 def test_nothing_is_ever_asked_for_but_by_get(nginx: Nginx, dest: Path) -> None:
     fetch(nginx, nginx.link("plain"), dest)
-    assert [asked.method for asked in nginx.asked] == ["GET"]
+    # nginx may log the TLS that an earlier test sent to its plain port late, without a name
+    assert [asked.method for asked in nginx.asked if asked.uri.endswith(NAME)] == ["GET"]
 
 
 # End to end: Ops Manager simulated, the archive from nginx
