@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from ..core.errors import Finding
 from ..core.names import MISMATCH, PART, UNPROVEN
-from ..core.untrusted import Finding
 from ..dest.archive import Digest
 from ..dest.journal import Entry
 

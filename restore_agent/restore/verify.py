@@ -12,6 +12,7 @@ from ..core.errors import (
     AgentError,
     ArchiveMissing,
     Damaged,
+    Finding,
     HashMismatch,
     HashUnpublished,
     InTheWay,
@@ -25,7 +26,7 @@ from ..core.events import ArchiveFinished, ArchiveProgress, Notice, Progress, Ru
 from ..core.jobs import Job
 from ..core.receipt import ArchiveRecord, Receipt, RestoreId, Verdict, receipt_of
 from ..core.settings import Connection, Services, Target
-from ..core.untrusted import Finding, printable
+from ..core.untrusted import printable
 from ..dest.archive import Digest, digest_of, structure_of
 from ..dest.directory import Directory
 from ..dest.journal import Entry

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ..core.errors import NotUnpacked, UnpackCancelled
-from ..core.untrusted import Finding
+from ..core.errors import Finding, NotUnpacked, UnpackCancelled
 from .datapath import Staging
 from .pipeline import Queue, QueueClosed, Syncer, start_thread
 from .reading.headers import PlainStream, TarStream

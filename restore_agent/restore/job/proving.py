@@ -7,9 +7,8 @@ from contextlib import suppress
 from typing import Any
 
 from ...core.clock import Deadline
-from ...core.errors import AgentError
+from ...core.errors import AgentError, Finding
 from ...core.names import MISMATCH, PART, UNPROVEN
-from ...core.untrusted import Finding
 from ...dest.archive import Digest, Hashed, hash_file, structure_of
 from ...dest.directory import Directory
 from ...dest.journal import Identity

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 
-from ...core.errors import ArchiveDiscarded, CannotUnpack, DamagedArchive, NotUnpacked, UnpackCancelled
+from ...core.errors import ArchiveDiscarded, CannotUnpack, DamagedArchive, Finding, NotUnpacked, UnpackCancelled
 from ...core.events import Notice
 from ...core.names import UNPROVEN
-from ...core.untrusted import Finding, printable
+from ...core.untrusted import printable
 from ...dest.archive import Digest
 from ...dest.journal.facts import Staged, Unpacking
 from ...unpack.datapath import Staging
