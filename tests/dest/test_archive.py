@@ -17,11 +17,11 @@ from restore_agent.dest.publish import Candidate, Promoter, publish, set_aside
 
 from restore_agent.core.errors import DestError, ForeignFile, InTheWay, NoSpace, Unwritable
 from restore_agent.core.names import MISMATCH, PART, UNPROVEN
+from restore_agent.core.untrusted import Finding
 from restore_agent.dest.archive import BLOCK, Digest, Part, digest_of, structure_of
 from restore_agent.dest.directory import Directory
 from restore_agent.dest.journal import Identity, Journal
 from restore_agent.dest.lock import STATE_DIRECTORY
-from restore_agent.core.untrusted import Finding
 from restore_agent.restore.transfer.pipeline import Pipeline
 from restore_agent.restore.transfer.transfer import CONSUMERS
 

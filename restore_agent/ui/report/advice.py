@@ -57,6 +57,7 @@ NOTHING = "Check the batch in Ops Manager: it needs restore jobs with the delive
 
 def advice(code: int) -> tuple[str, str]:
     """Return title and next step for an exit code of an archive."""
-    meaning, step = EXIT_CODES.get(code, EXIT_CODES[SEVERAL])
-    fallback = (meaning.replace("`", "").capitalize(), step.replace("`", "").capitalize() + ".")
+    known = EXIT_CODES.get(code, EXIT_CODES[SEVERAL])
+    title, step = (text.replace("`", "").capitalize() for text in (known.meaning, known.next_step))
+    fallback = (title, f"{step}.")
     return _ADVICE.get(code, fallback)

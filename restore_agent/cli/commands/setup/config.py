@@ -60,8 +60,8 @@ def _entry(option: Option) -> str:
     value = option.default if option.default is not None else option.metavar
     text = value if option.parse is OPTIONS["allow_unproven"].parse or value.isdigit() else f'"{value}"'
     notes = f" [{option.default_text}]" if option.default_text else ""
-    indent = {"initial_indent": "# ", "subsequent_indent": "# "}
-    comment = textwrap.wrap(option.help + notes, _WIDTH, break_on_hyphens=False, break_long_words=False, **indent)
+    wrapper = textwrap.TextWrapper(_WIDTH, "# ", "# ", break_on_hyphens=False, break_long_words=False)
+    comment = wrapper.wrap(option.help + notes)
     return "\n".join([*comment, f"# {option.name} = {f'[{text}]' if option.many else text}\n"])
 
 
