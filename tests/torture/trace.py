@@ -27,9 +27,7 @@ _LINE = re.compile(
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _GET = re.compile(rb"GET /backup/restore/v\d/pull/(?P<job>[0-9a-f]+)/")
 _LONGEST = 4 << 20
-_CHANGES_NAMES = frozenset(
-    ("creat", "link", "linkat", "symlink", "symlinkat", "rmdir", "mknod", "mknodat", "truncate")
-)
+_CHANGES_NAMES = frozenset(("creat", "link", "linkat", "symlink", "symlinkat", "rmdir", "mknod", "mknodat", "truncate"))
 _CHANGES_DATA = frozenset(
     ("pwrite64", "pwritev", "pwritev2", "writev", "sendfile", "splice", "copy_file_range", "fallocate", "dup", "dup2")
 )
