@@ -155,7 +155,7 @@ def unpack(values: Values) -> UnpackSettings | None:
                 raise UsageError(f"{OPTIONS[name].flag} needs --unpack")
         return None
     uid, gid = owner or (-1, -1)
-    return UnpackSettings(Path(os.path.abspath(directory)), uid, gid, discard)
+    return UnpackSettings(directory, uid, gid, discard)
 
 
 def connection(values: Values) -> Connection:
@@ -197,7 +197,8 @@ def limits(values: Values) -> RunLimits:
 def dest(values: Values) -> Path:
     """Return the destination directory as an absolute path. Raises UsageError."""
     values.require("dest")
-    return Path(os.path.abspath(values.get("dest")))
+    path: Path = values.get("dest")
+    return path
 
 
 def output_form(flags: Mapping[str, Any], environ: Mapping[str, str], *, config: bool = True) -> str:
@@ -280,8 +281,8 @@ def _key_from_file(path: Path, source: str, *, guarded: bool) -> Secret:
         raise UsageError(f"{source}: {path} cannot be read: {error.strerror}") from None
     except ValueError:
         raise UsageError(f"{source}: the path contains a NUL character") from None
-    if not stat.S_ISREG(mode):
-        raise UsageError(f"{source}: {path} is not a regular file")
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):  # a pipe: <(command) of a shell
+        raise UsageError(f"{source}: {path} is neither a file nor a pipe")
     if guarded and mode & 0o077:
         hint = f"Run: chmod 600 {path}"
         raise UsageError(f"{source}: {path} can be read by group or others; run: chmod 600 {path}", hint=hint)

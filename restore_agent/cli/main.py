@@ -106,7 +106,16 @@ def main(arguments: list[str] | None = None) -> None:
             code = _called(arguments)
     except Stopped as stopped:  # before or after the command handled signals itself
         code = _ended(stopped, arguments)
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(_finished(code if isinstance(code, int) else 0, arguments))
+
+
+def _finished(code: int, arguments: list[str]) -> int:
+    """Return the exit code after all output is written, as far as its reader takes it."""
+    if "restore_agent.cli.session" not in sys.modules:
+        return code  # `--help` and `--version` have no session
+    from .session import finish_output
+
+    return finish_output(next((word for word in arguments if word in _COMMANDS), None), code)
 
 
 def _called(arguments: list[str]) -> Any:

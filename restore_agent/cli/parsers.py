@@ -96,7 +96,7 @@ def base_url(text: str) -> str:
         )
     if parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", text.strip()):
         raise ValueError("must be a base URL without query, fragment, or white space")
-    path = parts.path.rstrip("/").removesuffix(API_PATH).rstrip("/")
+    path = parts.path.partition(f"{API_PATH}/")[0].rstrip("/").removesuffix(API_PATH).rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
@@ -131,17 +131,27 @@ def existing_file(text: str) -> Path:
 
 def file_to_write(text: str) -> Path:
     """Return the path of a file, which need not exist, in a directory that must exist."""
-    path = Path(os.path.abspath(text))
+    path = absolute(text)
     if not text or "\x00" in text or os.path.isdir(path) or not os.path.isdir(path.parent):
         raise ValueError("is not a file in an existing directory")
     return path
 
 
 def directory(text: str) -> Path:
-    """Return the path of a directory, which need not exist."""
-    if not text.strip() or "\x00" in text:
-        raise ValueError("is empty" if not text.strip() else "contains a NUL character")
-    return Path(text)
+    """Return the absolute path of a directory, which need not exist."""
+    if not text.strip():
+        raise ValueError("is empty")
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise ValueError("contains a control character, such as a line end; give the path without it")
+    return absolute(text)
+
+
+def absolute(text: str) -> Path:
+    """Return a path as an absolute one. Raises ValueError if the current directory was removed."""
+    try:
+        return Path(os.path.abspath(text))
+    except FileNotFoundError:
+        raise ValueError("is relative, and the current directory does not exist; give an absolute path") from None
 
 
 def owner_ids(text: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
     AgentError                         1   defect
     ├── UsageError                     2   usage
+    ├── OutputUnwritable              41   output-unwritable
     ├── OpsManagerError                    (base: the API)
     │   ├── AccessRefused             30   api-access-refused
     │   ├── NotFound                  24   not-found
@@ -90,7 +91,7 @@ from .archive import (
     UnpackCancelled,
     UnsafeArchive,
 )
-from .base import AgentError, Stopped, UsageError
+from .base import AgentError, OutputUnwritable, Stopped, UsageError
 from .dest import (
     ArchiveMissing,
     DestError,
@@ -166,6 +167,7 @@ __all__ = [
     "NothingSelected",
     "OpsManagerError",
     "OtherBatch",
+    "OutputUnwritable",
     "RecordUnreadable",
     "RedirectRefused",
     "RequestRefused",

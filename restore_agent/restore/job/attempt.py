@@ -52,6 +52,7 @@ class Attempt:
         """
         state, context = self._state, self._context
         known = state.entry.total
+        context.space.require_file_size(known)
         buffers = Buffers(context.limits.parallel)
         context.space.reserve(state.named(), None if known is None else max(0, known - state.size_on_disk(Kind.PART)))
         known_hash, ours = state.hashed, state.entry.is_ours

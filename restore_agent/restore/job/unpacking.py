@@ -49,12 +49,21 @@ class Follower:
     def opened(self, descriptor: int) -> None:
         """Start with the file, or go on with another one."""
         inode = os.fstat(descriptor).st_ino
-        if self._source is None:
+        if self._source is not None:
+            if inode != self._inode:
+                self._source.restart(descriptor=descriptor)
+        elif not self.result.done():
+            self._start(descriptor)
+        self._inode = inode
+
+    def _start(self, descriptor: int) -> None:
+        """Start to unpack; a host without a thread or descriptor for it must not fail the download."""
+        try:
             self._source = Source(descriptor, drop_read_pages=True)
             threading.Thread(target=self._run, name="unpack", daemon=True).start()
-        elif inode != self._inode:
-            self._source.restart(descriptor=descriptor)
-        self._inode = inode
+        except (OSError, RuntimeError) as error:
+            self._source = None
+            self.result.set_exception(CannotUnpack(f"the host gives no thread or descriptor: {error}"))
 
     def grew(self, size: int) -> None:
         """The first `size` bytes are written."""
