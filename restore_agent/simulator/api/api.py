@@ -5,8 +5,20 @@ from __future__ import annotations
 from ..body import Headers
 from ..faults.values import step_at
 from ..model import Manager
-from .answers import JSON, VERSION, Answer, Question, Refused, enveloped, error_answer, html_answer, render
-from .digest import DigestGuard, Verdict
+from .answers import (
+    JSON,
+    VERSION,
+    Answer,
+    Question,
+    Refused,
+    enveloped,
+    error_answer,
+    foreign_answer,
+    html_answer,
+    render,
+    status_refusal,
+)
+from .digest import DigestGuard, Verdict, challenges
 from .lists import list_document
 from .resources import Found, Listing, Resources
 
@@ -35,9 +47,10 @@ class Api:
             return Answer(200, trouble="endless-header") if faults.endless_header else None
         if not step.status:
             return Answer(0, trouble=step.kind)
-        code = "RATE_LIMITED" if step.status == 429 else "UNEXPECTED_ERROR"
+        if step.status in (400, 407):
+            return foreign_answer(step.status)
         wait: Headers = () if faults.api_retry_after is None else (("Retry-After", str(faults.api_retry_after)),)
-        return error_answer(Refused(step.status, code, "Too busy."), faults, wait)
+        return error_answer(status_refusal(step.status), faults, wait)
 
     def _authorized(self, question: Question) -> Answer:
         manager, faults = self._manager, self._manager.faults
@@ -59,8 +72,8 @@ class Api:
     def _challenge(self, verdict: Verdict, now: float) -> Answer:
         faults = self._manager.faults
         stale = verdict == "digest-stale" and not faults.one_nonce
-        header = self._guard.challenge(now, stale=stale, qop=faults.qop, only=faults.one_nonce)
-        headers: Headers = (("WWW-Authenticate", header),)
+        digest = self._guard.challenge(now, stale=stale, qop=faults.qop, only=faults.one_nonce)
+        headers: Headers = tuple(("WWW-Authenticate", value) for value in challenges(faults.challenge, digest))
         if faults.unauthorized == "empty":
             return Answer(401, (*VERSION, *headers), auth=verdict)
         refused = Refused(401, "USER_UNAUTHORIZED", "You are not authorized for this resource.")
@@ -81,7 +94,7 @@ class Api:
         if self._answers <= faults.not_json:
             return html_answer(auth)
         is_list = isinstance(found, Listing)
-        document = list_document(found.items, question, manager) if isinstance(found, Listing) else found
+        document = list_document(found.items, question, manager, found.missing) if isinstance(found, Listing) else found
         if faults.envelope_always or question.is_set("envelope"):
             document = enveloped(document, 200, is_list=is_list)
         return Answer(200, (*VERSION, *JSON), render(document, question, faults), auth)

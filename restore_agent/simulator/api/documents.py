@@ -10,7 +10,7 @@ from ..model import Job, Manager
 from ..model.deployment import CLUSTER_NAME, MONGOD_VERSION, SNAPSHOT_TIME, Member
 from ..model.state import ServerState
 from ..model.urls import delivery_url, header_url
-from .answers import HOSTILE, Document
+from .answers import Document, odd_text
 
 API = "/api/public/v1.0"
 
@@ -35,8 +35,8 @@ def job_document(job: Job) -> Document:
         "statusName": job.status,
         "timestamp": {"date": iso(SNAPSHOT_TIME), "increment": 1},
     }
-    if manager.faults.hostile_text:
-        document |= {"clusterName": CLUSTER_NAME + HOSTILE, "statusName": job.status + HOSTILE}
+    if odd := odd_text(manager.faults):
+        document |= {"clusterName": CLUSTER_NAME + odd, "statusName": job.status + odd}
     document = _present(document)
     for override in faults.job_field:
         _force(document, override)
@@ -124,8 +124,7 @@ def cluster_document(manager: Manager, cluster_id: str) -> Document:
         "shardName": member.replica_set if member and sharded else None,
         "typeName": member.type_name if member else "SHARDED_REPLICA_SET",
     }
-    if manager.faults.hostile_text:
-        document["clusterName"] += HOSTILE
+    document["clusterName"] += odd_text(manager.faults)
     return _present(document)
 
 

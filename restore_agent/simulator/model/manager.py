@@ -20,12 +20,15 @@ class Order:
 
 
 class Manager(ServerState):
-    """State of the server. `jobs` are in order of creation."""
+    """State of the server. `jobs` are in order of creation; `list_readings` counts readings of the list of jobs."""
 
     def __init__(self, *, shards: int, archive_size: int, faults: Faults, seed: str) -> None:
         super().__init__(shards=shards, archive_size=archive_size, faults=faults, seed=seed)
         self.jobs: list[Job] = []
+        self.list_readings = 0
         self.create_jobs(self.deployment.members, Order())
+        if faults.stray_job and shards:
+            self._add_stray(faults.stray_job)
 
     @property
     def snapshot_id(self) -> str:
@@ -56,17 +59,27 @@ class Manager(ServerState):
             manager=self,
         )
 
+    def _add_stray(self, kind: str) -> None:
+        batch_id = self.deployment.make_id("batch", "stray") if kind == "other" else None
+        job = self._job(len(self.jobs), batch_id, self.deployment.members[0], Order())
+        job.stray = True
+        self.jobs.append(job)
+
     def find_job(self, job_id: str) -> Job | None:
         """Return the job with this ID."""
         return next((job for job in self.jobs if job.id == job_id), None)
 
+    def next_job(self, job: Job) -> Job:
+        """Return the job after this one, or the first job after the last one."""
+        return self.jobs[(job.index + 1) % len(self.jobs)]
+
     def jobs_of(self, owner: str) -> list[Job]:
-        """Return the jobs listed under a cluster ID (the sharded cluster lists all) or a host ID."""
+        """Return the jobs that exist under a cluster ID (the sharded cluster has all) or a host ID."""
         cluster_id = self.deployment.cluster_id
         return [
             job
             for job in self.jobs
-            if job.is_listed and owner in (cluster_id, job.member.host_id or job.member.cluster_id)
+            if job.exists and owner in (cluster_id, job.member.host_id or job.member.cluster_id)
         ]
 
 
