@@ -21,13 +21,20 @@ def terminal_size(stream: TextIO) -> tuple[int, int]:
     return max(20, (columns or WIDTH) - 3), lines or 24
 
 
-def write_lines(text: str, file: TextIO) -> None:
-    """Print lines. A closed pipe or a full disk must not end a run or change its exit code, so errors are ignored."""
+def write_lines(text: str, file: TextIO) -> Exception | None:
+    """Print lines. A closed pipe or a full disk must not end a run or change its exit code: the error is returned."""
     try:
         print(text, file=file, flush=True)
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
         with suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+        return error
+    return None
+
+
+def output_width(stream: TextIO) -> int:
+    """Return the columns for results: those of the terminal, at least 80; 80 elsewhere."""
+    return max(WIDTH, terminal_size(stream)[0]) if stream.isatty() else WIDTH
 
 
 def is_systemd_journal(stream: TextIO) -> bool:
