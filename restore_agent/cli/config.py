@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..core.redaction import Secret
-from ..core.settings import Connection, RunLimits, RunSettings, Target, UnpackSettings
+from ..core.settings import LATEST, Connection, RestoreOrder, RunLimits, RunSettings, Target, UnpackSettings
 from ..core.untrusted import printable
 from .config_file import absolute_path, did_you_mean, read_table, read_text, require_known_keys
 from .options import CONNECTION, DEFAULT_CONFIG, LIMITS, OPTIONS, TARGET, Option
@@ -186,6 +186,41 @@ def target(values: Values) -> Target:
         job_ids=tuple(dict.fromkeys(values.get("job_id"))) if kind == "job_id" else (),
         select=values.get("select"),
         expect_jobs=values.get("expect_jobs"),
+    )
+
+
+def cluster(values: Values, *more: str) -> tuple[Connection, Target]:
+    """Return how to reach Ops Manager, and a cluster or host. Raises UsageError, also if one of `more` is missing."""
+    values.require(*(name for name in _REQUIRED if name not in ("batch_id", "dest")), *more)
+    return connection(values), place(values)
+
+
+def place(values: Values) -> Target:
+    """Return the project and the cluster or host, as far as they are given. Raises UsageError."""
+    kind = values.either("cluster_id", "host_id")
+    if kind and not values.get("group_id"):
+        raise UsageError(f"{OPTIONS[kind].flag} needs --group-id")
+    return Target(
+        group_id=values.get("group_id") or "",
+        cluster_id=values.get("cluster_id") if kind == "cluster_id" else None,
+        host_id=values.get("host_id") if kind == "host_id" else None,
+    )
+
+
+def order(values: Values) -> RestoreOrder:
+    """Return the restore to request. Raises UsageError if options are missing or exclude each other."""
+    snapshot, before = values.get("snapshot"), values.get("before")
+    if before and snapshot != LATEST:
+        raise UsageError("--before is only for --snapshot latest")
+    if values.get("allow_inconsistent") and snapshot == LATEST:
+        raise UsageError("--allow-inconsistent is only for a snapshot that is given by its ID")
+    return RestoreOrder(
+        snapshot=snapshot,
+        before=before,
+        max_downloads=values.get("max_downloads"),
+        expiration_hours=values.get("expires_in"),
+        allow_inconsistent=values.get("allow_inconsistent"),
+        dry_run=values.get("dry_run"),
     )
 
 

@@ -11,6 +11,7 @@ import click
 GROUPS = {
     "connection": "Connection",
     "target": "What to restore",
+    "request": "Request for a restore",
     "dest": "Destination",
     "limits": "Limits",
     "output": "Output",

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -34,13 +34,14 @@ _RECORDED = ("run", "verify", "rehearse", "simulator")
 
 @dataclass
 class Session:
-    """Context of one command. `summary` makes the result if an error ends the command."""
+    """Context of one command. `summary` makes the result if an error ends the command, `more` its further fields."""
 
     command: str
     values: Values
     console: Display
     redactor: Redactor
     summary: Callable[[AgentError], Receipt]
+    more: Callable[[], Mapping[str, Any] | None] = lambda: None
 
 
 def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int], *, config: bool = True) -> int:
@@ -63,7 +64,7 @@ def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int],
         if session is None:
             form = output_form(flags, os.environ, config=config)
             return end_with(console(form, "none", redactor, command), error, empty_receipt)
-        return end_with(session.console, error, session.summary)
+        return end_with(session.console, error, session.summary, session.more())
     finally:
         if session:
             session.console.close()
@@ -119,10 +120,15 @@ def _dest(session: Session | None) -> Path | None:
     return Path(str(found.text)) if found else None
 
 
-def end_with(console: Display, error: AgentError, summary: Callable[[AgentError], Receipt]) -> int:
+def end_with(
+    console: Display,
+    error: AgentError,
+    summary: Callable[[AgentError], Receipt],
+    more: Mapping[str, Any] | None = None,
+) -> int:
     """Print an error and the result that ends every command; return the exit code."""
     console.report(RunFailed(error.fields()))
-    console.report(RunFinished(summary(error)))
+    console.report(RunFinished(summary(error), more=more))
     return error.exit_code
 
 

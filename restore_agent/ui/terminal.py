@@ -39,6 +39,11 @@ def write_lines(text: str, file: TextIO) -> None:
             raise OutputUnwritable(f"cannot write the output: {reason}") from None
 
 
+def output_width(stream: TextIO) -> int:
+    """Return the columns for results: those of the terminal, at least 80; 80 elsewhere."""
+    return max(WIDTH, terminal_size(stream)[0]) if stream.isatty() else WIDTH
+
+
 def is_systemd_journal(stream: TextIO) -> bool:
     """Return whether a stream is the journal of systemd: JOURNAL_STREAM contains its device and inode."""
     try:

@@ -9,6 +9,8 @@
     │   ├── RedirectRefused           32   api-redirect
     │   ├── RequestRefused            32   api-request-refused
     │   ├── CreationUnconfirmed       32   creation-unconfirmed
+    │   ├── NoSnapshot                24   no-snapshot
+    │   ├── SnapshotNotRestorable     24   snapshot-not-restorable
     │   └── TransientApiError         32   (base: another poll may succeed)
     │       ├── Unreachable           32   ops-manager-unreachable
     │       └── AnswerUnusable        32   api-answer-unusable
@@ -111,6 +113,7 @@ from .ops_manager import (
     BatchError,
     CreationUnconfirmed,
     FewerJobs,
+    NoSnapshot,
     NotFound,
     NothingDelivered,
     NothingListed,
@@ -118,6 +121,7 @@ from .ops_manager import (
     OpsManagerError,
     RedirectRefused,
     RequestRefused,
+    SnapshotNotRestorable,
     TlsError,
     TransientApiError,
     Unreachable,
@@ -156,6 +160,7 @@ __all__ = [
     "JobFailed",
     "JobKilled",
     "NoRestoreHere",
+    "NoSnapshot",
     "NoSpace",
     "NoSpaceToUnpack",
     "NotAnArchive",
@@ -173,6 +178,7 @@ __all__ = [
     "RequestRefused",
     "ResourcesExhausted",
     "ResumeRefused",
+    "SnapshotNotRestorable",
     "Stopped",
     "TlsError",
     "TransferCut",
