@@ -111,14 +111,7 @@ OPTIONS: dict[str, Option] = {
             "ID",
             unset="none",
         ),
-        Option(
-            "batch_id",
-            "target",
-            "Batch of restore jobs (sharded cluster).",
-            identifier,
-            "ID",
-            unset="none",
-        ),
+        Option("batch_id", "target", "Batch of restore jobs (sharded cluster).", identifier, "ID", unset="none"),
         Option(
             "job_id",
             "target",
@@ -196,11 +189,7 @@ OPTIONS: dict[str, Option] = {
             unset="off",
         ),
         Option(
-            "dest",
-            "dest",
-            "Directory for the archives; created with mode 0700 if it does not exist.",
-            directory,
-            "DIR",
+            "dest", "dest", "Directory for the archives; created with mode 0700 if it does not exist.", directory, "DIR"
         ),
         Option(
             "unpack",

@@ -50,7 +50,7 @@ def _report(session: Session, given: Sequence[str]) -> int:
     results = Results(session)
     found = judge([_read(path) for path in _paths(session, given)], expected)
     if html is not None:
-        write_report(found, html, session)
+        write_report(html_page(found), html, session)
     results.show((), lambda width: _lines(found, html, width))
     return results.finish(_fields(found, html), exit_code=found.exit_code)
 
@@ -77,13 +77,17 @@ def _read(path: str) -> ReceiptFile:
     return receipt_file(os.path.realpath(path), raw)
 
 
-def write_report(found: BatchReport, path: Path, session: Session) -> None:
-    """Write the page. Raises Unwritable, or UsageError if Jinja2 is not installed."""
-    page = session.redactor.clean(as_html(found, created=moment(time.time())))
+def html_page(found: BatchReport) -> str:
+    """Return the report as one HTML page. Raises UsageError if Jinja2 is not installed."""
+    return as_html(found, created=moment(time.time()))
+
+
+def write_report(text: str, path: Path, session: Session) -> None:
+    """Write a report without secrets to a file. Raises Unwritable."""
     try:
-        write_page(path, page.encode("utf-8", "backslashreplace"))
+        write_page(path, session.redactor.clean(text).encode("utf-8", "backslashreplace"))
     except OSError as error:
-        hint = "Check the directory of --html: it must exist, be writable, and have free space."
+        hint = "Check the directory of the report: it must exist, be writable, and have free space."
         raise Unwritable(f"{printable(str(path), 200)} cannot be written: {error.strerror}", hint=hint) from None
 
 
