@@ -57,6 +57,17 @@ class Span:
 
 
 @dataclass(frozen=True)
+class SnapshotRule:
+    """Snapshot of one of SNAPSHOT_KINDS, taken `hours` before the start."""
+
+    kind: str
+    hours: float
+
+
+SNAPSHOT_KINDS = ("complete", "incomplete", "inconsistent", "missing")
+
+
+@dataclass(frozen=True)
 class Echo:
     """Place in an answer that repeats the token of the request, and the form in which it does."""
 

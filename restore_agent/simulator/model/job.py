@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from ..archives import Archive, Recipe
 from ..clock import iso
 from ..faults.faults import Faults
-from .deployment import CLUSTER_NAME, MONGOD_VERSION, SNAPSHOT_TIME, Member
+from .deployment import CLUSTER_NAME, MONGOD_VERSION, Member
 from .hashes import Entry, Sent, published_hashes
+from .snapshots import Snapshot
 from .state import ServerState
 from .timeline import Moment, delivery_status, job_status, ready_at
 
@@ -26,6 +27,7 @@ class Job:
     id: str
     batch_id: str | None
     member: Member
+    snapshot: Snapshot
     created: float
     expiration_hours: float
     expires: float
@@ -55,7 +57,7 @@ class Job:
     @property
     def snapshot_id(self) -> str:
         """ID of the snapshot that this job restores."""
-        return self.manager.deployment.make_id("snapshot", self.member.replica_set)
+        return self.snapshot.member_id(self.member)
 
     @property
     def status(self) -> str:
@@ -104,7 +106,7 @@ class Job:
     @property
     def archive_name(self) -> str:
         """File name of the archive; the URL contains it unless a fault changes it."""
-        return f"{self.member.archive_stem}-{SNAPSHOT_TIME}-{self.id}.{self._extension}"
+        return f"{self.member.archive_stem}-{self.snapshot.time}-{self.id}.{self._extension}"
 
     @property
     def file_name(self) -> str:
@@ -114,7 +116,7 @@ class Job:
         if self.faults.name is not None:
             return prefix + self.faults.name
         if self.manager.faults.same_name:
-            return f"{prefix}{CLUSTER_NAME}-{SNAPSHOT_TIME}.{self._extension}"
+            return f"{prefix}{CLUSTER_NAME}-{self.snapshot.time}.{self._extension}"
         return prefix + self.archive_name
 
     @property
@@ -173,8 +175,8 @@ def restore_info(job: Job) -> tuple[tuple[str, str], ...]:
         ("Group Name", "restore-agent simulator"),
         ("Replica Set", job.member.replica_set),
         ("Cluster Id", job.member.cluster_id),
-        ("Snapshot timestamp", iso(SNAPSHOT_TIME)),
-        ("Last Oplog Applied", f"{iso(SNAPSHOT_TIME)} (1)"),
+        ("Snapshot timestamp", iso(job.snapshot.time)),
+        ("Last Oplog Applied", f"{iso(job.snapshot.time)} (1)"),
         ("MongoDB Version", MONGOD_VERSION),
         ("Storage Engine", "wiredTiger"),
         ("Startup Options", f"--replSet {job.member.replica_set} --storageEngine wiredTiger"),
