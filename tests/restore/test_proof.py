@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from restore_agent.core.untrusted import Finding
+from restore_agent.core.errors import Finding
 from restore_agent.dest.archive import Digest
 from restore_agent.dest.journal import Entry
 from restore_agent.restore.proof import Evidence, Kind, Standing, needs_structure, standing_of
