@@ -6,7 +6,6 @@ A stopped run always ends with its result and exit code 129, 130, or 143, never 
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -32,10 +31,11 @@ def store_signals() -> None:
 @contextmanager
 def raise_signals() -> Iterator[None]:
     """Raise Stopped for each signal inside of the context, and immediately for a stored one."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread can set handlers; in another thread, the caller's handlers stay
+    try:
+        before = {number: signal.signal(number, _raise) for number in handled()}
+    except ValueError:  # only the main thread can set handlers; in another thread, the caller's handlers stay
+        yield
         return
-    before = {number: signal.signal(number, _raise) for number in handled()}
     try:
         if _pending:
             _raise(_pending.pop(), None)

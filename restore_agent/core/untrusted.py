@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from enum import Enum
 from typing import Any
 
 # C0 and C1 controls, line and paragraph separators, and the bidirectional overrides that reorder a terminal line
@@ -32,11 +31,3 @@ def parse_document(raw: bytes) -> Any:
         return json.loads(raw)
     except RecursionError:
         raise ValueError("nested too deep") from None
-
-
-class Finding(Enum):
-    """Result of a structure check of an archive. TRUNCATED: valid, but ends too early. DAMAGED: invalid inside."""
-
-    WHOLE = "whole"
-    TRUNCATED = "truncated"
-    DAMAGED = "damaged"

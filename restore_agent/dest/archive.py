@@ -23,9 +23,9 @@ from typing import Any, Protocol
 from aiofiles.threadpool import wrap
 from aiofiles.threadpool.binary import AsyncFileIO
 
-from ..core.errors import DestError, InTheWay, ResourcesExhausted
+from ..core.errors import DestError, Finding, InTheWay, ResourcesExhausted
 from ..core.names import PART
-from ..core.untrusted import Finding, printable
+from ..core.untrusted import printable
 from .directory import Directory, errors_of_dest
 from .structure import StructureCheck
 

@@ -38,11 +38,7 @@ class Promoter:
 
     async def promote(self, job_id: str, archive: str, candidate: Candidate) -> None:
         """Give a verified file its final name. Raises ForeignFile if that name is taken, else DestError."""
-        try:
-            await asyncio.to_thread(self.directory.sync_file, candidate.name)
-        except DestError:
-            await self.discard(job_id, candidate.name)
-            raise
+        await self._sync(job_id, candidate.name)
         await self.journal.record(job_id, Proven(archive, candidate.digest.sha1), self.clock.wall())
         await asyncio.to_thread(_move, self.directory, candidate, archive)
         await self.record_verified(job_id, archive, candidate.digest)
@@ -66,6 +62,7 @@ class Promoter:
     async def set_aside(self, job_id: str, archive: str, candidate: Candidate) -> str:
         """Rename a complete file without a published hash to `.unproven`; return its name. Raises DestError."""
         name = archive + UNPROVEN
+        await self._sync(job_id, candidate.name)
         await self.journal.record(job_id, SetAside(candidate.digest.sha1), self.clock.wall())
         if candidate.name != name:
             await asyncio.to_thread(self.directory.rename, candidate.name, name)
@@ -84,6 +81,14 @@ class Promoter:
             await self.journal.record(job_id, Discarded(), self.clock.wall())
         with suppress(DestError):
             self.directory.remove(name)
+
+    async def _sync(self, job_id: str, name: str) -> None:
+        """Make a file durable, whichever process wrote it; one whose sync fails is discarded. Raises DestError."""
+        try:
+            await asyncio.to_thread(self.directory.sync_file, name)
+        except DestError:
+            await self.discard(job_id, name)
+            raise
 
     async def remove_archive(self, job_id: str, archive: str) -> None:
         """Remove a verified archive after its data path was published. Raises DestError."""

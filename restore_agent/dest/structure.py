@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from ..core.untrusted import Finding
+from ..core.errors import Finding
 
 _GZIP_MAGIC = b"\x1f\x8b"
 

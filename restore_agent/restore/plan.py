@@ -256,7 +256,7 @@ class Plan:
     async def _companion(self, directory: Directory, job: Job, name: str, kind: Kind, size: int) -> str | None:
         """Return why `run` would verify an existing file instead of downloading the archive, or None."""
         entry, published = self._workspace.journal.entry(job.id), self._published(job)
-        structure = kind is Kind.PART and entry.is_ours and needs_structure(entry, size)
+        structure = kind is Kind.PART and entry.is_ours and needs_structure(entry, size, boot_id())
         complete = entry.whole is not None or entry.total == size or kind is Kind.UNPROVEN
         if not (published or structure or (complete and entry.is_ours)):
             return None

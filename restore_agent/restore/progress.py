@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from ..core.clock import Clock, Deadline, rfc3339
 from ..core.errors import AgentError, DestError
@@ -19,7 +19,6 @@ from .completion import Completion
 from .job.context import RunContext
 from .job.job import JobRestore
 from .job.state import JobState
-from .poller import JobPoller
 
 _STATUS_EVERY, _STATUS_SOONEST = 2.0, 0.2  # seconds; five are documented
 _TIME_FOR_A_HINT = 2.0  # seconds
@@ -101,10 +100,24 @@ class BatchProgress:
         self._thread.shutdown(wait=False)
 
 
+class Asking(Protocol):
+    """A task that asks Ops Manager again and again; see `JobPoller`."""
+
+    @property
+    def trouble(self) -> AgentError | None:
+        """The error of the last answer, if it may pass."""
+
+    def silence(self, seconds: float) -> AgentError | None:
+        """Return the error of a request that has had no answer for so long."""
+
+    def next_poll_in(self) -> float | None:
+        """Return the seconds until the next request, or None while one is in progress."""
+
+
 class TroubleReport:
     """Reports that Ops Manager cannot be reached: once per cause, and again when it answers."""
 
-    def __init__(self, poller: JobPoller, reporter: Reporter, clock: Clock) -> None:
+    def __init__(self, poller: Asking, reporter: Reporter, clock: Clock) -> None:
         self._poller, self._reporter, self._clock = poller, reporter, clock
         self._reported: Trouble | None = None
 

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
+from ..core.errors import Finding
 from ..core.names import MISMATCH, PART, UNPROVEN
-from ..core.untrusted import Finding
 from ..dest.archive import Digest
 from ..dest.journal import Entry
+from ..dest.lock import boot_id
 
 _NEARLY_ANNOUNCED = 4096  # bytes that an announced length may be too large before the structure is read at all
 
@@ -50,7 +51,7 @@ class Evidence:
     """What is known of one file.
 
     `published` are the hashes that Ops Manager publishes for the archive now. `finding` is None until the structure
-    was read. `hash_time_over` says that no further hash is waited for.
+    was read. `hash_time_over` says that no further hash is waited for. `boot` is the boot of the host that reads it.
     """
 
     kind: Kind
@@ -59,6 +60,13 @@ class Evidence:
     entry: Entry
     finding: Finding | None = None
     hash_time_over: bool = False
+    boot: str | None = field(default_factory=boot_id)
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether no byte can have been lost with the power."""
+        known = (self.entry.whole, self.entry.set_aside)
+        return self.digest.sha1 in known or trusted_bytes(self.entry, self.digest.size, self.boot) == self.digest.size
 
 
 def standing_of(found: Evidence) -> Standing:
@@ -81,14 +89,27 @@ def standing_of(found: Evidence) -> Standing:
     return _of_complete(found)
 
 
-def needs_structure(entry: Entry, size: int) -> bool:
+def trusted_bytes(entry: Entry, size: int, boot: str | None) -> int:
+    """Return how many of the `size` bytes of a part file count.
+
+    All that this boot of the host wrote, else those that were synced: after a power loss a file can be as long as it
+    was, with zeros where its last bytes were.
+    """
+    if entry.whole is not None or (entry.boot is not None and entry.boot == boot):
+        return size
+    return min(size, entry.synced)
+
+
+def needs_structure(entry: Entry, size: int, boot: str | None) -> bool:
     """Return whether only its structure can show that a part file of `size` bytes is complete.
 
-    It is read if no length was announced, or one that is a little too large. The structure of every interrupted
-    transfer would cost an inflate of all its bytes, and could only say that it ends early.
+    It is read if no length was announced, or one that is a little too large, and after a power loss. The structure of
+    every interrupted transfer would cost an inflate of all its bytes, and could only say that it ends early.
     """
     if not size or entry.whole is not None:
         return False
+    if entry.total == size:
+        return trusted_bytes(entry, size, boot) < size
     return entry.total is None or size < entry.total <= size + _NEARLY_ANNOUNCED
 
 
@@ -97,7 +118,7 @@ def _seems_complete(found: Evidence) -> bool:
     entry, sha1 = found.entry, found.digest.sha1
     if sha1 in (entry.whole, entry.set_aside) or found.finding is Finding.WHOLE:
         return True
-    return entry.total is not None and found.digest.size == entry.total
+    return found.is_durable and entry.total is not None and found.digest.size == entry.total
 
 
 def _of_complete(found: Evidence) -> Standing:
@@ -107,7 +128,7 @@ def _of_complete(found: Evidence) -> Standing:
     # a hash from before the attempt may be that of an earlier download: it verifies, but a difference proves nothing
     counts = [sha1 for sha1 in found.published if sha1 != entry.hash_before or found.hash_time_over]
     if counts or (found.finding is Finding.DAMAGED and found.hash_time_over):
-        if found.finding is Finding.TRUNCATED:
+        if found.finding is Finding.TRUNCATED or not found.is_durable:
             return Standing.INCOMPLETE
         return Standing.RESUMED_DIFFERS if entry.resumed else Standing.MISMATCH
     if found.hash_time_over and entry.total not in (None, found.digest.size):

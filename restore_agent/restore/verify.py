@@ -12,6 +12,7 @@ from ..core.errors import (
     AgentError,
     ArchiveMissing,
     Damaged,
+    Finding,
     HashMismatch,
     HashUnpublished,
     InTheWay,
@@ -25,10 +26,11 @@ from ..core.events import ArchiveFinished, ArchiveProgress, Notice, Progress, Ru
 from ..core.jobs import Job
 from ..core.receipt import ArchiveRecord, Receipt, RestoreId, Verdict, receipt_of
 from ..core.settings import Connection, Services, Target
-from ..core.untrusted import Finding, printable
+from ..core.untrusted import printable
 from ..dest.archive import Digest, digest_of, structure_of
 from ..dest.directory import Directory
 from ..dest.journal import Entry
+from ..dest.lock import boot_id
 from ..dest.promotion import Candidate, Promoter
 from ..dest.workspace import Access, Workspace, write_receipt, write_sums
 from ..network.opsmanager import OpsManager
@@ -214,7 +216,7 @@ class Verification:
         finding: Finding | None = None
         standing = self._standing(record, kind, digest, finding)
         if standing is Standing.AWAITS_HASH or (
-            standing is Standing.INCOMPLETE and needs_structure(entry, digest.size)
+            standing is Standing.INCOMPLETE and needs_structure(entry, digest.size, boot_id())
         ):
             finding = await structure_of(self._directory, file)
             standing = self._standing(record, kind, digest, finding)

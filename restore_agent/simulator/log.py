@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-_TOKEN = re.compile(r"(/v2/pull/[^/]+/)[^/]+")
+_TOKEN = re.compile(r"(/v2/pull/[^/]+/)[^/]+(?=/)|(\btoken=)[^&]+")
 
 Kind = Literal["api", "delivery", "other"]
 
@@ -35,7 +35,7 @@ class Request:
 
     def line(self, since: float) -> str:
         """Return the request as one line, with its time since `since` and without the token in its path."""
-        path = _TOKEN.sub(r"\1…", self.path)
+        path = _TOKEN.sub(lambda found: f"{found[1] or found[2]}…", self.path)
         end = "complete" if self.completed else "incomplete"
         span = f" {self.range}" if self.range else ""
         outcome = f"{self.status} ({self.auth}), {self.bytes_sent} bytes, {end}"

@@ -116,7 +116,8 @@ def _bar_format(row: ArchiveProgress, columns: int) -> str:
     if row.state == "hashing" and row.bytes == (row.total_bytes or row.bytes):
         details = f"{done:>10}  {'waiting for the published hash' if wide else 'awaits hash'}"
     elif row.state == "unpacking":
-        details = f"{done:>10}  unpacking"
+        share = f" {min(100, 100 * row.unpacked_bytes // row.bytes)}%" if row.unpacked_bytes and row.bytes else ""
+        details = f"{done:>10}  unpacking{share}"
     elif not row.total_bytes:
         size = "size unknown" if row.bytes else "no byte yet"
         details = f"{done:>10} {speed:>12}{'  ' + size if wide else ''}"

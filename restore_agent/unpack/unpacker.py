@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ..core.errors import NoSpaceToUnpack, NotUnpacked, UnpackCancelled
-from ..core.untrusted import Finding
+from ..core.errors import Finding, NoSpaceToUnpack, NotUnpacked, UnpackCancelled
 from .datapath import Staging
 from .pipeline import Queue, QueueClosed, Syncer, start_thread
 from .reading.headers import PlainStream, TarStream

@@ -1,5 +1,6 @@
 """Settings of one call: every source, their precedence, and what is refused."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from support.settings import KEY, refusal, without_privileges
 
 from restore_agent.cli import config as settings
 from restore_agent.cli.config import Values, connection, dest, limits, target
-from restore_agent.cli.options import CONNECTION, LIMITS, METRICS_OPTIONS, OPTIONS, OUTPUT_OPTIONS, TARGET
+from restore_agent.cli.options import CONNECTION, LIMITS, METRICS_OPTIONS, OPTIONS, OUTPUT_OPTIONS, TARGET, UNPACK
 from restore_agent.core.errors import UsageError
 from restore_agent.core.redaction import Secret
 from restore_agent.core.settings import Connection, RunLimits, Target
@@ -29,6 +30,9 @@ CONTRACT = {
     "select": None,
     "expect_jobs": None,
     "dest": None,
+    "unpack": None,
+    "owner": None,
+    "discard_archive": False,
     "wait_timeout": 6 * 3600.0,
     "hash_timeout": 15 * 60.0,
     "poll_interval": 5.0,
@@ -56,7 +60,7 @@ def test_the_options_are_those_of_the_contract() -> None:
 
 
 def test_every_option_belongs_to_exactly_one_group() -> None:
-    grouped = [*CONNECTION, *TARGET, *LIMITS, *METRICS_OPTIONS, *OUTPUT_OPTIONS]
+    grouped = [*CONNECTION, *TARGET, *UNPACK, *LIMITS, *METRICS_OPTIONS, *OUTPUT_OPTIONS]
     assert sorted(grouped) == sorted(OPTIONS)
 
 
@@ -95,6 +99,9 @@ SAID: dict[str, list[tuple[Any, Any]]] = {
     "select": [(("shard*",), ("shard*",)), ("x", ("x",)), ("config*", ("config*",))],
     "expect_jobs": [("3", 3), ("4", 4), (5, 5)],
     "dest": [("/f", Path("/f")), ("/e", Path("/e")), ("/c", Path("/c"))],
+    "unpack": [("/f", Path("/f")), ("/e", Path("/e")), ("/c", Path("/c"))],
+    "owner": [("1:2", (1, 2)), ("3:4", (3, 4)), ("5:6", (5, 6))],
+    "discard_archive": [(True, True), ("true", True), (False, False)],
     "wait_timeout": [("1h", 3600.0), ("2h", 7200.0), (90, 90.0)],
     "hash_timeout": [("1m", 60.0), ("2m", 120.0), ("3m", 180.0)],
     "poll_interval": [("1s", 1.0), ("2s", 2.0), (0.5, 0.5)],
@@ -125,6 +132,8 @@ def test_precedence_is_tried_with_every_option() -> None:
 @pytest.mark.usefixtures("certificates_here")
 @pytest.mark.parametrize("name", SAID)
 def test_a_flag_beats_the_environment_which_beats_the_file(name: str, config: Callable[[str], str]) -> None:
+    if name == "owner" and os.geteuid() != 0:
+        pytest.skip("only root may set an owner")
     (flag, as_flag), (in_env, as_env), (in_file, as_file) = SAID[name]
     path = config(f"{name} = {toml(in_file)}\n")
     if isinstance(as_file, Path):

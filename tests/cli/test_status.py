@@ -41,6 +41,7 @@ ARCHIVE_FIELDS = [
     "bytes_per_second",
     "expires_at",
     "downloads_spent",
+    "unpacked_bytes",
 ]
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 

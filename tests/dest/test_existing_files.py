@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from restore_agent.core.errors import InTheWay, Unwritable
-from restore_agent.core.untrusted import Finding
+from restore_agent.core.errors import Finding, InTheWay, Unwritable
 from restore_agent.dest.archive import BLOCK, Digest, digest_of, hash_file, structure_of
 from restore_agent.dest.directory import Directory
 

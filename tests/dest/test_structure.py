@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from restore_agent.core.untrusted import Finding
+from restore_agent.core.errors import Finding
 from restore_agent.dest.structure import SNIFF, StructureCheck, header_is_sound, looks_like_archive
 
 FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}

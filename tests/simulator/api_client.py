@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -76,3 +79,16 @@ def sha1(data: bytes) -> str:
 
 def statuses(client: Client) -> list[str]:
     return [job["delivery"]["statusName"] for job in client.get().json()["results"]]
+
+
+def raw_answer(client: Client, index: int = 0) -> bytes:
+    """All bytes of a delivery's answer as they are on the connection, head and framing included, until it closes."""
+    address = urlsplit(client.url(index))
+    target = f"{address.path}?{address.query}" if address.query else address.path
+    received = bytearray()
+    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as connection:
+        connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        with contextlib.suppress(ConnectionResetError):
+            while block := connection.recv(1 << 20):
+                received += block
+    return bytes(received)

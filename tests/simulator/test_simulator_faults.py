@@ -127,11 +127,16 @@ def test_a_range_is_honoured_only_for_the_validator_that_still_holds(validator: 
         ("", True),
         ("cut=60%", False),
         ("clean-cut=60%", False),
-        ("stall=100%", False),
+        ("stall=99%", False),
+        ("stall=100%", True),
+        ("cut=100%", True),
+        ("hash-after=complete reset=100%", False),
+        ("wrong-length=1", True),
+        ("wrong-length=1 hash-after=complete", False),
         ("html-body", False),
         ("range=honour", True),
         ("refuse=403", False),
     ],
 )
-def test_only_a_whole_archive_proves_a_download(faults: str, proves: bool) -> None:
+def test_only_a_download_of_all_bytes_publishes_a_hash(faults: str, proves: bool) -> None:
     assert plan_delivery(Faults.parse(faults.split()), 0, Ask("bytes=5-"), CONTENT).proves is proves

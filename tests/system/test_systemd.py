@@ -168,7 +168,7 @@ def test_the_service_manager_is_told_why_a_run_failed_without_a_secret(
 
 def test_the_line_counts_archives_by_where_they_stand() -> None:
     def row(state: str, size: int, rate: int = 0) -> ArchiveProgress:
-        return ArchiveProgress(state, None, state, size, None, rate, None, 0, "IN_PROGRESS")
+        return ArchiveProgress(state, None, state, size, None, rate, None, 0, delivery_status="IN_PROGRESS")
 
     rows = (row("verified", 9), row("downloading", 1 << 20, 1024), row("hashing", 1 << 20), row("waiting", 0))
     assert progress_line(rows) == (

@@ -50,22 +50,21 @@ def run_with(name: str) -> None:
 def _publish_before_the_hash() -> None:
     from restore_agent.restore.job.job import JobRestore
 
-    async def prove(self: Any) -> None:
-        await self._publish(self._candidate, None)
+    async def verify(self: Any) -> None:
+        await self._finishing.promote(self.state.candidate)
 
-    JobRestore.prove = prove  # type: ignore[method-assign]
+    JobRestore._verify = verify  # type: ignore[method-assign]
 
 
 def _forget_the_journal_line() -> None:
-    from restore_agent.dest import journal
+    from restore_agent.dest.journal import journal
 
-    write = journal._write_line
+    write = journal._write
 
-    def forgetful(descriptor: int, line: Any) -> None:
-        if line.get("fact") != "attempt":
-            write(descriptor, line)
+    def forgetful(descriptor: int, lines: Any) -> int:
+        return write(descriptor, [line for line in lines if line.get("fact") != "attempt"])
 
-    journal._write_line = forgetful
+    journal._write = forgetful
 
 
 def _log_the_url() -> None:
@@ -107,26 +106,26 @@ def _leave_a_temporary_file() -> None:
 def _flatter_the_receipt() -> None:
     from dataclasses import replace
 
-    from restore_agent.restore.job.job import JobRestore
+    from restore_agent.restore.job.state import JobState
 
-    record = JobRestore._record
+    record = JobState.record_as
 
     def flattering(self: Any, *more: Any, **named: Any) -> Any:
         return replace(record(self, *more, **named), downloads_spent=0)
 
-    JobRestore._record = flattering  # type: ignore[method-assign]
+    JobState.record_as = flattering  # type: ignore[method-assign]
 
 
 def _write_outside() -> None:
-    from restore_agent.restore.run import Agent
+    from restore_agent.restore.run import Run
 
-    written = Agent._written
+    written = Run._write_records
 
     def stray(self: Any, receipt: Any) -> Any:
-        (self._dest.parent / "receipt-copy.json").write_text("{}")
+        (self._settings.dest.parent / "receipt-copy.json").write_text("{}")
         return written(self, receipt)
 
-    Agent._written = stray  # type: ignore[method-assign]
+    Run._write_records = stray  # type: ignore[method-assign]
 
 
 def _skip_fsync(wanted: Callable[[Any], bool]) -> None:

@@ -22,9 +22,10 @@ with atheris.instrument_imports(include=["restore_agent"]):
     from restore_agent.core.names import safe_name
     from restore_agent.core.receipt import parse_receipt
     from restore_agent.core.untrusted import printable
-    from restore_agent.dest.journal import Journal, _parse
+    from restore_agent.dest.journal import Journal
+    from restore_agent.dest.journal.journal import _parse
     from restore_agent.dest.structure import StructureCheck, looks_like_archive
-    from restore_agent.network import opsmanager
+    from restore_agent.network import digest
     from restore_agent.network.documents import parse_job
 
 
@@ -41,7 +42,7 @@ def job(data: bytes) -> None:
 def header(data: bytes) -> None:
     """Headers: a digest challenge, Retry-After, Date."""
     text = data.decode("latin-1")
-    opsmanager._challenge([text])
+    digest._challenge([text])
     retry_after(text, 0.0)
     ServerClock(SystemClock()).observe(text)
 

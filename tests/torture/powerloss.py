@@ -114,15 +114,24 @@ def verify_options(arguments: Sequence[str]) -> list[str]:
     return [argument for argument in arguments if argument.startswith(wanted)]
 
 
+@dataclass(frozen=True)
+class Sent:
+    """One answer of a delivery: where its bytes end in the archive, and whether it brought all of them."""
+
+    stop: int
+    whole: bool
+
+
 @dataclass
 class Recording:
-    """The operations of a scenario; `whole_at` and `faults_at` tell what the server was like at each of them."""
+    """The operations of a scenario, and the answers of the server: `sent` are its deliveries of each job, in order."""
 
     scenario: Scenario
     ops: list[Op]
     ends: list[int]
     faults: list[str]
     archives: dict[str, set[str]]
+    sent: dict[str, list[Sent]]
 
     def run_at(self, point: int) -> int:
         """Which run an operation belongs to."""
@@ -133,9 +142,31 @@ class Recording:
         return Counter(op.name for op in self.ops[:point] if op.kind == "get")
 
     def whole_before(self, point: int) -> set[str]:
-        """The jobs of which a whole body had come, by the journal that the run wrote."""
-        lines = [line for op in self.ops[:point] if op.kind == "write" for line in op.data.splitlines()]
-        return {fact["job_id"] for fact in _facts(lines) if fact.get("fact") == "whole"}
+        """The jobs of which the server had sent a whole body, by its own count of bytes and those on the disk.
+
+        Not by the agent's journal: a run that was killed before that line has the archive all the same.
+        """
+        return {job_id for job_id in self.sent if self.last_whole(job_id, point) is not None}
+
+    def last_whole(self, job_id: str, point: int) -> int | None:
+        """The number (from 0) of the last GET of a job whose answer was complete at this point, or None."""
+        gets = [number for number, op in enumerate(self.ops[:point]) if op.kind == "get" and op.name == job_id]
+        for number in reversed(range(len(gets))):
+            answer = self.sent[job_id][number]
+            over = number + 1 < len(gets) or self._written(job_id, gets[number], point) >= answer.stop
+            if answer.whole and over:
+                return number
+        return None
+
+    def _written(self, job_id: str, begin: int, point: int) -> int:
+        """How far the part file of a job was written between two points."""
+        names = {op.object: op.name for op in self.ops[:point] if op.kind == "create"}
+        ends = [
+            op.offset + len(op.data)
+            for op in self.ops[begin:point]
+            if op.kind == "write" and job_id in names.get(op.object, "") and names[op.object].endswith(".part")
+        ]
+        return max(ends, default=0)
 
     def said_before(self, point: int) -> bytes:
         """What had been said on standard output by the run of this operation."""
@@ -158,6 +189,7 @@ def record(scenario: Scenario, work: Path, program: Sequence[str] = PROGRAM) -> 
     root.mkdir()
     recorder = Recorder(root, work)
     archives: dict[str, set[str]] = {}
+    sent: dict[str, list[Sent]] = {}
     before: list[Job] = []
     for number, (faults, code) in enumerate(scenario.runs):
         with start(scenario, faults) as simulator:
@@ -170,10 +202,21 @@ def record(scenario: Scenario, work: Path, program: Sequence[str] = PROGRAM) -> 
             assert ended == code, f"{scenario.name}: run {number} ended with {ended}, not {code}: {simulator.dump()}"
             for job in simulator.jobs:
                 archives.setdefault(job.id, set()).update(job.archive(n).sha1 for n in range(max(1, job.attempts)))
+                sent.setdefault(job.id, []).extend(_answers(simulator, job))
             before = simulator.jobs
     if final_tree(recorder.ops) != tree_on_disk(root):
         raise RuntimeError(f"{scenario.name}: the recording does not lead to what is on the disk")
-    return Recording(scenario, recorder.ops, recorder.ends, [faults for faults, _ in scenario.runs], archives), root
+    return Recording(
+        scenario, recorder.ops, recorder.ends, [faults for faults, _ in scenario.runs], archives, sent
+    ), root
+
+
+def _answers(simulator: Simulator, job: Job) -> Iterator[Sent]:
+    for request in simulator.requests:
+        if request.kind == "delivery" and request.job_id == job.id:
+            begin = int((request.range or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+            stop = request.bytes_sent + (begin if request.status == 206 else 0)
+            yield Sent(stop, request.completed and request.status in (200, 206))
 
 
 def tree_on_disk(place: Path) -> Tree:
@@ -235,7 +278,7 @@ def _set_back(simulator: Simulator, recording: Recording, point: int, *, generou
         job.attempts = job.downloads = gets[job.id]
         job.max_downloads = max(1, gets[job.id] + generous)
         if job.id in whole:
-            job.completed, job.sha1 = 1, job.archive(max(0, gets[job.id] - 1)).sha1
+            job.completed, job.sha1 = 1, job.archive(recording.last_whole(job.id, point) or 0).sha1
             job.completed_at = simulator.clock.now()
 
 

@@ -27,9 +27,7 @@ _LINE = re.compile(
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _GET = re.compile(rb"GET /backup/restore/v\d/pull/(?P<job>[0-9a-f]+)/")
 _LONGEST = 4 << 20
-_CHANGES_NAMES = frozenset(
-    ("creat", "link", "linkat", "symlink", "symlinkat", "rmdir", "mknod", "mknodat", "renameat2", "truncate")
-)
+_CHANGES_NAMES = frozenset(("creat", "link", "linkat", "symlink", "symlinkat", "rmdir", "mknod", "mknodat", "truncate"))
 _CHANGES_DATA = frozenset(
     ("pwrite64", "pwritev", "pwritev2", "writev", "sendfile", "splice", "copy_file_range", "fallocate", "dup", "dup2")
 )
@@ -217,6 +215,12 @@ class Recorder:
         moved = self._names[source[0]].pop(source[1])
         self._names[target[0]][target[1]] = moved
         self.ops.append(Op("rename", moved, *source, *target))
+
+    def _call_renameat2(self, arguments: str, result: int) -> None:
+        flags = arguments.rsplit(",", 1)[1].split("/*")[0].strip()
+        if flags not in ("0", "0x1", "RENAME_NOREPLACE"):
+            raise RuntimeError(f"renameat2 with flags {flags} is not modelled")
+        self._call_renameat(arguments, result)
 
     def _call_rename(self, arguments: str, result: int) -> None:
         first, second = (match.group() for match in _TEXT.finditer(arguments))

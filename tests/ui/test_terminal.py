@@ -143,6 +143,13 @@ def test_those_that_still_come_in_stand_above_those_that_await_their_hash_and_th
     console.close()
 
 
+def test_an_archive_that_is_only_unpacked_shows_its_share() -> None:
+    console, _, err = text_console(progress="bar")
+    console.report(Progress((progress("unpacking", bytes=1 << 20, unpacked_bytes=1 << 18),)))
+    assert shown_on(err)[0].endswith("1.0 MiB  unpacking 25%")
+    console.close()
+
+
 def test_a_transfer_without_a_byte_does_not_claim_that_its_size_is_unknown() -> None:
     console, _, err = text_console(progress="bar")
     console.report(Progress((progress("downloading", bytes=0, total_bytes=None),)))

@@ -17,12 +17,12 @@ from archives import TOP, content, directory, member, tar_of, unpack, zipped
 from restore_agent.core.errors import (
     CannotUnpack,
     DamagedArchive,
+    Finding,
     NoSpaceToUnpack,
     NotUnpacked,
     UnpackCancelled,
     UnsafeArchive,
 )
-from restore_agent.core.untrusted import Finding
 from restore_agent.unpack.datapath import DataPaths, Staging
 from restore_agent.unpack.reading.source import READ_SIZE, Restarted, Source
 from restore_agent.unpack.unpacker import Options, Unpacked, Unpacker

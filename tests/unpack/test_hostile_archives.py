@@ -33,8 +33,7 @@ from archives import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from restore_agent.core.errors import CannotUnpack, DamagedArchive, NotUnpacked, UnsafeArchive
-from restore_agent.core.untrusted import Finding
+from restore_agent.core.errors import CannotUnpack, DamagedArchive, Finding, NotUnpacked, UnsafeArchive
 from restore_agent.unpack.datapath import remove_content
 from restore_agent.unpack.reading.headers import PlainStream, TarStream
 from restore_agent.unpack.reading.inflate import Inflater, MemberCheck, backend

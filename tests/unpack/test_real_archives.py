@@ -23,7 +23,7 @@ from archives import (
 from archives import directory as directory_entry
 from archives import member as member_entry
 
-from restore_agent.core.untrusted import Finding
+from restore_agent.core.errors import Finding
 from restore_agent.unpack.reading.inflate import backend
 from restore_agent.unpack.unpacker import Options
 

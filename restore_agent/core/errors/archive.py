@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import ClassVar
 
-from ..untrusted import Finding
 from .base import AgentError
 
 _NEW_JOB = "Do not use the quarantined file. Create a new restore job."
+
+
+class Finding(Enum):
+    """Result of a structure check of an archive. TRUNCATED: valid, but ends too early. DAMAGED: invalid inside."""
+
+    WHOLE = "whole"
+    TRUNCATED = "truncated"
+    DAMAGED = "damaged"
 
 
 class ArchiveError(AgentError):

@@ -16,7 +16,7 @@ from ...dest.lock import boot_id
 from ...dest.promotion import Candidate, Promoter
 from ...dest.space import RESERVED_FOR_RECORDS
 from ...network.delivery import Body, Resume
-from ..proof import Kind
+from ..proof import Kind, trusted_bytes
 from ..transfer.transfer import Buffers, Transfer, keep_every
 from .state import JobState
 
@@ -25,12 +25,10 @@ def resume_offset(entry: Entry, on_disk: int, hashed: int, boot: str | None) -> 
     """Return the bytes after which an attempt can continue; 0 starts again.
 
     `on_disk` is the size of the part file, `hashed` the bytes of it that this process wrote or hashed. A resume needs
-    a validator. Bytes that this boot of the host did not write count only as far as they were synced. A file that is
-    as long as announced is not continued: if it does not match, it is wrong.
+    a validator. Bytes that a power loss may have replaced do not count, hashed or not. A file that is as long as
+    announced is not continued: if it does not match, it is wrong.
     """
-    have = hashed or on_disk
-    if not hashed and (entry.boot is None or entry.boot != boot):
-        have = min(have, entry.synced)
+    have = trusted_bytes(entry, hashed or on_disk, boot)
     if not entry.validator or (entry.total is not None and have >= entry.total):
         return 0
     return have
@@ -54,6 +52,7 @@ class Attempt:
         """
         state, context = self._state, self._context
         known = state.entry.total
+        context.space.require_file_size(known)
         buffers = Buffers(context.limits.parallel)
         context.space.reserve(state.named(), None if known is None else max(0, known - state.size_on_disk(Kind.PART)))
         known_hash, ours = state.hashed, state.entry.is_ours

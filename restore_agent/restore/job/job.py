@@ -20,6 +20,7 @@ from ...core.errors import (
     DestError,
     DownloadsUsedUp,
     Expired,
+    Finding,
     ForeignFile,
     NotUnpacked,
     ResumeRefused,
@@ -29,7 +30,7 @@ from ...core.events import RetryScheduled
 from ...core.jobs import Decision, Step, refusal
 from ...core.names import MISMATCH
 from ...core.receipt import Verdict
-from ...core.untrusted import Finding, printable
+from ...core.untrusted import printable
 from ...dest.archive import Digest
 from ...dest.journal.facts import Answered, Cut, Discarded
 from ...dest.lock import boot_id

@@ -7,12 +7,12 @@ from contextlib import suppress
 from typing import Any
 
 from ...core.clock import Deadline
-from ...core.errors import AgentError
+from ...core.errors import AgentError, Finding
 from ...core.names import MISMATCH, PART, UNPROVEN
-from ...core.untrusted import Finding
 from ...dest.archive import Digest, Hashed, hash_file, structure_of
 from ...dest.directory import Directory
 from ...dest.journal import Identity
+from ...dest.lock import boot_id
 from ...dest.promotion import Candidate
 from ..proof import Kind, Standing, needs_structure
 from ..transfer.transfer import finished
@@ -73,7 +73,7 @@ class Proving:
         if not found or not found.st_size or not (entry.is_ours or state.published):
             return Standing.FOREIGN if not entry.is_ours else Standing.INCOMPLETE
         may_be_complete = entry.whole is not None or entry.total == found.st_size
-        structure = entry.is_ours and needs_structure(entry, found.st_size)
+        structure = entry.is_ours and needs_structure(entry, found.st_size, boot_id())
         if not (may_be_complete or structure or state.published):
             return Standing.INCOMPLETE
         digest = await self._hash_part()

@@ -10,10 +10,14 @@ import os
 import re
 from contextlib import suppress
 
+<<<<<<< HEAD
 from ...core.errors import ArchiveDiscarded, DamagedArchive, NotUnpacked, UnpackCancelled
+=======
+from ...core.errors import ArchiveDiscarded, CannotUnpack, DamagedArchive, Finding, NotUnpacked, UnpackCancelled
+>>>>>>> core
 from ...core.events import Notice
 from ...core.names import UNPROVEN
-from ...core.untrusted import Finding, printable
+from ...core.untrusted import printable
 from ...dest.archive import Digest
 from ...dest.journal.facts import Staged, Unpacking
 from ...unpack.restore_info import contradictions
@@ -25,6 +29,141 @@ from .state import JobState
 _REPLICA_SET = re.compile(r"(.+)-\d+-[0-9a-f]{24}\.(?:tar\.gz|tgz|tar)")
 
 
+<<<<<<< HEAD
+=======
+class Follower:
+    """Unpacks a file into the staging directory of one job, in a thread of its own.
+
+    The methods of `dest.archive.Follower` tell it how far the file is; they return at once, except `make_room`.
+    """
+
+    def __init__(self, state: JobState, place: DataPlace, *, rehash: bool = False) -> None:
+        self._state, self._place = state, place
+        self._source: Source | None = None
+        self._unpacker: Unpacker | None = None
+        self._staging: Staging | None = None
+        self._inode: int | None = None
+        self.result: Future[Unpacked] = Future()
+        self.sha1 = None if not rehash else hashlib.sha1(usedforsecurity=False)
+
+    def opened(self, descriptor: int) -> None:
+        """Start with the file, or go on with another one."""
+        inode = os.fstat(descriptor).st_ino
+        if self._source is not None:
+            if inode != self._inode:
+                self._source.restart(descriptor=descriptor)
+        elif not self.result.done():
+            self._start(descriptor)
+        self._inode = inode
+
+    def _start(self, descriptor: int) -> None:
+        """Start to unpack; a host without a thread or descriptor for it must not fail the download."""
+        try:
+            self._source = Source(descriptor, drop_read_pages=True)
+            threading.Thread(target=self._run, name="unpack", daemon=True).start()
+        except (OSError, RuntimeError) as error:
+            self._source = None
+            self.result.set_exception(CannotUnpack(f"the host gives no thread or descriptor: {error}"))
+
+    def grew(self, size: int) -> None:
+        """The first `size` bytes are written."""
+        if self._source:
+            self._source.advance(size)
+
+    def truncated(self, size: int) -> None:
+        """The bytes after the first `size` are void."""
+        if self._source:
+            self._source.restart(keep=size)
+
+    def position(self) -> int:
+        """Return the bytes that are read."""
+        return self._source.position if self._source and not self.result.done() else sys.maxsize
+
+    def make_room(self) -> bool:
+        """Give back the space of everything that is being unpacked on the disk of DEST."""
+        return self._place.make_room()
+
+    def complete(self, size: int) -> None:
+        """The file is complete with `size` bytes."""
+        if self._source:
+            self._source.finish(size)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the result is of the file as it is now."""
+        return self._source is not None and self._source.is_current
+
+    @property
+    def staging(self) -> Staging:
+        """The staging directory; it exists once the result does."""
+        assert self._staging is not None  # noqa: S101  # see above
+        return self._staging
+
+    def _run(self) -> None:
+        assert self._source is not None  # noqa: S101  # the thread starts with one
+        try:
+            while not self._place.slots.acquire(timeout=0.25):
+                self._source.check()
+            try:
+                self.result.set_result(self._unpack(self._source))
+            finally:
+                self._place.slots.release()
+        except BaseException as error:  # raised again where the result is awaited
+            self.result.set_exception(error if isinstance(error, NotUnpacked) else CannotUnpack(_defect(error)))
+
+    def _unpack(self, source: Source) -> Unpacked:
+        paths = self._place.paths
+        paths.require_free(self._place.name_of(self._state.job_id))
+        self._staging = paths.staging(self._state.job_id)
+        options = Options(
+            owner=self._place.owner,
+            space_reserve=self._place.reserve,
+            on_progress=self._progress,
+            consumer=self._start_hash if self.sha1 is not None else None,
+        )
+        unpacker = self._unpacker = Unpacker(source, self._staging, options)
+        self._place.started(unpacker)
+        try:
+            return unpacker.run()
+        finally:
+            self._place.ended(unpacker)
+
+    def _start_hash(self) -> Callable[[bytes], object]:
+        self.sha1 = hashlib.sha1(usedforsecurity=False)
+        return self.sha1.update
+
+    def _progress(self, position: int) -> None:
+        self._state.meter.unpacked = position
+
+    def stop(self) -> None:
+        """Stop within a second; what is in the staging directory stays for `discard` or the next run."""
+        if self._source:
+            self._source.cancel()
+
+    def discard(self) -> None:
+        """Stop, and remove the staging directory. Blocks."""
+        self.stop()
+        with suppress(BaseException):
+            self.result.exception(timeout=_STOP_TIME)
+        if self._staging:
+            with suppress(NotUnpacked):
+                self._staging.discard()
+
+    def close(self) -> None:
+        """Release the staging directory and the file."""
+        self.stop()
+        if self._staging:
+            self._staging.close()
+
+
+_STOP_TIME = 2.0  # seconds
+
+
+def _defect(error: BaseException) -> str:
+    return f"unpacking failed: {type(error).__name__}: {printable(str(error), 200)}"
+
+
+>>>>>>> core
 class JobUnpacking:
     """The data path of one restore job. `is_clean` says that nothing of an unfinished one is left."""
 

@@ -13,12 +13,17 @@ from ..body import HTML_PAGE, NOTHING, Body, BytesPart, FillPart, Headers, Part
 from ..faults.faults import Faults
 from .digest import Verdict
 
-VERSION: Headers = (("X-MongoDB-Service-Version", "gitHash=simulator; versionString=4.0.0.50245.20180626T1400Z"),)
+VERSION = "gitHash=simulator; versionString=4.0.0.50245.20180626T1400Z"
 
 JSON: Headers = (("Content-Type", "application/json"), ("Vary", "Accept-Encoding"))
 
 HOSTILE = '\x1b[2J\x1b]0;owned\x07\r\n{"event": "result", "exit_code": 0}\n\u202e\u0000\x9b31m'
 """Text that clears terminals, forges log lines, and reverses the writing direction."""
+
+PLAIN_HTTP = b"Client sent an HTTP request to an HTTPS server.\n"
+
+SURROGATES = "\ud800 and \udfff"
+"""Halves of surrogate pairs, which JSON can express and UTF-8 cannot."""
 
 Document = dict[str, Any]
 
@@ -54,13 +59,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer of the API. If `trouble` is `reset`, `stall`, or `endless-header`, no answer is sent."""
+    """Answer of the API, sent after `delay` seconds.
+
+    If `trouble` is `close`, `reset`, `stall`, or `endless-header`, no answer is sent.
+    """
 
     status: int
     headers: Headers = ()
     body: Body = NOTHING
     auth: Verdict = "none"
     trouble: str | None = None
+    delay: float = 0.0
 
 
 class Refused(Exception):
@@ -71,12 +80,39 @@ class Refused(Exception):
         self.status, self.code, self.detail, self.parameters = status, code, detail, parameters
 
 
+def version(faults: Faults) -> Headers:
+    """Return the header with the version of the server."""
+    return () if faults.no_version else (("X-MongoDB-Service-Version", VERSION),)
+
+
 def error_answer(refused: Refused, faults: Faults, headers: Headers = (), auth: Verdict = "none") -> Answer:
     """Return the answer with an error document."""
-    detail = refused.detail + (HOSTILE if faults.hostile_text else "")
+    detail = refused.detail + odd_text(faults)
     document = error_document(refused.status, refused.code, detail, refused.parameters)
     body = Body((BytesPart(json.dumps(document).encode()),))
-    return Answer(refused.status, (*VERSION, *JSON, *headers), body, auth)
+    return Answer(refused.status, (*version(faults), *JSON, *headers), body, auth)
+
+
+_CODES = {403: "IP_ADDRESS_NOT_ON_ACCESS_LIST", 404: "RESOURCE_NOT_FOUND", 429: "RATE_LIMITED"}
+
+
+def status_refusal(status: int) -> Refused:
+    """Return the refusal with this status."""
+    code = _CODES.get(status, "UNEXPECTED_ERROR" if status >= 500 else "REQUEST_REFUSED")
+    return Refused(status, code, "Too busy." if status in (429, 503) else "The request was refused.")
+
+
+def odd_text(faults: Faults) -> str:
+    """Return text that faults append to names, statuses, and error details."""
+    return (HOSTILE if faults.hostile_text else "") + (SURROGATES if faults.surrogates else "")
+
+
+def foreign_answer(status: int) -> Answer:
+    """Return an answer that does not come from the API: of a proxy (407), or of the TLS layer (400)."""
+    if status == 407:
+        headers: Headers = (("Proxy-Authenticate", 'Basic realm="proxy"'), ("Content-Type", "text/html"))
+        return Answer(407, headers, Body((BytesPart(b"<html><body>Proxy Authentication Required</body></html>\n"),)))
+    return Answer(status, (("Content-Type", "text/plain"),), Body((BytesPart(PLAIN_HTTP),)))
 
 
 def error_document(status: int, code: str, detail: str, parameters: Sequence[str] = ()) -> Document:
@@ -86,7 +122,7 @@ def error_document(status: int, code: str, detail: str, parameters: Sequence[str
         "error": status,
         "errorCode": code,
         "parameters": list(parameters),
-        "reason": HTTPStatus(status).phrase,
+        "reason": HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "",
     }
 
 

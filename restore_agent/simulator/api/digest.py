@@ -83,5 +83,20 @@ class DigestGuard:
         return hmac.compare_digest(expected.encode(), given.get("response", "").lower().encode())
 
 
+def challenges(kind: str, digest: str) -> list[str]:
+    """Return the `WWW-Authenticate` headers of a 401; `kind` is a value of the `challenge` fault."""
+    unknown = f'Digest realm="{REALM}", nonce="{secrets.token_urlsafe(24)}", algorithm=SHA-512-256, qop="auth"'
+    basic = 'Basic realm="x, y=\\"z\\""'
+    return {
+        "digest": [digest],
+        "basic-after": [f"{digest}, {basic}"],
+        "basic-first": [f"{basic}, {digest}"],
+        "negotiate-first": [f"Negotiate, {digest}"],
+        "separate": [basic, digest],
+        "digest-after": [f"{digest}, {unknown}"],
+        "digest-first": [unknown, digest],
+    }[kind]
+
+
 def _md5(text: str) -> str:
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

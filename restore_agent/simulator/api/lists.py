@@ -10,13 +10,16 @@ from .answers import Document, Question
 MAX_ITEMS = 100
 
 
-def list_document(items: list[Document], question: Question, manager: Manager) -> Document:
-    """Return one page of a list, as requested by `pageNum` and `itemsPerPage`."""
+def list_document(items: list[Document], question: Question, manager: Manager, missing: int = 0) -> Document:
+    """Return one page of a list, as requested by `pageNum` and `itemsPerPage`.
+
+    `missing`: items at the end that are left out, although totalCount includes them.
+    """
     faults = manager.faults
     page = question.number("pageNum", 1)
     size = min(question.number("itemsPerPage", MAX_ITEMS), faults.page_size or MAX_ITEMS)
     start = (page - 1) * size
-    shown: list[Document] | None = items[start : start + size]
+    shown: list[Document] | None = items[: len(items) - missing][start : start + size]
     more = start + size < len(items)
     if faults.endless_pages:
         shown, more = _with_new_ids(items[:size], page, manager), True
@@ -27,6 +30,8 @@ def list_document(items: list[Document], question: Question, manager: Manager) -
     }
     if faults.no_total_count:
         del document["totalCount"]
+    elif faults.wrong_count is not None:
+        document["totalCount"] = max(0, document["totalCount"] + faults.wrong_count)
     return document
 
 

@@ -6,19 +6,22 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..model import Manager
+from ..faults.values import Span
+from ..model import Job, Manager
 from . import documents as doc
 from .answers import Document, Question, Refused
 from .restores import delivery_order, json_object
+from .snapshots import snapshot_document
 
 _ID = re.compile(r"[0-9a-f]{24}")
 
 
 @dataclass(frozen=True)
 class Listing:
-    """All items of a list; the answer contains one page of them."""
+    """All items of a list; the answer contains one page of them. `missing`: items at the end that are left out."""
 
     items: list[Document]
+    missing: int = 0
 
 
 Found = Document | Listing
@@ -60,19 +63,17 @@ class Resources:
         self._check_cluster(group, cluster)
         return doc.cluster_document(self._manager, cluster)
 
-    def _snapshots(self, _question: Question, group: str, cluster: str) -> Found:
+    def _snapshots(self, question: Question, group: str, cluster: str) -> Found:
         self._check_cluster(group, cluster)
         manager = self._manager
-        if cluster == manager.deployment.cluster_id:
-            ids = [manager.snapshot_id]
-        else:
-            ids = [job.snapshot_id for job in manager.jobs if job.member.cluster_id == cluster][:1]
-        found = (doc.snapshot_document(manager, snapshot_id) for snapshot_id in ids)
-        return Listing([document for document in found if document])
+        completed = "all" if manager.faults.old_snapshots else question.query.get("completed", "true")
+        ids = manager.snapshots.listed(cluster, completed)
+        return Listing([self._snapshot(question, group, cluster, snapshot_id) for snapshot_id in ids])
 
-    def _snapshot(self, _question: Question, group: str, cluster: str, snapshot: str) -> Found:
+    def _snapshot(self, _question: Question, group: str, cluster: str, snapshot: str) -> Document:
         self._check_cluster(group, cluster)
-        document = doc.snapshot_document(self._manager, snapshot)
+        found = self._manager.snapshots.find(snapshot)
+        document = snapshot_document(self._manager, found, snapshot) if found else None
         if document is None or cluster not in (self._manager.deployment.cluster_id, document["clusterId"]):
             raise Refused(404, "SNAPSHOT_NOT_FOUND", f"No snapshot with ID {snapshot} exists.", snapshot)
         return document
@@ -82,26 +83,41 @@ class Resources:
         batch = question.query.get("batchId")
         if batch is not None and self._manager.faults.no_batch:
             return Listing([])
-        jobs = [job for job in self._manager.jobs_of(owner_id) if batch in (None, job.batch_id)]
-        return Listing([doc.job_document(job) for job in jobs])
+        if question.number("pageNum", 1) == 1:
+            self._manager.list_readings += 1
+        reading, faults = self._manager.list_readings, self._manager.faults
+        listed = [
+            job
+            for job in self._manager.jobs_of(owner_id)
+            if (batch in (None, job.batch_id) or job.stray) and not _is_in(reading, job.faults.job_unlisted)
+        ]
+        missing = min(len(listed), 1) if _is_in(reading, faults.short_list) else 0
+        return Listing([_read(job) for job in listed], missing)
 
     def _job(self, _question: Question, group: str, owner: str, job: str) -> Found:
         owner_id = self._check_owner(group, owner)
         if not _ID.fullmatch(job):
             raise Refused(404, "INVALID_JOB_ID", f"{job} is not a restore job ID.", job)
         found = next((known for known in self._manager.jobs_of(owner_id) if known.id == job), None)
-        if found is None:
+        if found is not None:
+            found.document_readings += 1
+        if found is None or _is_in(found.document_readings, found.faults.job_404):
             raise Refused(404, "RESTORE_JOB_NOT_FOUND", f"No restore job with ID {job} exists.", job)
-        return doc.job_document(found)
+        if found.faults.job_swapped:
+            found = self._manager.next_job(found)
+        return _read(found)
 
     def _create(self, question: Question, group: str, owner: str) -> Found:
         self._check_owner(group, owner)
-        order = json_object(question.body)
-        members = doc.snapshot_members(self._manager, str(order.get("snapshotId")))
-        if not members:
-            raise Refused(400, "INVALID_SNAPSHOT_ID", "No such snapshot.", str(order.get("snapshotId")))
-        jobs = self._manager.create_jobs(members, delivery_order(order))
-        return Listing([doc.job_document(job) for job in jobs])
+        wanted = json_object(question.body)
+        snapshot_id = str(wanted.get("snapshotId"))
+        snapshot = self._manager.snapshots.find(snapshot_id)
+        if snapshot is None:
+            raise Refused(400, "INVALID_SNAPSHOT_ID", "No such snapshot.", snapshot_id)
+        if snapshot.kind == "incomplete":
+            raise Refused(409, "SNAPSHOT_NOT_COMPLETE", f"Snapshot {snapshot_id} is not complete.", snapshot_id)
+        jobs = self._manager.create_jobs(snapshot, snapshot_id, delivery_order(wanted))
+        return Listing([_read(job) for job in jobs])
 
     def _check_group(self, group: str) -> None:
         if group != self._manager.deployment.group_id:
@@ -125,6 +141,15 @@ class Resources:
                 404, "HOST_NOT_FOUND", f"No host with ID {owner_id} exists in group {group}.", owner_id, group
             )
         return owner_id
+
+
+def _is_in(reading: int, spans: tuple[Span, ...]) -> bool:
+    return any(reading in span for span in spans)
+
+
+def _read(job: Job) -> Document:
+    job.readings += 1
+    return doc.job_document(job)
 
 
 _GROUP = r"groups/(?P<group>[^/]+)"

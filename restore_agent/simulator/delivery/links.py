@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from urllib.parse import unquote, urlsplit
 
@@ -14,13 +14,15 @@ from ..faults.faults import Faults
 from ..model import Job, Manager
 from ..model.deployment import SNAPSHOT_TIME
 from ..model.urls import delivery_url, token_path
-from .plan import GARBAGE, Ask, Content, Plan, plan_delivery, refusal
+from .plan import GARBAGE, Ask, Content, Plan, plan_delivery, refusal, with_echoes, with_head
 
 _PULL = re.compile(
-    r"/backup/restore/(?:v2/pull/(?P<v2>[0-9a-f]+)/(?P<token>[^/]+)|v3/pull/(?P<v3>[0-9a-f]+))/(?P<name>[^/]*)"
+    r"/backup/restore/(?:v2/pull/(?P<v2>[0-9a-f]+)(?:/(?P<token>[^/]+))?|v3/pull/(?P<v3>[0-9a-f]+))/(?P<name>[^/]*)"
 )
 
-_HOP = re.compile(r"hop=(\d+)")
+_HOP = re.compile(r"\bhop=(\d+)")
+
+_QUERY_TOKEN = re.compile(r"\btoken=([^&]*)")
 
 
 @dataclass(frozen=True)
@@ -68,28 +70,40 @@ def pull(manager: Manager, method: str, target: str, headers: dict[str, str], or
         job, matched = link_job(manager, target), _match(target)
         if job is None or matched is None:
             return Pull(refusal(404, "Not found."))
-        auth = _credential(job, matched["token"], headers.get("authorization"))
-        if auth == "refused":
-            return Pull(refusal(404, "Not found."), job=job, auth=auth)
-        refused = _refused(job, method)
-        if refused is not None:
-            return Pull(refused, job=job, auth=auth)
-        location = _redirect(job, target, origin)
-        if location is not None:
-            return Pull(_redirection(location), job=job, auth=auth)
-        return _accept(job, method, Ask(headers.get("range"), headers.get("if-range")), auth)
+        token = _token_in(matched, target, headers)
+        auth = _credential(job, matched, token)
+        ask = Ask(headers.get("range"), headers.get("if-range"))
+        plan = _refused(job, auth, method) or _redirection(job, target, origin)
+        taken = Pull(plan, job=job, auth=auth) if plan else _accept(job, method, ask, auth)
+        return replace(taken, plan=with_echoes(taken.plan, job.faults, token.removeprefix("Bearer ")))
 
 
-def _credential(job: Job, token: str | None, authorization: str | None) -> str:
-    """Return the valid credential of a request: `token` (in the path) or `bearer`; else `refused`."""
-    if token is not None:
-        return "token" if unquote(token) == job.token else "refused"
-    valid = {f"Bearer {job.bearer}"} | ({job.bearer} if job.faults.no_bearer_field else set())
-    return "bearer" if authorization in valid and job.faults.url_v2 else "refused"
+def _token_in(matched: re.Match[str], target: str, headers: dict[str, str]) -> str:
+    """Return the token of a request as it stands there: in the path, the query, or the Authorization header."""
+    if matched["v3"]:
+        return headers.get("authorization", "")
+    found = _QUERY_TOKEN.search(urlsplit(target).query)
+    return matched["token"] or (found[1] if found else "")
 
 
-def _refused(job: Job, method: str) -> Plan | None:
-    """Return the refusal at a URL with a valid credential, or None."""
+def _credential(job: Job, matched: re.Match[str], token: str) -> str:
+    """Return the valid credential of a request: `token` (in the URL) or `bearer`; else `refused`."""
+    if matched["v2"]:
+        return "token" if job.accepts(unquote(token), "url") else "refused"
+    bare = token.removeprefix("Bearer ")
+    has_scheme = bare != token or job.faults.no_bearer_field
+    return "bearer" if has_scheme and job.faults.url_v2 and job.accepts(bare, "bearer") else "refused"
+
+
+def _refused(job: Job, auth: str, method: str) -> Plan | None:
+    """Return the refusal of a request, or None."""
+    plan = _refusal(job, auth, method)
+    return None if plan is None else with_head(plan, job.faults)
+
+
+def _refusal(job: Job, auth: str, method: str) -> Plan | None:
+    if auth == "refused":
+        return refusal(404, "Not found.")
     if method == "HEAD" and job.faults.head == "count":
         job.downloads += 1  # the behavior of real servers is unknown; this is the worst case
         return refusal(405, "Method not allowed.")
@@ -103,7 +117,7 @@ def _refused(job: Job, method: str) -> Plan | None:
     return None if job.has_url else refusal(404, "Not ready.")
 
 
-def _redirect(job: Job, target: str, origin: str) -> str | None:
+def _location(job: Job, target: str, origin: str) -> str | None:
     """Return the Location of a redirect, if any: always a URL with a token in its path, as headers are not kept."""
     faults, manager = job.faults, job.manager
     if faults.redirect_loop:
@@ -111,17 +125,23 @@ def _redirect(job: Job, target: str, origin: str) -> str | None:
     matched = _HOP.search(urlsplit(target).query)
     hop = int(matched[1]) if matched else 0
     if hop < faults.redirect:
-        return f"{origin}{token_path(job)}?hop={hop + 1}"
+        return f"{origin}{_with_hop(job, hop + 1)}"
     if faults.redirect_other_origin and origin != manager.second_origin:
-        return f"{manager.second_origin}{token_path(job)}?hop={hop}"
+        return f"{manager.second_origin}{_with_hop(job, hop)}"
     return None
 
 
-def _redirection(location: str) -> Plan:
+def _with_hop(job: Job, hop: int) -> str:
+    path = token_path(job)
+    return f"{path}{'&' if '?' in path else '?'}hop={hop}"
+
+
+def _redirection(job: Job, target: str, origin: str) -> Plan | None:
+    location = _location(job, target, origin)
+    if location is None:
+        return None
     plan = refusal(302, "Found elsewhere.")
-    return Plan(
-        302, (*plan.headers, ("Location", location)), 0, plan.stop, "length", "whole", plan.send, page=plan.page
-    )
+    return replace(plan, headers=(*plan.headers, ("Location", location)))
 
 
 def _accept(job: Job, method: str, ask: Ask, auth: str) -> Pull:
@@ -135,6 +155,8 @@ def _accept(job: Job, method: str, ask: Ask, auth: str) -> Pull:
         job.downloads += 1
     if plan.page is not None:
         return Pull(plan, job=job, auth=auth)
+    if faults.hash_after == "start":
+        job.completed_at, job.sha1 = job.manager.clock.now(), archive.sha1
     return Pull(plan, archive_body(archive, faults, damaged=plan.damaged), job, archive, auth)
 
 
@@ -159,7 +181,7 @@ def archive_body(archive: Archive, faults: Faults, *, damaged: bool) -> Body:
 
 
 def complete(taken: Pull) -> None:
-    """Record a completed download, if this was one; called before the last byte is sent."""
+    """Record a download whose bytes are all sent, if this is one; called before the last byte is sent."""
     job, archive = taken.job, taken.archive
     if job is None or archive is None or not taken.plan.proves:
         return

@@ -11,7 +11,8 @@ from typing import Literal
 
 from ..body import HTML_PAGE, Headers
 from ..faults.faults import Faults
-from ..faults.values import Step, step_at
+from ..faults.values import step_at
+from .heads import Form, echoes, form_of, head_style, more_headers
 
 Ending = Literal["whole", "cut", "reset", "clean-cut", "stall"]
 
@@ -20,16 +21,6 @@ JSON_PAGE = b'{"error": 500, "reason": "Internal Server Error", "detail": "The s
 GARBAGE = b"\r\n<!-- served by a helpful proxy -->\r\n"
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-
-_NOISE: Headers = (
-    ("x-FRAME-options", "  DENY  "),
-    ("cAcHe-CoNtRoL", "no-cache"),
-    ("Cache-Control", "no-store"),
-    ("Content-Disposition", 'attachment; filename="../../etc/cron.d/evil"'),
-    ("Set-Cookie", "mmsa-prod=; Max-Age=0; Path=/"),
-    ("Set-Cookie", "mmsa-hosted=x\tx"),
-    *((f"X-Noise-{number}", "n" * 100) for number in range(40)),
-)
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,7 @@ class Plan:
     headers: Headers
     start: int
     stop: int
-    framing: str
+    form: Form
     ending: Ending
     send: int
     page: bytes | None = None
@@ -76,7 +67,7 @@ class Plan:
     @property
     def declared(self) -> int:
         """Content-Length to send; that of a clean cut is the number of bytes sent, so the answer looks complete."""
-        return self.send if self.ending == "clean-cut" else self.length
+        return max(0, (self.send if self.ending == "clean-cut" else self.length) + self.form.excess)
 
 
 def plan_delivery(faults: Faults, attempt: int, ask: Ask, content: Content) -> Plan:
@@ -85,10 +76,14 @@ def plan_delivery(faults: Faults, attempt: int, ask: Ask, content: Content) -> P
     if step is not None and step.kind == "refuse":
         return refusal(step.status, "The delivery was refused.", faults.retry_after)
     plan = _page(faults, attempt) or _archive(faults, ask, content)
-    plan = replace(plan, framing=faults.framing, rate=faults.drip, damaged=attempt < faults.damaged)
-    if faults.header_noise:
-        plan = replace(plan, headers=plan.headers + _NOISE)
-    return plan if step is None else _ended(plan, step)
+    plan = replace(plan, form=form_of(faults), rate=faults.drip, damaged=attempt < faults.damaged)
+    plan = replace(plan, headers=plan.headers + more_headers(faults))
+    if step is not None:
+        plan = _ended(plan, step.kind, step.at.of(plan.length))
+    elif plan.form.excess and faults.framing == "length":
+        plan = _ended(plan, "cut", plan.length)
+    proves = plan.proves and (plan.ending == "whole" or (faults.hash_after != "complete" and plan.send == plan.length))
+    return replace(plan, proves=proves)
 
 
 def refusal(status: int, detail: str, retry_after: int | None = None) -> Plan:
@@ -97,18 +92,46 @@ def refusal(status: int, detail: str, retry_after: int | None = None) -> Plan:
     headers: Headers = (("Content-Type", "text/plain"),)
     if retry_after is not None:
         headers += (("Retry-After", str(retry_after)),)
+    if status == 407:
+        headers += (("Proxy-Authenticate", 'Basic realm="proxy"'),)
     return _whole(status, headers, 0, len(page), page=page)
 
 
 def _whole(
     status: int, headers: Headers, start: int, stop: int, *, page: bytes | None = None, proves: bool = False
 ) -> Plan:
-    return Plan(status, headers, start, stop, "length", "whole", stop - start, page=page, proves=proves)
+    return Plan(status, headers, start, stop, Form(), "whole", stop - start, page=page, proves=proves)
 
 
-def _ended(plan: Plan, step: Step) -> Plan:
+def _ended(plan: Plan, kind: str, send: int) -> Plan:
     kinds: dict[str, Ending] = {"cut": "cut", "reset": "reset", "clean-cut": "clean-cut", "stall": "stall"}
-    return replace(plan, ending=kinds[step.kind], send=step.at.of(plan.length), proves=False)
+    return replace(plan, ending=kinds[kind], send=send)
+
+
+def with_echoes(plan: Plan, faults: Faults, token: str) -> Plan:
+    """Return the plan with the token of the request wherever the `echo-token` fault repeats it."""
+    found = echoes(faults, token)
+    if not found:
+        return plan
+    names = {"content-type": "Content-Type", "etag": "ETag", "header": "X-Token"}
+    echoed = {names[place].lower(): (names[place], text) for place, text in found.items() if place in names}
+    if "content-type" in echoed:
+        echoed["content-type"] = ("Content-Type", f"application/x-gzip; token={found['content-type']}")
+    if "etag" in echoed:
+        echoed["etag"] = ("ETag", f'"{found["etag"]}"')
+    headers = (*(header for header in plan.headers if header[0].lower() not in echoed), *echoed.values())
+    if "status-line" in found:
+        style = replace(plan.form.head, reason=f"Token {found['status-line']}")
+        plan = replace(plan, form=replace(plan.form, head=style))
+    if plan.page is not None and "body" in found:
+        page = plan.page + f"token {found['body']}\n".encode()
+        plan = replace(plan, page=page, stop=len(page), send=len(page))
+    return replace(plan, headers=headers)
+
+
+def with_head(plan: Plan, faults: Faults) -> Plan:
+    """Return a refusal with the form of head that faults give every delivery answer."""
+    return replace(plan, form=replace(plan.form, head=head_style(faults)), headers=plan.headers + more_headers(faults))
 
 
 def _page(faults: Faults, attempt: int) -> Plan | None:

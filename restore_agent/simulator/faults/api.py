@@ -5,8 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .rows import fault, flag
-from .syntax import COUNT, SIZE, SKEW, TIMES, choice, first_requests
-from .values import ALWAYS, Step
+from .syntax import (
+    COUNT,
+    OFFSET,
+    READINGS,
+    SECONDS,
+    SIZE,
+    SKEW,
+    SNAPSHOTS,
+    STATUS,
+    TIMES,
+    choice,
+    first_requests,
+    refusal,
+)
+from .values import ALWAYS, SnapshotRule, Span, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +31,13 @@ class ApiFaults:
         "auth",
         choice("auth", "none", "op"),
         'qop of the digest challenge; op: op="auth", as on the reference page',
+        server=True,
+    )
+    challenge: str = fault(
+        "digest",
+        choice("digest", "basic-after", "basic-first", "negotiate-first", "separate", "digest-after", "digest-first"),
+        "challenges of a 401: Digest alone; with Basic after it, Basic before it, or Negotiate before it in a header; "
+        "Basic in a second header; a Digest with an unknown algorithm after it or before it",
         server=True,
     )
     stale_nonce: int | None = fault(None, COUNT, "requests per nonce before it is stale", server=True)
@@ -44,12 +64,28 @@ class ApiFaults:
     api_stall: tuple[Step, ...] = fault(
         (), first_requests("stall"), "no answer to the first N requests", many=True, server=True
     )
+    api_refuse: tuple[Step, ...] = fault(
+        (),
+        refusal("status"),
+        "that status for the next TIMES requests; 407 as a proxy, 400 as a TLS port that received plain HTTP",
+        many=True,
+        server=True,
+    )
+    api_delay: float = fault(0.0, SECONDS, "seconds before each answer", server=True)
     api_retry_after: int | None = fault(None, COUNT, "Retry-After header of 429, 500, and 503", server=True)
     api_redirect: bool = flag("the API redirects to a second port", server=True)
 
     # Documents
     page_size: int | None = fault(None, COUNT, "maximum items per page, whatever was requested", server=True)
     no_total_count: bool = flag("lists have no totalCount", server=True)
+    wrong_count: int | None = fault(None, OFFSET, "totalCount is this much too large (or too small)", server=True)
+    short_list: tuple[Span, ...] = fault(
+        (),
+        READINGS,
+        "the list of jobs lacks its last job at that reading (from 1), TIMES times, but totalCount includes it",
+        many=True,
+        server=True,
+    )
     no_next_link: bool = flag("lists have no links to the next page", server=True)
     next_drops_batch: bool = flag("links to other pages have no batchId", server=True)
     endless_pages: bool = flag("every page has a next page, with new jobs", server=True)
@@ -63,10 +99,44 @@ class ApiFaults:
     endless_header: bool = flag("API answers with endless headers", server=True)
     hostile_text: bool = flag("terminal escapes and newlines in names, statuses, and error details", server=True)
 
+    surrogates: bool = flag("lone surrogates in names, statuses, and error details", server=True)
+
+    # Snapshots and requests for a restore
+    snapshots: tuple[SnapshotRule, ...] | None = fault(
+        None,
+        SNAPSHOTS,
+        "snapshots in the order listed: complete, incomplete, inconsistent (possibly), missing (lacks a shard); HOURS "
+        "old; N of them, 6 hours apart",
+        server=True,
+    )
+    old_snapshots: bool = flag("lists of snapshots include incomplete ones, as on old servers", server=True)
+    post_refuse: tuple[Step, ...] = fault(
+        (), refusal("post"), "this status for the next TIMES POSTs; no job is created", many=True, server=True
+    )
+    post_fail: tuple[Step, ...] = fault(
+        (),
+        refusal("fail"),
+        "this status for the next TIMES POSTs, although the jobs are created",
+        many=True,
+        server=True,
+    )
+    post_lost: str | None = fault(
+        None,
+        choice("close", "reset", "stall").optional("close"),
+        "the jobs of a POST are created, but the connection ends without an answer",
+        server=True,
+    )
+    post_delay: float = fault(
+        0.0, SECONDS, "seconds between the creation of jobs and the answer to a POST", server=True
+    )
+    post_status: int = fault(200, STATUS, "status of a successful POST", server=True)
+    no_version: bool = flag("no X-MongoDB-Service-Version header, as on old servers", server=True)
+
     # Clock and TLS
     clock_skew: float = fault(0.0, SKEW, "difference between the server's clock and the real time", server=True)
     no_date: bool = flag("no Date header", server=True)
     bad_date: bool = flag("an invalid Date header", server=True)
     client_cert: bool = flag("TLS: clients need a certificate of the simulator's CA", server=True)
     wrong_host: bool = flag("TLS: the certificate is for another host", server=True)
+    plain_400: bool = flag("TLS: plain HTTP is answered with 400 instead of a closed connection", server=True)
     expired_cert: bool = flag("TLS: the certificate has expired", server=True)

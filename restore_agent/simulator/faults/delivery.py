@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .rows import fault, flag
-from .syntax import COUNT, RATE, SECONDS, TEXT, choice, ending, refusal
-from .values import Step
+from .syntax import COUNT, ECHO, OFFSET, RATE, SECONDS, SIZE, TEXT, choice, ending, refusal
+from .values import Echo, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,35 @@ class DeliveryFaults:
 
     # Framing
     framing: str = fault("length", choice("length", "chunked", "close"), "how the end of an archive is marked")
+    wrong_length: int | None = fault(None, OFFSET, "Content-Length is this much too large (or too small)")
+    transfer_encoding: str = fault("chunked", TEXT, "spelling of Transfer-Encoding with framing=chunked")
+    chunk_zeros: int = fault(0, COUNT, "chunk sizes start with N zeros")
+    chunk_extension: bool = flag("chunk sizes are followed by an extension")
+    chunk_trailer: bool = flag("trailer fields after the last chunk")
+    chunk_end: str = fault(
+        "missing",
+        choice("missing", "no-crlf", "no-data-crlf"),
+        "end of a chunked body after cut, reset, or stall at 100%: no last chunk, a last chunk without its final CRLF, "
+        "or no CRLF after the data either",
+    )
+
+    # Heads of answers
     header_noise: bool = flag("odd header case and spacing, many headers, a misleading Content-Disposition")
+    many_headers: int = fault(0, COUNT, "N more headers")
+    long_header: int = fault(0, SIZE, "a header line of this size")
+    space_colon: bool = flag("a header with a space before its colon")
+    non_ascii_header: bool = flag("a header with a non-ASCII name")
+    bare_lf: bool = flag("header lines end with LF instead of CRLF")
+    no_reason: bool = flag("a status line without a reason")
+    interim: int = fault(0, COUNT, "N interim answers (103) before the answer")
+    echo_token: tuple[Echo, ...] = fault(
+        (),
+        ECHO,
+        "answers repeat the token of the request in their status-line, content-type, etag, header, or body (of a "
+        "refusal); FORM: plain, decoded (percent-decoded), hex, base64, upper",
+        many=True,
+    )
+    delivery_delay: float = fault(0.0, SECONDS, "seconds before the head of each answer")
 
     # Faults of successive attempts, in the order written
     cut: tuple[Step, ...] = fault((), ending("cut"), "close the connection after this much of the body", many=True)
@@ -50,6 +78,19 @@ class DeliveryFaults:
     redirect_loop: bool = flag("deliveries redirect to themselves")
     renew_url: float | None = fault(
         None, SECONDS, "URL and token change at this interval; earlier ones are answered with 404"
+    )
+    renew_token: str | None = fault(
+        None,
+        choice("keep", "revoke").optional("keep"),
+        "another token and authValue at each reading; earlier ones stay valid, or are answered with 404",
+    )
+    token: str = fault(
+        "base64",
+        choice("base64", "short", "hex", "encoded", "query"),
+        "token in the URL: base64, 6 characters, hex digits, percent-encoded, or a query parameter instead of the path",
+    )
+    name_changes: int | None = fault(
+        None, COUNT.optional(1), "the last segment of the URL changes after N readings of the job"
     )
     name: str | None = fault(None, TEXT, "archive name in the URL; it is percent-encoded there")
     same_name: bool = flag("all jobs have the same archive name", server=True)

@@ -56,8 +56,13 @@ class Faults(ApiFaults, ArchiveFaults, DeliveryFaults, JobFaults):
     @property
     def api_troubles(self) -> tuple[Step, ...]:
         """Faults of the first requests of the API, as written."""
-        steps = self.api_429 + self.api_500 + self.api_503 + self.api_reset + self.api_stall
+        steps = self.api_429 + self.api_500 + self.api_503 + self.api_reset + self.api_stall + self.api_refuse
         return tuple(sorted(steps, key=lambda step: step.place))
+
+    @property
+    def post_troubles(self) -> tuple[Step, ...]:
+        """Faults of successive POSTs, as written."""
+        return tuple(sorted(self.post_refuse + self.post_fail, key=lambda step: step.place))
 
 
 def describe() -> list[FaultRow]:

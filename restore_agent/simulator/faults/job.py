@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .rows import fault, flag
-from .syntax import COUNT, FIELD, HASH, SECONDS, STATUS, TEXT, choice
-from .values import ALWAYS, FieldOverride, HashRule
+from .syntax import COUNT, FIELD, HASH, READINGS, SECONDS, STATUS, TEXT, choice
+from .values import ALWAYS, FieldOverride, HashRule, Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,19 @@ class JobFaults:
     appears_after: float = fault(0.0, SECONDS, "the job is unknown until this long after creation")
     automated: bool = flag("an automated restore reported as HTTP: delivery.targetClusterId is set")
     method: str = fault("HTTP", TEXT, "delivery.methodName")
+    job_unlisted: tuple[Span, ...] = fault(
+        (), READINGS, "the job is missing from the list at that reading (from 1), TIMES times", many=True
+    )
+    job_404: tuple[Span, ...] = fault(
+        (), READINGS, "the job's document is answered with 404 at that reading (from 1), TIMES times", many=True
+    )
+    job_swapped: bool = flag("the job's document is that of the next job")
+    stray_job: str | None = fault(
+        None,
+        choice("none", "other"),
+        "the batch also lists a job without batchId, or of another batch",
+        server=True,
+    )
     no_batch: bool = flag("the batch lists no job", server=True)
     sccc: bool = flag("the config server is mirrored (SCCC): its job has a hostId", server=True)
     encrypted: bool = flag("encryptionEnabled with a masterKeyUUID")
@@ -60,4 +73,10 @@ class JobFaults:
     hash: HashRule = fault(  # noqa: RUF009 - a dataclasses.field() behind a helper
         HashRule("ready"), HASH, "late:S, early, early-wrong:S, never, wrong, upper, other-name, null"
     )
+    hash_after: str = fault(
+        "sent",
+        choice("sent", "complete", "start"),
+        "when a hash is published: once all bytes are sent, only after a complete ending, or at the GET",
+    )
+    hash_entries: int = fault(1, COUNT, "entries for the archive in hashes; all but the last are other SHA1s")
     digest_none: bool = flag("the server setting NONE: hashes are never published")

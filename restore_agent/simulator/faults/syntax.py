@@ -11,7 +11,20 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .values import ALWAYS, HASH_KINDS, FieldOverride, HashRule, Portion, Step
+from .values import (
+    ALWAYS,
+    ECHO_FORMS,
+    ECHO_PLACES,
+    HASH_KINDS,
+    SNAPSHOT_KINDS,
+    Echo,
+    FieldOverride,
+    HashRule,
+    Portion,
+    SnapshotRule,
+    Span,
+    Step,
+)
 
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -112,6 +125,43 @@ def _field_override(text: str) -> FieldOverride:
     return FieldOverride(keys, json.loads(value))
 
 
+def _span(text: str) -> Span:
+    first, times = _split_times(text)
+    return Span(_positive(first), times)
+
+
+def _offset(text: str) -> int:
+    value = int(text)
+    if not value:
+        raise ValueError("must not be 0")
+    return value
+
+
+def _echo(text: str) -> Echo:
+    place, mark, form = text.partition(":")
+    if place not in ECHO_PLACES:
+        raise ValueError(f"one of {', '.join(ECHO_PLACES)}")
+    if mark and form not in ECHO_FORMS:
+        raise ValueError(f"its form is one of {', '.join(ECHO_FORMS)}")
+    return Echo(place, form or "plain")
+
+
+_SNAPSHOT_INTERVAL = 6.0
+
+
+def _snapshots(text: str) -> tuple[SnapshotRule, ...]:
+    rules: list[SnapshotRule] = []
+    for part in [] if text == "none" else text.split(","):
+        written, _, times = part.partition("*")
+        kind, mark, hours = written.partition(":")
+        if kind not in SNAPSHOT_KINDS:
+            raise ValueError(f"one of {', '.join(SNAPSHOT_KINDS)}")
+        for number in range(_positive(times) if times else 1):
+            age = _seconds(hours) if mark and not number else (rules[-1].hours if rules else 0) + _SNAPSHOT_INTERVAL
+            rules.append(SnapshotRule(kind, age))
+    return tuple(rules)
+
+
 def _no_value(_text: str) -> object:
     raise ValueError("it takes no value")
 
@@ -123,6 +173,14 @@ SECONDS = Syntax("SECONDS", _seconds)
 SKEW = Syntax("±SECONDS", _skew)
 
 COUNT = Syntax("N", _positive)
+
+OFFSET = Syntax("±N", _offset)
+
+READINGS = Syntax("READING[xTIMES]", _span)
+
+SNAPSHOTS = Syntax("none|KIND[:HOURS][*N],…", _snapshots)
+
+ECHO = Syntax("PLACE[:FORM]", _echo)
 
 TIMES = Syntax("N|always", _times)
 
@@ -160,12 +218,12 @@ def ending(kind: str) -> Syntax:
     return Syntax("PERCENT%|BYTES[xTIMES]", parse)
 
 
-def refusal() -> Syntax:
+def refusal(kind: str = "refuse") -> Syntax:
     """Return the syntax of an HTTP status that replaces an answer, once or several times."""
 
     def parse(text: str) -> Step:
         status, times = _split_times(text)
-        return Step("refuse", times, status=_status(status))
+        return Step(kind, times, status=_status(status))
 
     return Syntax("STATUS[xTIMES]", parse)
 

@@ -46,6 +46,41 @@ def step_at(steps: Iterable[Step], number: int) -> Step | None:
 
 
 @dataclass(frozen=True)
+class Span:
+    """Consecutive readings: `times` of them from reading `first` (from 1) on."""
+
+    first: int
+    times: float = 1
+
+    def __contains__(self, reading: object) -> bool:
+        return isinstance(reading, int) and self.first <= reading < self.first + self.times
+
+
+@dataclass(frozen=True)
+class SnapshotRule:
+    """Snapshot of one of SNAPSHOT_KINDS, taken `hours` before the start."""
+
+    kind: str
+    hours: float
+
+
+SNAPSHOT_KINDS = ("complete", "incomplete", "inconsistent", "missing")
+
+
+@dataclass(frozen=True)
+class Echo:
+    """Place in an answer that repeats the token of the request, and the form in which it does."""
+
+    place: str
+    form: str = "plain"
+
+
+ECHO_PLACES = ("status-line", "content-type", "etag", "header", "body")
+
+ECHO_FORMS = ("plain", "decoded", "hex", "base64", "upper")
+
+
+@dataclass(frozen=True)
 class HashRule:
     """Rule for publishing hashes: `kind` is one of HASH_KINDS; `seconds` applies to `late` and `early-wrong`."""
 

@@ -32,7 +32,13 @@ def published_hashes(faults: Faults, sent: Sent, own_sha1: Callable[[], str], fi
         digest = other_sha1(own_sha1())  # the same until it is replaced, whatever each GET sends
     elif rule.kind == "late" and waiting:
         digest = None
-    return None if digest is None else [_entry(rule.kind, digest, file_name)]
+    if digest is None:
+        return None
+    entries = [_entry(rule.kind, digest, file_name)]
+    for _ in range(faults.hash_entries - 1):
+        digest = other_sha1(digest)
+        entries.insert(0, _entry("ready", digest, file_name))
+    return entries
 
 
 def _entry(kind: str, digest: str, file_name: str) -> Entry:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from ..archives import Archive, Recipe
 from ..clock import iso
 from ..faults.faults import Faults
-from .deployment import CLUSTER_NAME, MONGOD_VERSION, SNAPSHOT_TIME, Member
+from .deployment import CLUSTER_NAME, MONGOD_VERSION, Member
 from .hashes import Entry, Sent, published_hashes
+from .snapshots import Snapshot
 from .state import ServerState
 from .timeline import Moment, delivery_status, job_status, ready_at
 
@@ -18,13 +19,15 @@ class Job:
     """Restore job and its delivery. `status` and `delivery_status` follow the timeline unless they are set.
 
     Times are seconds since the epoch by the server's clock. Counts are of delivery GETs: `attempts` answered with a
-    body or by `refuse`, `downloads` counted against `max_downloads`, `completed` sent in full.
+    body or by `refuse`, `downloads` counted against `max_downloads`, `completed` sent in full. `readings` counts how
+    often its document was shown, `document_readings` without lists. `stray`: listed in a batch it does not belong to.
     """
 
     index: int
     id: str
     batch_id: str | None
     member: Member
+    snapshot: Snapshot
     created: float
     expiration_hours: float
     expires: float
@@ -35,6 +38,9 @@ class Job:
     completed: int = 0
     completed_at: float | None = None
     sha1: str | None = None
+    readings: int = 0
+    document_readings: int = 0
+    stray: bool = False
     _status: str | None = None
     _delivery_status: str | None = None
 
@@ -51,7 +57,7 @@ class Job:
     @property
     def snapshot_id(self) -> str:
         """ID of the snapshot that this job restores."""
-        return self.manager.deployment.make_id("snapshot", self.member.replica_set)
+        return self.snapshot.member_id(self.member)
 
     @property
     def status(self) -> str:
@@ -93,23 +99,25 @@ class Job:
         return self.delivery_status in ("EXPIRED", "MAX_DOWNLOADS_EXCEEDED") and not faults.url_gone
 
     @property
-    def is_listed(self) -> bool:
+    def exists(self) -> bool:
         """Whether the API knows the job yet."""
         return self.age >= self.faults.appears_after
 
     @property
     def archive_name(self) -> str:
         """File name of the archive; the URL contains it unless a fault changes it."""
-        return f"{self.member.archive_stem}-{SNAPSHOT_TIME}-{self.id}.{self._extension}"
+        return f"{self.member.archive_stem}-{self.snapshot.time}-{self.id}.{self._extension}"
 
     @property
     def file_name(self) -> str:
         """Last segment of the delivery URL, decoded."""
+        changes = self.faults.name_changes
+        prefix = "renamed-" if changes is not None and self.readings > changes else ""
         if self.faults.name is not None:
-            return self.faults.name
+            return prefix + self.faults.name
         if self.manager.faults.same_name:
-            return f"{CLUSTER_NAME}-{SNAPSHOT_TIME}.{self._extension}"
-        return self.archive_name
+            return f"{prefix}{CLUSTER_NAME}-{self.snapshot.time}.{self._extension}"
+        return prefix + self.archive_name
 
     @property
     def _extension(self) -> str:
@@ -126,9 +134,15 @@ class Job:
         return self._token("bearer")
 
     def _token(self, kind: str) -> str:
-        interval = self.faults.renew_url
-        era = int(self.age // interval) if interval else 0
-        return self.manager.keys.token(f"{kind}/{self.id}/{era}")
+        faults = self.faults
+        era = int(self.age // faults.renew_url) if faults.renew_url else 0
+        reading = self.readings if faults.renew_token else 0
+        return self.manager.keys.token(f"{kind}/{self.id}/{era}/{reading}", faults.token)
+
+    def accepts(self, token: str, kind: str) -> bool:
+        """Return whether a token is valid: `kind` is `url` or `bearer`."""
+        keeps = self.faults.renew_token in ("keep",)  # in: the linter takes a comparison for a password
+        return token == self._token(kind) or (keeps and self.manager.keys.is_issued(f"{kind}/{self.id}/", token))
 
     def archive(self, attempt: int = 0) -> Archive:
         """Return the archive that attempt `attempt` (from 0) is sent."""
@@ -161,8 +175,8 @@ def restore_info(job: Job) -> tuple[tuple[str, str], ...]:
         ("Group Name", "restore-agent simulator"),
         ("Replica Set", job.member.replica_set),
         ("Cluster Id", job.member.cluster_id),
-        ("Snapshot timestamp", iso(SNAPSHOT_TIME)),
-        ("Last Oplog Applied", f"{iso(SNAPSHOT_TIME)} (1)"),
+        ("Snapshot timestamp", iso(job.snapshot.time)),
+        ("Last Oplog Applied", f"{iso(job.snapshot.time)} (1)"),
         ("MongoDB Version", MONGOD_VERSION),
         ("Storage Engine", "wiredTiger"),
         ("Startup Options", f"--replSet {job.member.replica_set} --storageEngine wiredTiger"),

@@ -18,13 +18,27 @@ class Secrets:
         self._key = secrets.token_bytes(16)
         self._tokens: dict[str, str] = {}
 
-    def token(self, purpose: str) -> str:
-        """Return the token for a purpose."""
+    def token(self, purpose: str, form: str = "base64") -> str:
+        """Return the token for a purpose, in a form of the `token` fault."""
         if purpose not in self._tokens:
-            digest = hmac.new(self._key, purpose.encode(), hashlib.sha256).hexdigest()[:32]
-            self._tokens[purpose] = base64.b64encode(digest.encode()).decode()
+            self._tokens[purpose] = _token(hmac.new(self._key, purpose.encode(), hashlib.sha256), form)
         return self._tokens[purpose]
+
+    def is_issued(self, prefix: str, token: str) -> bool:
+        """Return whether a token was issued for a purpose that starts with `prefix`."""
+        return any(issued == token for purpose, issued in self._tokens.items() if purpose.startswith(prefix))
 
     def all(self) -> list[str]:
         """Return the private key and every token made so far."""
         return [self.private_key, *self._tokens.values()]
+
+
+def _token(digest: hmac.HMAC, form: str) -> str:
+    text = digest.hexdigest()[:32]
+    if form == "hex":
+        return text
+    if form == "short":
+        return text[:6]
+    if form == "encoded":
+        return f"+/{text}=="
+    return base64.b64encode(text.encode()).decode()

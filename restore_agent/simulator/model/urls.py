@@ -18,8 +18,12 @@ def header_url(job: Job) -> str:
 
 
 def token_path(job: Job) -> str:
-    """Return the path of `url`, with its token."""
-    return f"/backup/restore/v2/pull/{job.id}/{job.token}/{_segment(job)}"
+    """Return the path of `url`, with its token, which may be in its query."""
+    form = job.faults.token
+    if form == "query":
+        return f"/backup/restore/v2/pull/{job.id}/{_segment(job)}?token={quote(job.token, safe='')}"
+    token = quote(job.token, safe="") if form == "encoded" else job.token
+    return f"/backup/restore/v2/pull/{job.id}/{token}/{_segment(job)}"
 
 
 def _origin(job: Job) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import ssl
 import threading
 from dataclasses import dataclass
-from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ from ..delivery.plan import Plan
 from ..log import Request, RequestLog
 from ..model import Manager
 from .tls import handshake
-from .wire import Wire
+from .wire import Transfer, Wire
 
 _MAX_BODY = 1 << 20
 
@@ -52,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         """Serve requests until the connection ends."""
         with self.server.registered(self.connection):
             if isinstance(self.connection, ssl.SSLSocket):
-                handshake(self.connection)
+                handshake(self.connection, self.server.service.manager.faults.plain_400)
             self.wire = Wire(self.connection, self.server.stopping)
             super().handle()
 
@@ -91,8 +90,10 @@ class Handler(BaseHTTPRequestHandler):
         job = service.manager.find_job(question.path.rstrip("/").rpartition("/")[2])
         self.record.job_id = job.id if job else None
         service.log.add(self.record)
+        self.server.stopping.wait(service.manager.faults.api_delay)
         answer = service.api.answer(question)
         self.record.auth = answer.auth
+        self.server.stopping.wait(answer.delay)
         if answer.trouble is None:
             self._send_small(answer.status, answer.headers, answer.body)
         else:
@@ -104,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wire.reset()
         elif answer.trouble == "stall":
             self.wire.hold(self.server.stopping.is_set)
-        else:
+        elif answer.trouble == "endless-header":
             self._send_endless_header()
 
     def _send_endless_header(self) -> None:
@@ -120,10 +121,9 @@ class Handler(BaseHTTPRequestHandler):
         self.record.status = status
         if self.close_connection:
             head.append(("Connection", "close"))
-        self.wire.send_head(status, _phrase(status), head)
+        self.wire.send_head(status, head)
         if self.command != "HEAD":
-            progress = _Progress(self.record, self.server.stopping)
-            self.wire.transfer(body, chunked=False, ending="whole", rate=None, progress=progress)
+            self.wire.transfer(body, Transfer(), _Progress(self.record, self.server.stopping))
 
     def _common_headers(self) -> Headers:
         manager = self.server.service.manager
@@ -144,6 +144,8 @@ class Handler(BaseHTTPRequestHandler):
         service.log.add(self.record)
         taken = links.pull(service.manager, self.command, self.path, headers, self.server.origin)
         self.record.auth, self.record.status = taken.auth, taken.plan.status
+        if job is not None:
+            self.server.stopping.wait(job.faults.delivery_delay)
         if job is not None and job.faults.endless_delivery_header:
             self._send_endless_header()
         else:
@@ -151,25 +153,27 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send_delivery(self, taken: links.Pull) -> None:
         plan = taken.plan
-        if plan.ending != "whole" or plan.framing == "close":
+        if plan.ending != "whole" or plan.form.framing == "close":
             self.close_connection = True
         head = [*self._common_headers(), *plan.headers, *self._framing(plan)]
-        self.wire.send_head(plan.status, _phrase(plan.status), head)
+        self.wire.send_head(plan.status, head, plan.form.head)
         if self.command == "HEAD":
             return
         progress = _Progress(self.record, self.server.stopping, taken)
-        chunked = plan.framing == "chunked"
-        whole = self.wire.transfer(taken.body, chunked=chunked, ending=plan.ending, rate=plan.rate, progress=progress)
-        if not whole:
+        chunks = plan.form.chunks if plan.form.framing == "chunked" else None
+        transfer = Transfer(plan.ending, plan.rate, chunks, is_all=plan.send == plan.length)
+        if not self.wire.transfer(taken.body, transfer, progress):
             self.close_connection = True
         if self.close_connection and plan.ending in ("whole", "clean-cut"):
             self.wire.close_notify()
 
     def _framing(self, plan: Plan) -> Headers:
         headers: Headers = (("Connection", "close"),) if self.close_connection else ()
-        if plan.framing == "length":
+        if plan.form.framing == "length":
             return (*headers, ("Content-Length", str(plan.declared)))
-        return (*headers, ("Transfer-Encoding", "chunked")) if plan.framing == "chunked" else headers
+        if plan.form.framing == "chunked":
+            return (*headers, ("Transfer-Encoding", plan.form.transfer_encoding))
+        return headers
 
 
 class _Progress:
@@ -183,15 +187,11 @@ class _Progress:
         self._record.bytes_sent += count
 
     def last_byte(self) -> None:
-        """Record that the body is complete."""
-        self._record.completed = True
+        """Record that all bytes are sent."""
+        self._record.completed = self._taken is None or self._taken.plan.ending == "whole"
         if self._taken is not None:
             links.complete(self._taken)
 
     def halted(self) -> bool:
         """Return whether the simulator stops, or the delivery has expired during the transfer."""
         return self._stopping.is_set() or (self._taken is not None and self._taken.is_cut_off())
-
-
-def _phrase(status: int) -> str:
-    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Unknown"

@@ -12,6 +12,13 @@ from .certificates import Authority, Certificate
 
 _HANDSHAKE_TIMEOUT = 10.0
 
+_HANDSHAKE_RECORD = b"\x16"
+
+_PLAIN_400 = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 48\r\n\r\n"
+    b"Client sent an HTTP request to an HTTPS server.\n"
+)
+
 
 class TlsFiles:
     """Certificate authority of one simulator and its files in `directory`."""
@@ -44,9 +51,17 @@ class TlsFiles:
         return certificate, key
 
 
-def handshake(connection: ssl.SSLSocket) -> None:
-    """Do the server's part of the TLS handshake, in the thread of the connection."""
+def handshake(connection: ssl.SSLSocket, plain_400: bool) -> None:
+    """Do the server's part of the TLS handshake, in the thread of the connection.
+
+    `plain_400`: answer plain HTTP with 400 instead of closing. Raises OSError if there is no TLS.
+    """
     connection.settimeout(_HANDSHAKE_TIMEOUT)
+    # recv of the plain socket: that of SSLSocket accepts no flags, and reads through TLS
+    if plain_400 and socket.socket.recv(connection, 1, socket.MSG_PEEK)[:1] not in (_HANDSHAKE_RECORD, b""):
+        socket.socket.send(connection, _PLAIN_400)
+        _deliver_alert(connection)
+        raise ConnectionAbortedError
     try:
         connection.do_handshake()
     except ssl.SSLError:

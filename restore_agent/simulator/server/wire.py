@@ -13,10 +13,13 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from ..body import Body, BytesPart, FilePart, Headers, Part
+from ..body import Body, BytesPart, FilePart, Part
+from ..delivery.heads import ChunkStyle, HeadStyle
 from ..delivery.plan import Ending
 
 _PIECE = 4 << 20
@@ -41,6 +44,21 @@ class Progress(Protocol):
         """Return whether the transfer must be interrupted now."""
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """Form and end of a body: `rate` in bytes per second, `chunks` if it is chunked, `is_all`: not shortened."""
+
+    ending: Ending = "whole"
+    rate: int | None = None
+    chunks: ChunkStyle | None = None
+    is_all: bool = True
+
+    @property
+    def is_unclean(self) -> bool:
+        """Whether the framing of the body is left incomplete."""
+        return self.ending not in ("whole", "clean-cut")
+
+
 class Wire:
     """Connection of one client. Errors of the connection are OSErrors."""
 
@@ -60,40 +78,48 @@ class Wire:
         """Send bytes as they are."""
         self._socket.sendall(data)
 
-    def send_head(self, status: int, reason: str, headers: Headers | Iterable[tuple[str, str]]) -> None:
-        """Send the status line and headers."""
-        self.send(render_head(status, reason, headers))
+    def send_head(self, status: int, headers: Iterable[tuple[str, str]], style: HeadStyle | None = None) -> None:
+        """Send the status line and headers, and interim answers before them."""
+        self.send(render_head(status, headers, style or HeadStyle()))
 
-    def transfer(self, body: Body, *, chunked: bool, ending: Ending, rate: int | None, progress: Progress) -> bool:
-        """Send a body and end it with `ending`; return whether it was sent and ended completely.
+    def transfer(self, body: Body, transfer: Transfer, progress: Progress) -> bool:
+        """Send a body and end it; return whether it was sent and ended completely.
 
-        `rate` is in bytes per second. `progress.last_byte` is called before the last byte is sent, so a client that
-        has the whole body finds all effects of that.
+        `progress.last_byte` is called before the last byte is sent, so a client that has the whole body finds all
+        effects of that.
         """
         try:
             size = len(body)
-            finished = self._stream(body.cut(0, size - 1), chunked, rate, progress)
-            if finished and ending == "whole":
-                progress.last_byte()
+            finished = self._stream(body.cut(0, size - 1), transfer, transfer.rate, progress)
             if finished:
-                self._stream(body.cut(size - 1, size), chunked, None, progress)
-            if finished and chunked and ending in ("whole", "clean-cut"):
-                self.send(b"0\r\n\r\n")
-            self._end(ending if finished else "cut", progress)
-            return finished and ending == "whole"
+                progress.last_byte()
+                self._stream(body.cut(size - 1, size), transfer, None, progress, is_last=True)
+            if finished and transfer.chunks:
+                self._end_chunks(transfer, transfer.chunks)
+            self._end(transfer.ending if finished else "cut", progress)
+            return finished and transfer.ending == "whole"
         finally:
             self.close_files()
 
-    def _stream(self, body: Body, chunked: bool, rate: int | None, progress: Progress) -> bool:
-        size = min(_CHUNK if chunked else _PIECE, max(1, rate // 20) if rate else _PIECE)
+    def _end_chunks(self, transfer: Transfer, style: ChunkStyle) -> None:
+        if transfer.ending in ("whole", "clean-cut"):
+            self.send(b"0" * style.zeros + b"0\r\n" + style.trailer + b"\r\n")
+        elif transfer.is_all and style.end == "no-crlf":
+            self.send(b"0\r\n")
+
+    def _stream(
+        self, body: Body, transfer: Transfer, rate: int | None, progress: Progress, *, is_last: bool = False
+    ) -> bool:
+        style = transfer.chunks
+        size = min(_CHUNK if style else _PIECE, max(1, rate // 20) if rate else _PIECE)
         started, sent = time.monotonic(), 0
         for piece in body.pieces(size):
             if progress.halted():
                 return False
-            if chunked:
-                self.send(f"{len(piece):x}\r\n".encode())
+            if style:
+                self.send(f"{'0' * style.zeros}{len(piece):x}{style.extension}\r\n".encode())
             self._send_part(piece)
-            if chunked:
+            if style and not (is_last and transfer.is_all and style.end == "no-data-crlf" and transfer.is_unclean):
                 self.send(b"\r\n")
             sent += len(piece)
             progress.sent(len(piece))
@@ -143,7 +169,13 @@ class Wire:
                 self._socket.unwrap()
 
 
-def render_head(status: int, reason: str, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return the status line, the headers, and the empty line after them."""
-    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers)]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+def render_head(status: int, headers: Iterable[tuple[str, str]], style: HeadStyle) -> bytes:
+    """Return the status line, the headers, and the empty line after them; before them, interim answers."""
+    interim = ["HTTP/1.1 103 Early Hints", "X-Interim: yes", ""] * style.interim
+    reason = _phrase(status) if style.reason is None else style.reason
+    lines = [*interim, f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in headers)]
+    return (style.newline.join(lines) + 2 * style.newline).encode("latin-1", "replace")
+
+
+def _phrase(status: int) -> str:
+    return HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else "Unknown"

@@ -17,8 +17,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ...core.errors import CannotUnpack, DamagedArchive
-from ...core.untrusted import Finding
+from ...core.errors import CannotUnpack, DamagedArchive, Finding
 from ..errors import shown
 
 _BLOCK = 512

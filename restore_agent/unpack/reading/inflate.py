@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
 
-from ...core.errors import DamagedArchive
-from ...core.untrusted import Finding
+from ...core.errors import DamagedArchive, Finding
 
 _MAGIC = b"\x1f\x8b"
 _INPUT = 1 << 18  # bytes; what zlib leaves of its input is copied, so pieces are bounded
