@@ -29,7 +29,7 @@ def job_document(job: Job) -> Document:
         "hostId": member.host_id,
         "id": job.id,
         "links": [self_link(f"{_owner_path(job)}/restoreJobs/{job.id}", manager)],
-        "masterKeyUUID": manager.deployment.make_id("master-key", job.index) if faults.encrypted else None,
+        "masterKeyUUID": manager.deployment.make_id("master-key", member.position) if faults.encrypted else None,
         "pointInTime": faults.point_in_time,
         "snapshotId": job.snapshot_id,
         "statusName": job.status,
