@@ -17,7 +17,6 @@ from restore_agent.core.receipt import RestoreId
 from restore_agent.dest.directory import Directory
 from restore_agent.dest.journal import Journal
 from restore_agent.dest.journal.facts import (
-    FACTS,
     Answered,
     Attempt,
     Cut,
@@ -29,6 +28,7 @@ from restore_agent.dest.journal.facts import (
     Whole,
 )
 from restore_agent.dest.journal.journal import DAMAGED, JOURNAL, SCHEMA
+from restore_agent.dest.journal.reading import FACTS
 
 NOW = 1492776000.0
 SHA1 = "0123456789abcdef0123456789abcdef01234567"
