@@ -16,12 +16,13 @@ from restore_agent.dest.archive import Digest
 from restore_agent.dest.journal import Entry
 from restore_agent.restore.proof import Evidence, Kind, Standing, needs_structure, standing_of
 
+BOOT = "this boot"
 MINE, OTHER, THIRD = "1" * 40, "2" * 40, "3" * 40
 SIZE = 4096
 NONE = Entry()
-SENT = Entry(attempts=1)
+SENT = Entry(attempts=1, boot=BOOT)
 """A job that sent a request; no more is known of its bytes."""
-WHOLE = Entry(attempts=1, whole=MINE, total=SIZE)
+WHOLE = Entry(attempts=1, boot=BOOT, whole=MINE, total=SIZE)
 """A job whose part file arrived completely."""
 ASIDE = Entry(attempts=1, set_aside=MINE)
 PROVEN = Entry(attempts=1, proven=MINE)
@@ -29,7 +30,7 @@ PROVEN = Entry(attempts=1, proven=MINE)
 
 def standing(kind: Kind, entry: Entry, published: Sequence[str] = (), size: int = SIZE, **known: Any) -> Standing:
     """Return the standing of a file whose SHA1 is MINE."""
-    return standing_of(Evidence(kind, Digest(MINE, size, 7), published, entry, **known))
+    return standing_of(Evidence(kind, Digest(MINE, size, 7), published, entry, **{"boot": BOOT, **known}))
 
 
 # ---------------------------------------------------------------- the table
@@ -320,4 +321,4 @@ def test_without_a_hash_nothing_is_a_mismatch_while_one_may_still_be_published(f
 def test_the_structure_is_read_if_only_it_can_show_that_a_part_file_is_complete(
     entry: Entry, size: int, needed: bool
 ) -> None:
-    assert needs_structure(entry, size) is needed
+    assert needs_structure(entry, size, BOOT) is needed
