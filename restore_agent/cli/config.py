@@ -14,7 +14,7 @@ from typing import Any
 
 from ..core.errors import UsageError
 from ..core.redaction import Secret
-from ..core.settings import Connection, RunLimits, RunSettings, Target, UnpackSettings
+from ..core.settings import LATEST, Connection, RestoreOrder, RunLimits, RunSettings, Target, UnpackSettings
 from ..core.untrusted import printable
 from .config_file import absolute_path, did_you_mean, read_table, read_text, require_known_keys
 from .options import CONNECTION, DEFAULT_CONFIG, LIMITS, OPTIONS, TARGET, Option
@@ -155,7 +155,7 @@ def unpack(values: Values) -> UnpackSettings | None:
                 raise UsageError(f"{OPTIONS[name].flag} needs --unpack")
         return None
     uid, gid = owner or (-1, -1)
-    return UnpackSettings(Path(os.path.abspath(directory)), uid, gid, discard)
+    return UnpackSettings(directory, uid, gid, discard)
 
 
 def connection(values: Values) -> Connection:
@@ -189,6 +189,41 @@ def target(values: Values) -> Target:
     )
 
 
+def cluster(values: Values, *more: str) -> tuple[Connection, Target]:
+    """Return how to reach Ops Manager, and a cluster or host. Raises UsageError, also if one of `more` is missing."""
+    values.require(*(name for name in _REQUIRED if name not in ("batch_id", "dest")), *more)
+    return connection(values), place(values)
+
+
+def place(values: Values) -> Target:
+    """Return the project and the cluster or host, as far as they are given. Raises UsageError."""
+    kind = values.either("cluster_id", "host_id")
+    if kind and not values.get("group_id"):
+        raise UsageError(f"{OPTIONS[kind].flag} needs --group-id")
+    return Target(
+        group_id=values.get("group_id") or "",
+        cluster_id=values.get("cluster_id") if kind == "cluster_id" else None,
+        host_id=values.get("host_id") if kind == "host_id" else None,
+    )
+
+
+def order(values: Values) -> RestoreOrder:
+    """Return the restore to request. Raises UsageError if options are missing or exclude each other."""
+    snapshot, before = values.get("snapshot"), values.get("before")
+    if before and snapshot != LATEST:
+        raise UsageError("--before is only for --snapshot latest")
+    if values.get("allow_inconsistent") and snapshot == LATEST:
+        raise UsageError("--allow-inconsistent is only for a snapshot that is given by its ID")
+    return RestoreOrder(
+        snapshot=snapshot,
+        before=before,
+        max_downloads=values.get("max_downloads"),
+        expiration_hours=values.get("expires_in"),
+        allow_inconsistent=values.get("allow_inconsistent"),
+        dry_run=values.get("dry_run"),
+    )
+
+
 def limits(values: Values) -> RunLimits:
     """Return timeouts, retries, parallelism, and rate. Raises UsageError."""
     return RunLimits(**{name: values.get(name) for name in LIMITS})
@@ -197,7 +232,8 @@ def limits(values: Values) -> RunLimits:
 def dest(values: Values) -> Path:
     """Return the destination directory as an absolute path. Raises UsageError."""
     values.require("dest")
-    return Path(os.path.abspath(values.get("dest")))
+    path: Path = values.get("dest")
+    return path
 
 
 def output_form(flags: Mapping[str, Any], environ: Mapping[str, str], *, config: bool = True) -> str:
@@ -280,8 +316,8 @@ def _key_from_file(path: Path, source: str, *, guarded: bool) -> Secret:
         raise UsageError(f"{source}: {path} cannot be read: {error.strerror}") from None
     except ValueError:
         raise UsageError(f"{source}: the path contains a NUL character") from None
-    if not stat.S_ISREG(mode):
-        raise UsageError(f"{source}: {path} is not a regular file")
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):  # a pipe: <(command) of a shell
+        raise UsageError(f"{source}: {path} is neither a file nor a pipe")
     if guarded and mode & 0o077:
         hint = f"Run: chmod 600 {path}"
         raise UsageError(f"{source}: {path} can be read by group or others; run: chmod 600 {path}", hint=hint)

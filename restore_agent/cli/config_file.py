@@ -73,6 +73,6 @@ def read_text(path: Path, limit: int) -> str:
     if len(raw) > limit:
         raise UsageError(f"{path} is larger than {limit} bytes, so it is not a file of the expected kind")
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8 text") from None

@@ -11,6 +11,7 @@ import click
 GROUPS = {
     "connection": "Connection",
     "target": "What to restore",
+    "request": "Request for a restore",
     "dest": "Destination",
     "limits": "Limits",
     "output": "Output",
@@ -18,7 +19,7 @@ GROUPS = {
 """Groups of options and their headings, in the order of the help."""
 
 _STACKED = 72
-"""Columns below which the text of an option is written under its name instead of beside it."""
+"""Columns below which the text of an option is written under its name instead of next to it."""
 
 
 class HelpFormatter(click.HelpFormatter):

@@ -34,16 +34,21 @@ class _Command(NamedTuple):
 
 _GROUPS: dict[str, dict[str, _Command]] = {
     "Restore": {
+        "snapshots": _Command("restore.snapshots", "List the snapshots of a cluster, and which can be restored."),
+        "request": _Command("restore.request", "Request the restore of one snapshot from Ops Manager."),
+        "jobs": _Command("restore.jobs", "List the restore jobs of a cluster."),
         "plan": _Command("restore.plan", "Do a dry run: show what `run` would do, and report problems."),
         "run": _Command("restore.run", "Wait for the jobs, download, verify, write the receipt."),
         "status": _Command("restore.status", "Show what a run in DEST is doing or did."),
         "verify": _Command("restore.verify", "Verify archives in DEST again, with hashes published since."),
+        "report": _Command("restore.report", "Report on a batch from its receipts, as text or as one HTML page."),
     },
     "Practice": {
         "rehearse": _Command("practice.rehearse", "Practice a restore against a simulated Ops Manager."),
         "simulator": _Command("practice.simulator", "Serve a simulated Ops Manager until SIGTERM or SIGINT."),
     },
     "Setup": {
+        "check": _Command("setup.check", "Check the address, TLS, key, project, and cluster of Ops Manager."),
         "config": _Command("setup.config", "Print an example configuration, or the effective settings."),
         "completion": _Command("setup.completion", "Print the completion script for bash, zsh, or fish."),
         "man": _Command("setup.man", "Print or install the manual pages, or print a document."),
@@ -106,7 +111,16 @@ def main(arguments: list[str] | None = None) -> None:
             code = _called(arguments)
     except Stopped as stopped:  # before or after the command handled signals itself
         code = _ended(stopped, arguments)
-    sys.exit(code if isinstance(code, int) else 0)
+    sys.exit(_finished(code if isinstance(code, int) else 0, arguments))
+
+
+def _finished(code: int, arguments: list[str]) -> int:
+    """Return the exit code after all output is written, as far as its reader takes it."""
+    if "restore_agent.cli.session" not in sys.modules:
+        return code  # `--help` and `--version` have no session
+    from .session import finish_output
+
+    return finish_output(next((word for word in arguments if word in _COMMANDS), None), code)
 
 
 def _called(arguments: list[str]) -> Any:

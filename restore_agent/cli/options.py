@@ -13,18 +13,21 @@ from click.shell_completion import CompletionItem
 from .help import GROUPS, GroupedOption
 from .parsers import (
     base_url,
+    before,
     choice,
     directory,
     duration,
     existing_file,
     file_to_write,
     identifier,
+    output_file,
     owner_ids,
     plain_text,
     positive_duration,
     size,
     truth,
     whole,
+    whole_hours,
 )
 
 DEFAULT_CONFIG = Path("/etc/restore-agent/config.toml")
@@ -108,14 +111,7 @@ OPTIONS: dict[str, Option] = {
             "ID",
             unset="none",
         ),
-        Option(
-            "batch_id",
-            "target",
-            "Batch of restore jobs (sharded cluster).",
-            identifier,
-            "ID",
-            unset="none",
-        ),
+        Option("batch_id", "target", "Batch of restore jobs (sharded cluster).", identifier, "ID", unset="none"),
         Option(
             "job_id",
             "target",
@@ -143,11 +139,57 @@ OPTIONS: dict[str, Option] = {
             unset="not checked",
         ),
         Option(
-            "dest",
-            "dest",
-            "Directory for the archives; created with mode 0700 if it does not exist.",
-            directory,
-            "DIR",
+            "snapshot",
+            "request",
+            "Snapshot to restore: its ID, or latest for the newest one that can be restored.",
+            identifier,
+            "ID|latest",
+        ),
+        Option(
+            "before",
+            "request",
+            "With --snapshot latest: only snapshots that are not later than this RFC 3339 time, "
+            "or than this duration back from now (6h).",
+            before,
+            "TIME",
+            unset="now",
+        ),
+        Option(
+            "allow_inconsistent",
+            "request",
+            "With the ID of a snapshot: restore it although it is possibly inconsistent or misses a shard.",
+            truth,
+            "",
+            default="false",
+            unset="off",
+        ),
+        Option(
+            "max_downloads",
+            "request",
+            "Number of times that each archive may be downloaded.",
+            whole(1, 999_999_999),
+            "N",
+            default="3",
+        ),
+        Option(
+            "expires_in",
+            "request",
+            "Time after which the deliveries expire, in whole hours.",
+            whole_hours,
+            "TIME",
+            default="12h",
+        ),
+        Option(
+            "dry_run",
+            "request",
+            "Choose the snapshot, but request nothing.",
+            truth,
+            "",
+            default="false",
+            unset="off",
+        ),
+        Option(
+            "dest", "dest", "Directory for the archives; created with mode 0700 if it does not exist.", directory, "DIR"
         ),
         Option(
             "unpack",
@@ -236,6 +278,14 @@ OPTIONS: dict[str, Option] = {
             unset="none",
         ),
         Option(
+            "html",
+            "output",
+            "Write the report as one HTML page to this file; requires Jinja2.",
+            output_file,
+            "FILE",
+            unset="the report is printed as text",
+        ),
+        Option(
             "output",
             "output",
             "Print results as text, or as JSON Lines on stdout.",
@@ -254,11 +304,13 @@ OPTIONS: dict[str, Option] = {
         ),
     )
 }
-"""Every option of `run`; the other commands have some of them."""
+"""Every option of `run`, `request`, and `report`; the other commands have some of them."""
 
 CONNECTION = ("url", "public_key", "private_key_file", "ca_file", "client_cert", "client_key")
 
 TARGET = ("group_id", "cluster_id", "host_id", "batch_id", "job_id", "select", "expect_jobs", "dest")
+REQUEST = ("snapshot", "before", "allow_inconsistent", "max_downloads", "expires_in", "dry_run")
+
 UNPACK = ("unpack", "owner", "discard_archive")
 
 LIMITS = (

@@ -7,16 +7,19 @@ import os
 import pwd
 import re
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..core.settings import API_PATH
+from ..core.settings import API_PATH, Before
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 
 _DURATION = re.compile("".join(rf"(?:{_NUMBER}\s*{unit}\s*)?" for unit in "dhms"))
 
 _SIZE = re.compile(_NUMBER + r"\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
 
 _SECONDS = (86400, 3600, 60, 1)
 
@@ -42,6 +45,27 @@ def positive_duration(text: str) -> float:
     if (seconds := duration(text)) <= 0:
         raise ValueError("must be greater than zero")
     return seconds
+
+
+def before(text: str) -> Before:
+    """Return a moment from RFC 3339 text with its time zone, or from a duration back from now."""
+    stripped = text.strip()
+    if _MOMENT.fullmatch(stripped):
+        try:
+            return Before(moment=datetime.fromisoformat(stripped.upper()).timestamp())
+        except (ValueError, OverflowError):
+            raise ValueError("is not a time that exists") from None
+    if not stripped or not _DURATION.fullmatch(f"{stripped}s" if re.fullmatch(_NUMBER, stripped) else stripped):
+        raise ValueError("is neither a time such as 2026-11-25T03:00:00Z nor a duration back from now such as 6h")
+    return Before(ago=duration(stripped))
+
+
+def whole_hours(text: str) -> int:
+    """Return a duration of at least one whole hour, in hours."""
+    hours, rest = divmod(duration(text), 3600)
+    if rest or hours < 1:
+        raise ValueError("must be in whole hours, such as 12h or 1d")
+    return int(hours)
 
 
 def size(text: str) -> int:
@@ -96,7 +120,7 @@ def base_url(text: str) -> str:
         )
     if parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", text.strip()):
         raise ValueError("must be a base URL without query, fragment, or white space")
-    path = parts.path.rstrip("/").removesuffix(API_PATH).rstrip("/")
+    path = parts.path.partition(f"{API_PATH}/")[0].rstrip("/").removesuffix(API_PATH).rstrip("/")
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
@@ -131,17 +155,34 @@ def existing_file(text: str) -> Path:
 
 def file_to_write(text: str) -> Path:
     """Return the path of a file, which need not exist, in a directory that must exist."""
-    path = Path(os.path.abspath(text))
+    path = absolute(text)
     if not text or "\x00" in text or os.path.isdir(path) or not os.path.isdir(path.parent):
         raise ValueError("is not a file in an existing directory")
     return path
 
 
+def output_file(text: str) -> Path:
+    """Return the absolute path of a file to write; whether it can be written shows when it is."""
+    if not text or "\x00" in text:
+        raise ValueError("contains a NUL character" if text else "is empty")
+    return Path(os.path.abspath(text))
+
+
 def directory(text: str) -> Path:
-    """Return the path of a directory, which need not exist."""
-    if not text.strip() or "\x00" in text:
-        raise ValueError("is empty" if not text.strip() else "contains a NUL character")
-    return Path(text)
+    """Return the absolute path of a directory, which need not exist."""
+    if not text.strip():
+        raise ValueError("is empty")
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        raise ValueError("contains a control character, such as a line end; give the path without it")
+    return absolute(text)
+
+
+def absolute(text: str) -> Path:
+    """Return a path as an absolute one. Raises ValueError if the current directory was removed."""
+    try:
+        return Path(os.path.abspath(text))
+    except FileNotFoundError:
+        raise ValueError("is relative, and the current directory does not exist; give an absolute path") from None
 
 
 def owner_ids(text: str) -> tuple[int, int]:

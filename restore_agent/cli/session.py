@@ -8,33 +8,40 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ..core.clock import rfc3339
-from ..core.errors import AgentError, DestHeld, Stopped, UsageError
+from ..core.errors import AgentError, DestHeld, OutputUnwritable, Stopped, UsageError
 from ..core.events import Display, RunFailed, RunFinished
 from ..core.receipt import Receipt
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
 from ..dest.status import holder
+from ..ui.background import BackgroundStream, background
 from ..ui.console import Console, console_for
 from ..ui.terminal import write_lines
 from .config import Values, output_form, unknown_variables
 from .signals import SIGNALS, handled
 
+_DRAIN_TIME = 1.0  # seconds; a stopped run ends within three
+
+_RECORDED = ("run", "verify", "rehearse", "simulator")
+"""Commands whose results are in DEST; the product of every other one is its output."""
+
 
 @dataclass
 class Session:
-    """Context of one command. `summary` makes the result if an error ends the command."""
+    """Context of one command. `summary` makes the result if an error ends the command, `more` its further fields."""
 
     command: str
     values: Values
     console: Display
     redactor: Redactor
     summary: Callable[[AgentError], Receipt]
+    more: Callable[[], Mapping[str, Any] | None] = lambda: None
 
 
 def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int], *, config: bool = True) -> int:
@@ -57,15 +64,37 @@ def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int],
         if session is None:
             form = output_form(flags, os.environ, config=config)
             return end_with(console(form, "none", redactor, command), error, empty_receipt)
-        return end_with(session.console, error, session.summary)
+        return end_with(session.console, error, session.summary, session.more())
     finally:
         if session:
             session.console.close()
 
 
 def console(output: str, progress: str, redactor: Redactor, command: str) -> Console:
-    """Return the console for the output and progress options."""
-    return console_for(output, progress, sys.stdout, sys.stderr, redactor, command)
+    """Return the console for the output and progress options. `finish_output` must follow."""
+    _streams[:] = [background(sys.stdout), background(sys.stderr)]
+    return console_for(output, progress, _streams[0], _streams[1], redactor, command)
+
+
+_streams: list[TextIO] = []
+
+
+def finish_output(command: str | None, code: int) -> int:
+    """Wait a moment for the output of the console; return the exit code.
+
+    It is that of an unwritable output for a command whose product is its output, and otherwise `code`.
+    """
+    code_now = code
+    for stream in _streams:
+        if isinstance(stream, BackgroundStream):
+            stream.drain(_DRAIN_TIME)
+            if stream.failure and stream.descriptor == 1 and command not in _RECORDED:
+                write_lines(
+                    f"error: cannot write the output: {stream.failure.strerror} [output-unwritable]", sys.stderr
+                )
+                code_now = OutputUnwritable.exit_code
+    _streams.clear()
+    return code_now
 
 
 def _warn_of_unknown_variables(redactor: Redactor) -> None:
@@ -91,10 +120,15 @@ def _dest(session: Session | None) -> Path | None:
     return Path(str(found.text)) if found else None
 
 
-def end_with(console: Display, error: AgentError, summary: Callable[[AgentError], Receipt]) -> int:
+def end_with(
+    console: Display,
+    error: AgentError,
+    summary: Callable[[AgentError], Receipt],
+    more: Mapping[str, Any] | None = None,
+) -> int:
     """Print an error and the result that ends every command; return the exit code."""
     console.report(RunFailed(error.fields()))
-    console.report(RunFinished(summary(error)))
+    console.report(RunFinished(summary(error), more=more))
     return error.exit_code
 
 

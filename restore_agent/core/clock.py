@@ -16,6 +16,11 @@ def rfc3339(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def rfc3339_seconds(epoch: float) -> str:
+    """Return seconds since the epoch as RFC 3339 in UTC, to the second, as Ops Manager writes times."""
+    return datetime.fromtimestamp(int(epoch), UTC).isoformat().replace("+00:00", "Z")
+
+
 BACKOFF_CEILING = 8  # times the first interval, by the contract's --poll-interval
 
 _ABSURD_RETRY_AFTER = 3600.0  # seconds; a server that asks for more is asked again after an hour
@@ -64,6 +69,11 @@ class ServerClock:
         """Take the `Date` header of an answer; what does not parse or is absurd is left aside."""
         if (seen := _http_date(date_header)) is not None and _ABSURD_CLOCK[0] < seen < _ABSURD_CLOCK[1]:
             self._ahead_of_monotonic = seen - self._clock.monotonic()
+
+    @property
+    def observed(self) -> bool:
+        """Whether an answer had a usable `Date`."""
+        return self._ahead_of_monotonic is not None
 
     def now(self) -> float:
         """Seconds since the epoch on the server."""

@@ -157,12 +157,55 @@ class RunFailed(Event):
 
 
 @dataclass(frozen=True)
+class SnapshotListed(Event):
+    """One snapshot of a cluster. Times are RFC 3339; `bytes` is the sum of its parts, uncompressed."""
+
+    name: ClassVar[str] = "snapshot"
+    snapshot_id: str
+    created: str | None
+    complete: bool
+    possibly_inconsistent: bool
+    missing_shards: tuple[str, ...]
+    restorable: bool
+    bytes: int | None
+    mongodb_version: str | None
+    expires: str | None
+
+
+@dataclass(frozen=True)
+class JobListed(Event):
+    """One restore job of a cluster, whatever its batch. Times are RFC 3339."""
+
+    name: ClassVar[str] = "restore-job"
+    job_id: str
+    batch_id: str | None
+    cluster_id: str | None
+    created: str | None
+    status: str | None
+    delivery_status: str | None
+    expires: str | None
+    file_name: str | None
+    snapshot_id: str | None
+
+
+@dataclass(frozen=True)
+class CheckDone(Event):
+    """One check of the connection. `ok` is None if an earlier failure kept it from being checked."""
+
+    name: ClassVar[str] = "check"
+    check: str
+    ok: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
 class RunFinished(Event):
-    """The last event: the receipt's fields and, after a plan, the verdict per job."""
+    """The last event: the receipt's fields, after a plan the verdict per job, and `more` fields of other commands."""
 
     name: ClassVar[str] = "result"
     receipt: Receipt
     plan: tuple[Mapping[str, Any], ...] | None = None
+    more: Mapping[str, Any] | None = None
 
 
 class Reporter(Protocol):

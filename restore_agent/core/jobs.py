@@ -60,6 +60,7 @@ class Job:
     encryption_enabled: bool | None = None
     master_key_uuid: str | None = None
     point_in_time: bool | None = None
+    created: float | None = None
     oddities: tuple[str, ...] = ()
 
     def published_hashes(self, *file_names: str | None) -> tuple[str, ...]:

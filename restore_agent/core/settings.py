@@ -77,6 +77,34 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
+class Before:
+    """A moment in seconds since the epoch, or a time (seconds) back from now; exactly one of them is set."""
+
+    moment: float | None = None
+    ago: float | None = None
+
+    def on(self, now: float) -> float:
+        """Return the moment in seconds since the epoch, for a clock that shows `now`."""
+        return self.moment if self.moment is not None else now - (self.ago or 0.0)
+
+
+LATEST = "latest"
+"""The snapshot that `request` chooses itself: the newest one that can be restored."""
+
+
+@dataclass(frozen=True)
+class RestoreOrder:
+    """A restore to request. `snapshot` is an ID or LATEST; `before` is only for LATEST."""
+
+    snapshot: str
+    before: Before | None = None
+    max_downloads: int = 3
+    expiration_hours: int = 12
+    allow_inconsistent: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
 class Services:
     """What a command gets from outside: the receiver of events, the time, the redactor of secrets."""
 

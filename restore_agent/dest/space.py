@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 
-from ..core.errors import NoSpace
+from ..core.errors import NoSpace, ResourcesExhausted
 from .directory import Directory
 
 MINIMUM = 1 << 20
@@ -36,6 +37,13 @@ class DiskSpace:
     def still_needed(self) -> int:
         """Return the bytes that all active downloads still need, as far as they are known."""
         return sum(self._reserved.values())
+
+    def require_file_size(self, size: int | None) -> None:
+        """Raise ResourcesExhausted if the host limits the size of files (`ulimit -f`) below what may be needed."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if limit != resource.RLIM_INFINITY and (size is None or size > limit):
+            needed = "of unknown size" if size is None else f"of {size} bytes"
+            raise ResourcesExhausted(f"files are limited to {limit} bytes, and the archive is {needed}", spent=False)
 
     def release(self, archive: str) -> None:
         """Drop the reservation of an archive."""

@@ -127,6 +127,7 @@ def parse_job(document: Any) -> Job:
         encryption_enabled=job.truth("encryptionEnabled"),
         master_key_uuid=job.text("masterKeyUUID"),
         point_in_time=job.truth("pointInTime"),
+        created=job.moment("created"),
         oddities=tuple(oddities),
     )
 

@@ -210,6 +210,10 @@ class OpsManager:
         sizes = self._sizes[snapshot_id]
         return next(iter(sizes.values()), None) if cluster_id is None else sizes.get(cluster_id)
 
+    async def root(self) -> None:
+        """Ask for the API's root document, which every key may read."""
+        await self._get("")
+
     async def group(self, target: Target) -> str | None:
         """Return the name of the target's project, None if it has none."""
         return name_of(await self._get(f"/groups/{_part(target.group_id)}"), "name")

@@ -39,6 +39,16 @@ def tls_context(connection: Connection) -> ssl.SSLContext:
     return context
 
 
+def trust_store(connection: Connection, context: ssl.SSLContext) -> str:
+    """Return where trusted certificates come from, for people."""
+    if connection.ca_file:
+        return f"--ca-file {connection.ca_file}"
+    paths = ssl.get_default_verify_paths()
+    place = ", ".join(str(path) for path in (paths.cafile, paths.capath) if path) or "empty"
+    count = context.cert_store_stats()["x509_ca"]
+    return f"the system's trust store ({place}; {count} CA certificates loaded)"
+
+
 def _no_password() -> str:
     raise UsageError("--client-key is encrypted; use a key without a pass phrase and protect it by its file mode")
 

@@ -232,6 +232,8 @@ class Batch:
 
     async def end(self) -> None:
         """Stop all tasks; part files stay as they are."""
+        if self._context.data_place:
+            self._context.data_place.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -126,8 +126,9 @@ class Completion:
         return next(iter(self._poller.unknown), None)
 
     def raise_trouble(self) -> None:
-        """Raise the error of an API that is lost; never while bytes of an only download arrive."""
-        if any(restore.state.phase is Phase.DOWNLOADING for restore in self._restores.values()):
+        """Raise the error of an API that is lost; never while bytes of an only download arrive, or it is not needed."""
+        phases = [restore.state.phase for restore in self._restores.values() if not restore.state.is_finished]
+        if Phase.DOWNLOADING in phases or (phases and all(phase is Phase.UNPACKING for phase in phases)):
             return
         if self._poller.fatal:
             raise self._poller.fatal

@@ -21,9 +21,9 @@ from ..network.delivery import DeliveryClient
 from ..network.opsmanager import OpsManager
 from .batch import Batch
 from .job.context import RunContext
-from .job.data_place import DataPlace
 from .poller import JobPoller
 from .transfer.rate import RateLimit
+from .unpacking.data_place import DataPlace
 
 _SUMS_EVERY = 1.0  # seconds; with hundreds of small archives, each would write the list of all
 
@@ -58,7 +58,7 @@ class Run:
             sums = _SumsWriter(self)
             reporter = DisplayWith(self._services.reporter, sums)
             context = await stack.enter_async_context(self._context(reporter, place))
-            self._report_start()
+            self._report_start(context)
             batch = self._batch = Batch(context, settings.target, workspace, status)
             if self._stopped:
                 batch.stop(self._stopped)
@@ -106,10 +106,11 @@ class Run:
         assert self._workspace.directory is not None  # noqa: S101  # a run creates it
         return self._workspace.directory
 
-    def _report_start(self) -> None:
+    def _report_start(self, context: RunContext) -> None:
         report = self._services.reporter.report
         report(RunStarted(self._ops_manager, str(self._settings.dest)))
-        for note in self._workspace.notes:
+        warning = context.data_place.owner_warning(self._settings.dest) if context.data_place else None
+        for note in (*self._workspace.notes, *filter(None, [warning])):
             report(Notice("warning", note))
         self.directory.on_limitation = lambda text: report(Notice("warning", text))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 
@@ -16,5 +17,26 @@ def replace_file(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         temporary.chmod(0o644)
         temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_page(path: Path, data: bytes) -> None:
+    """Replace a file, completely or not at all, and sync it; write into a pipe or device. Raises OSError.
+
+    A symbolic link is followed. The file gets the mode of any new file.
+    """
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        with path.open("wb") as device:
+            device.write(data)
+        return
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name[:200]}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from ..core.clock import rfc3339
-from ..core.events import ArchiveFinished, Event, Progress, RunFailed, RunFinished
+from ..core.events import ArchiveFinished, CheckDone, Event, Progress, RunFailed, RunFinished
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
 from .terminal import write_lines
@@ -18,7 +18,10 @@ _JSON_EVERY = 5.0  # seconds between two progress events on stdout
 
 
 class JsonConsole:
-    """JSON Lines on stdout, each with `event` and `time`; the last is the result."""
+    """JSON Lines on stdout, each with `event` and `time`; the last is the result.
+
+    `lost` is the error of the first line that could not be written.
+    """
 
     def __init__(self, out: TextIO, redactor: Redactor) -> None:
         self._out = out
@@ -47,7 +50,9 @@ def _fields(event: Event) -> dict[str, Any]:
     match event:
         case RunFinished():
             plan = {} if event.plan is None else {"plan": [dict(row) for row in event.plan]}
-            return {**event.receipt.to_json(), **plan}
+            return {**event.receipt.to_json(), **plan, **(event.more or {})}
+        case CheckDone():
+            return {"name": event.check, "ok": event.ok, "detail": event.detail}
         case ArchiveFinished():
             return {**asdict(event.record), "problem": dict(event.problem) if event.problem else None}
         case RunFailed():

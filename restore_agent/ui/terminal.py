@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from typing import TextIO
+
+from ..core.errors import OutputUnwritable
 
 WIDTH = 80
 
@@ -22,12 +25,23 @@ def terminal_size(stream: TextIO) -> tuple[int, int]:
 
 
 def write_lines(text: str, file: TextIO) -> None:
-    """Print lines. A closed pipe or a full disk must not end a run or change its exit code, so errors are ignored."""
+    """Print lines. sys.stdout has the product of a command: if it fails, OutputUnwritable is raised.
+
+    Errors of other streams are ignored: a closed pipe must not end a run or change its exit code.
+    """
     try:
         print(text, file=file, flush=True)
-    except (OSError, ValueError):
-        with suppress(OSError, ValueError):
+    except (OSError, ValueError) as error:
+        with suppress(OSError, ValueError):  # what the stream still holds must not fail again at the end
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+        if file is sys.stdout:
+            reason = getattr(error, "strerror", None) or "it is closed"
+            raise OutputUnwritable(f"cannot write the output: {reason}") from None
+
+
+def output_width(stream: TextIO) -> int:
+    """Return the columns for results: those of the terminal, at least 80; 80 elsewhere."""
+    return max(WIDTH, terminal_size(stream)[0]) if stream.isatty() else WIDTH
 
 
 def is_systemd_journal(stream: TextIO) -> bool:

@@ -11,7 +11,7 @@ from ..core.events import ArchiveProgress
 UNFINISHED = ("waiting", "downloading", "hashing", "unpacking")
 """States of an archive that has no verdict yet."""
 
-NARROW = 72  # columns: below this, a bar does not fit beside name, bytes, rate, and time left
+NARROW = 72  # columns: below this, a bar does not fit next to name, bytes, rate, and time left
 
 
 def size_text(size: float | None) -> str:

@@ -309,6 +309,14 @@ def test_the_url_may_hold_the_api_path(simulator: StartSimulator, run_agent: Run
     assert run_agent(["plan", *args, f"--dest={dest}"]).code == 0
 
 
+def test_a_plan_shows_what_would_be_downloaded_and_the_free_space(
+    simulator: StartSimulator, run_agent: RunAgent, dest: Path
+) -> None:
+    ended = run_agent(["plan", *connection_args(simulator(shards=1)), f"--dest={dest}"])
+    assert ended.code == 0
+    assert re.search(r"to download: 2 archives, .*; free in DEST: [\d.]+ \wiB", ended.err)
+
+
 # Debug
 
 

@@ -2,12 +2,15 @@
 
     AgentError                         1   defect
     ├── UsageError                     2   usage
+    ├── OutputUnwritable              41   output-unwritable
     ├── OpsManagerError                    (base: the API)
     │   ├── AccessRefused             30   api-access-refused
     │   ├── NotFound                  24   not-found
     │   ├── RedirectRefused           32   api-redirect
     │   ├── RequestRefused            32   api-request-refused
     │   ├── CreationUnconfirmed       32   creation-unconfirmed
+    │   ├── NoSnapshot                24   no-snapshot
+    │   ├── SnapshotNotRestorable     24   snapshot-not-restorable
     │   └── TransientApiError         32   (base: another poll may succeed)
     │       ├── Unreachable           32   ops-manager-unreachable
     │       └── AnswerUnusable        32   api-answer-unusable
@@ -90,7 +93,7 @@ from .archive import (
     UnpackCancelled,
     UnsafeArchive,
 )
-from .base import AgentError, Stopped, UsageError
+from .base import AgentError, OutputUnwritable, Stopped, UsageError
 from .dest import (
     ArchiveMissing,
     DestError,
@@ -110,6 +113,7 @@ from .ops_manager import (
     BatchError,
     CreationUnconfirmed,
     FewerJobs,
+    NoSnapshot,
     NotFound,
     NothingDelivered,
     NothingListed,
@@ -117,6 +121,7 @@ from .ops_manager import (
     OpsManagerError,
     RedirectRefused,
     RequestRefused,
+    SnapshotNotRestorable,
     TlsError,
     TransientApiError,
     Unreachable,
@@ -155,6 +160,7 @@ __all__ = [
     "JobFailed",
     "JobKilled",
     "NoRestoreHere",
+    "NoSnapshot",
     "NoSpace",
     "NoSpaceToUnpack",
     "NotAnArchive",
@@ -166,11 +172,13 @@ __all__ = [
     "NothingSelected",
     "OpsManagerError",
     "OtherBatch",
+    "OutputUnwritable",
     "RecordUnreadable",
     "RedirectRefused",
     "RequestRefused",
     "ResourcesExhausted",
     "ResumeRefused",
+    "SnapshotNotRestorable",
     "Stopped",
     "TlsError",
     "TransferCut",

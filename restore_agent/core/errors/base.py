@@ -82,3 +82,9 @@ class Stopped(AgentError, id="stopped"):
     def __init__(self, message: str, *, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+
+class OutputUnwritable(AgentError, id="output-unwritable", exit_code=41):
+    """The output of a command whose product it is cannot be written."""
+
+    hint = "Check where the output goes: a full disk, a closed pipe."

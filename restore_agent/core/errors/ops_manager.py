@@ -39,6 +39,18 @@ class CreationUnconfirmed(OpsManagerError, id="creation-unconfirmed", exit_code=
     hint = "Check with `restore-agent jobs` whether a restore was created, before you request another one."
 
 
+class NoSnapshot(OpsManagerError, id="no-snapshot", exit_code=24):
+    """The cluster has no snapshot that `latest` may choose."""
+
+    hint = "See `restore-agent snapshots`; give a later --before, or one snapshot by its ID."
+
+
+class SnapshotNotRestorable(OpsManagerError, id="snapshot-not-restorable", exit_code=24):
+    """The snapshot is incomplete, possibly inconsistent, or misses a shard."""
+
+    hint = "Choose another snapshot: see `restore-agent snapshots`."
+
+
 class TransientApiError(OpsManagerError, exit_code=32):
     """An API error that another poll may not meet. `retry_after` is in seconds, if the server named it."""
 

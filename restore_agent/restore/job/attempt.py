@@ -52,6 +52,7 @@ class Attempt:
         """
         state, context = self._state, self._context
         known = state.entry.total
+        context.space.require_file_size(known)
         buffers = Buffers(context.limits.parallel)
         context.space.reserve(state.named(), None if known is None else max(0, known - state.size_on_disk(Kind.PART)))
         known_hash, ours = state.hashed, state.entry.is_ours
@@ -151,6 +152,7 @@ class Attempt:
         digest = await part.sync()
         await state.journal(Whole(digest.sha1, round(seconds, 3), self._received, delimited))
         state.candidate = Candidate(part.name, digest)
+        part.complete()
         downloaded = Downloaded(state.job_id, state.named(), digest.size, digest.sha1, seconds, self._received)
         self._context.reporter.report(downloaded)
 

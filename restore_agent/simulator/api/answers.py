@@ -13,7 +13,7 @@ from ..body import HTML_PAGE, NOTHING, Body, BytesPart, FillPart, Headers, Part
 from ..faults.faults import Faults
 from .digest import Verdict
 
-VERSION: Headers = (("X-MongoDB-Service-Version", "gitHash=simulator; versionString=4.0.0.50245.20180626T1400Z"),)
+VERSION = "gitHash=simulator; versionString=4.0.0.50245.20180626T1400Z"
 
 JSON: Headers = (("Content-Type", "application/json"), ("Vary", "Accept-Encoding"))
 
@@ -59,13 +59,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """Answer of the API. If `trouble` is `reset`, `stall`, or `endless-header`, no answer is sent."""
+    """Answer of the API, sent after `delay` seconds.
+
+    If `trouble` is `close`, `reset`, `stall`, or `endless-header`, no answer is sent.
+    """
 
     status: int
     headers: Headers = ()
     body: Body = NOTHING
     auth: Verdict = "none"
     trouble: str | None = None
+    delay: float = 0.0
 
 
 class Refused(Exception):
@@ -76,15 +80,20 @@ class Refused(Exception):
         self.status, self.code, self.detail, self.parameters = status, code, detail, parameters
 
 
+def version(faults: Faults) -> Headers:
+    """Return the header with the version of the server."""
+    return () if faults.no_version else (("X-MongoDB-Service-Version", VERSION),)
+
+
 def error_answer(refused: Refused, faults: Faults, headers: Headers = (), auth: Verdict = "none") -> Answer:
     """Return the answer with an error document."""
     detail = refused.detail + odd_text(faults)
     document = error_document(refused.status, refused.code, detail, refused.parameters)
     body = Body((BytesPart(json.dumps(document).encode()),))
-    return Answer(refused.status, (*VERSION, *JSON, *headers), body, auth)
+    return Answer(refused.status, (*version(faults), *JSON, *headers), body, auth)
 
 
-_CODES = {404: "RESOURCE_NOT_FOUND", 429: "RATE_LIMITED"}
+_CODES = {403: "IP_ADDRESS_NOT_ON_ACCESS_LIST", 404: "RESOURCE_NOT_FOUND", 429: "RATE_LIMITED"}
 
 
 def status_refusal(status: int) -> Refused:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..body import Headers
 from ..faults.values import step_at
 from ..model import Manager
 from .answers import (
     JSON,
-    VERSION,
     Answer,
     Question,
     Refused,
@@ -17,6 +18,7 @@ from .answers import (
     html_answer,
     render,
     status_refusal,
+    version,
 )
 from .digest import DigestGuard, Verdict, challenges
 from .lists import list_document
@@ -32,6 +34,7 @@ class Api:
         self._resources = Resources(manager)
         self._requests = 0
         self._answers = 0
+        self._posts = 0
 
     def answer(self, question: Question) -> Answer:
         """Return the answer to one request, with its faults."""
@@ -49,13 +52,16 @@ class Api:
             return Answer(0, trouble=step.kind)
         if step.status in (400, 407):
             return foreign_answer(step.status)
-        wait: Headers = () if faults.api_retry_after is None else (("Retry-After", str(faults.api_retry_after)),)
-        return error_answer(status_refusal(step.status), faults, wait)
+        return error_answer(status_refusal(step.status), faults, self._wait(step.status))
+
+    def _wait(self, status: int) -> Headers:
+        seconds = self._manager.faults.api_retry_after
+        return (("Retry-After", str(seconds)),) if seconds is not None and (status == 429 or status >= 500) else ()
 
     def _authorized(self, question: Question) -> Answer:
         manager, faults = self._manager, self._manager.faults
         if faults.api_redirect:
-            return Answer(302, (*VERSION, ("Location", manager.second_origin + question.target)))
+            return Answer(302, (*version(faults), ("Location", manager.second_origin + question.target)))
         now = manager.clock.now()
         verdict = self._guard.check(
             question.authorization, question.method, question.target, now, uses=faults.stale_nonce
@@ -64,10 +70,24 @@ class Api:
             return self._challenge(verdict, now)
         try:
             self._check_access()
-            found = self._resources.find(question)
+            if question.method == "POST":
+                return self._posted(question, verdict)
+            return self._rendered(question, self._resources.find(question), verdict)
         except Refused as refused:
-            return error_answer(refused, faults, auth=verdict)
-        return self._rendered(question, found, verdict)
+            return error_answer(refused, faults, self._wait(refused.status), verdict)
+
+    def _posted(self, question: Question, auth: Verdict) -> Answer:
+        faults = self._manager.faults
+        step = step_at(faults.post_troubles, self._posts)
+        self._posts += 1
+        if step is not None and step.kind == "post":
+            raise status_refusal(step.status)
+        answer = self._rendered(question, self._resources.find(question), auth)
+        if step is not None:
+            answer = error_answer(status_refusal(step.status), faults, self._wait(step.status), auth)
+        elif answer.status == 200:
+            answer = replace(answer, status=faults.post_status)
+        return replace(answer, trouble=faults.post_lost, delay=faults.post_delay)
 
     def _challenge(self, verdict: Verdict, now: float) -> Answer:
         faults = self._manager.faults
@@ -75,7 +95,7 @@ class Api:
         digest = self._guard.challenge(now, stale=stale, qop=faults.qop, only=faults.one_nonce)
         headers: Headers = tuple(("WWW-Authenticate", value) for value in challenges(faults.challenge, digest))
         if faults.unauthorized == "empty":
-            return Answer(401, (*VERSION, *headers), auth=verdict)
+            return Answer(401, (*version(faults), *headers), auth=verdict)
         refused = Refused(401, "USER_UNAUTHORIZED", "You are not authorized for this resource.")
         return error_answer(refused, faults, headers, verdict)
 
@@ -97,4 +117,4 @@ class Api:
         document = list_document(found.items, question, manager, found.missing) if isinstance(found, Listing) else found
         if faults.envelope_always or question.is_set("envelope"):
             document = enveloped(document, 200, is_list=is_list)
-        return Answer(200, (*VERSION, *JSON), render(document, question, faults), auth)
+        return Answer(200, (*version(faults), *JSON), render(document, question, faults), auth)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..clock import iso
+from ..delivery.urls import delivery_url, header_url
 from ..faults.values import FieldOverride
 from ..model import Job, Manager
-from ..model.deployment import CLUSTER_NAME, MONGOD_VERSION, SNAPSHOT_TIME, Member
+from ..model.deployment import CLUSTER_NAME
 from ..model.state import ServerState
-from ..model.urls import delivery_url, header_url
 from .answers import Document, odd_text
 
 API = "/api/public/v1.0"
@@ -28,12 +28,12 @@ def job_document(job: Job) -> Document:
         "hashes": job.hashes,
         "hostId": member.host_id,
         "id": job.id,
-        "links": [_self_link(f"{_owner_path(job)}/restoreJobs/{job.id}", manager)],
-        "masterKeyUUID": manager.deployment.make_id("master-key", job.index) if faults.encrypted else None,
+        "links": [self_link(f"{_owner_path(job)}/restoreJobs/{job.id}", manager)],
+        "masterKeyUUID": manager.deployment.make_id("master-key", member.position) if faults.encrypted else None,
         "pointInTime": faults.point_in_time,
         "snapshotId": job.snapshot_id,
         "statusName": job.status,
-        "timestamp": {"date": iso(SNAPSHOT_TIME), "increment": 1},
+        "timestamp": {"date": iso(job.snapshot.time), "increment": 1},
     }
     if odd := odd_text(manager.faults):
         document |= {"clusterName": CLUSTER_NAME + odd, "statusName": job.status + odd}
@@ -81,7 +81,8 @@ def _owner_path(job: Job) -> str:
     return f"{API}/groups/{job.manager.deployment.group_id}/{owner}"
 
 
-def _self_link(path: str, manager: ServerState) -> Document:
+def self_link(path: str, manager: ServerState) -> Document:
+    """Return the link of a document to itself."""
     return {"href": manager.origin + path, "rel": "self"}
 
 
@@ -105,7 +106,7 @@ def _force(document: Document, override: FieldOverride) -> None:
 def group_document(manager: Manager) -> Document:
     """Return the document of the project."""
     group_id = manager.deployment.group_id
-    return {"id": group_id, "name": "simulated", "links": [_self_link(f"{API}/groups/{group_id}", manager)]}
+    return {"id": group_id, "name": "simulated", "links": [self_link(f"{API}/groups/{group_id}", manager)]}
 
 
 def cluster_document(manager: Manager, cluster_id: str) -> Document:
@@ -119,57 +120,10 @@ def cluster_document(manager: Manager, cluster_id: str) -> Document:
         "groupId": deployment.group_id,
         "id": cluster_id,
         "lastHeartbeat": iso(manager.clock.now()),
-        "links": [_self_link(path, manager)],
+        "links": [self_link(path, manager)],
         "replicaSetName": member.replica_set if member else None,
         "shardName": member.replica_set if member and sharded else None,
         "typeName": member.type_name if member else "SHARDED_REPLICA_SET",
     }
     document["clusterName"] += odd_text(manager.faults)
     return _present(document)
-
-
-def snapshot_document(manager: Manager, snapshot_id: str) -> Document | None:
-    """Return the document of a snapshot with a part for each replica set, or None for an unknown ID."""
-    members = snapshot_members(manager, snapshot_id)
-    if not members:
-        return None
-    deployment = manager.deployment
-    cluster_id = members[0].cluster_id if len(members) == 1 else deployment.cluster_id
-    path = f"{API}/groups/{deployment.group_id}/clusters/{cluster_id}/snapshots/{snapshot_id}"
-    return {
-        "clusterId": cluster_id,
-        "complete": True,
-        "created": {"date": iso(SNAPSHOT_TIME), "increment": 1},
-        "doNotDelete": False,
-        "expires": iso(manager.clock.now() + 48 * 3600),
-        "groupId": deployment.group_id,
-        "id": snapshot_id,
-        "isPossiblyInconsistent": False,
-        "lastOplogAppliedTimestamp": {"date": iso(SNAPSHOT_TIME), "increment": 1},
-        "links": [_self_link(path, manager)],
-        "missingShards": [],
-        "parts": [_part(manager, member) for member in members],
-    }
-
-
-def snapshot_members(manager: Manager, snapshot_id: str) -> list[Member]:
-    """Return the replica sets in a snapshot; empty for an unknown ID."""
-    if snapshot_id == manager.snapshot_id:
-        return manager.deployment.members
-    return [job.member for job in manager.jobs if job.snapshot_id == snapshot_id][:1]
-
-
-def _part(manager: Manager, member: Member) -> Document:
-    job = next(job for job in manager.jobs if job.member == member)
-    archive = job.archive()
-    return {
-        "clusterId": member.cluster_id,
-        "compressionSetting": "NONE" if job.faults.plain_tar else "GZIP",
-        "dataSizeBytes": 2 * archive.unpacked,
-        "encryptionEnabled": job.faults.encrypted,
-        "fileSizeBytes": archive.unpacked,
-        "mongodVersion": MONGOD_VERSION,
-        "replicaSetName": member.replica_set,
-        "storageSizeBytes": archive.unpacked,
-        "typeName": member.type_name,
-    }

@@ -11,6 +11,7 @@ from ..model import Job, Manager
 from . import documents as doc
 from .answers import Document, Question, Refused
 from .restores import delivery_order, json_object
+from .snapshots import snapshot_document
 
 _ID = re.compile(r"[0-9a-f]{24}")
 
@@ -62,19 +63,17 @@ class Resources:
         self._check_cluster(group, cluster)
         return doc.cluster_document(self._manager, cluster)
 
-    def _snapshots(self, _question: Question, group: str, cluster: str) -> Found:
+    def _snapshots(self, question: Question, group: str, cluster: str) -> Found:
         self._check_cluster(group, cluster)
         manager = self._manager
-        if cluster == manager.deployment.cluster_id:
-            ids = [manager.snapshot_id]
-        else:
-            ids = [job.snapshot_id for job in manager.jobs if job.member.cluster_id == cluster][:1]
-        found = (doc.snapshot_document(manager, snapshot_id) for snapshot_id in ids)
-        return Listing([document for document in found if document])
+        completed = "all" if manager.faults.old_snapshots else question.query.get("completed", "true")
+        ids = manager.snapshots.listed(cluster, completed)
+        return Listing([self._snapshot(question, group, cluster, snapshot_id) for snapshot_id in ids])
 
-    def _snapshot(self, _question: Question, group: str, cluster: str, snapshot: str) -> Found:
+    def _snapshot(self, _question: Question, group: str, cluster: str, snapshot: str) -> Document:
         self._check_cluster(group, cluster)
-        document = doc.snapshot_document(self._manager, snapshot)
+        found = self._manager.snapshots.find(snapshot)
+        document = snapshot_document(self._manager, found, snapshot) if found else None
         if document is None or cluster not in (self._manager.deployment.cluster_id, document["clusterId"]):
             raise Refused(404, "SNAPSHOT_NOT_FOUND", f"No snapshot with ID {snapshot} exists.", snapshot)
         return document
@@ -110,11 +109,14 @@ class Resources:
 
     def _create(self, question: Question, group: str, owner: str) -> Found:
         self._check_owner(group, owner)
-        order = json_object(question.body)
-        members = doc.snapshot_members(self._manager, str(order.get("snapshotId")))
-        if not members:
-            raise Refused(400, "INVALID_SNAPSHOT_ID", "No such snapshot.", str(order.get("snapshotId")))
-        jobs = self._manager.create_jobs(members, delivery_order(order))
+        wanted = json_object(question.body)
+        snapshot_id = str(wanted.get("snapshotId"))
+        snapshot = self._manager.snapshots.find(snapshot_id)
+        if snapshot is None:
+            raise Refused(400, "INVALID_SNAPSHOT_ID", "No such snapshot.", snapshot_id)
+        if snapshot.kind == "incomplete":
+            raise Refused(409, "SNAPSHOT_NOT_COMPLETE", f"Snapshot {snapshot_id} is not complete.", snapshot_id)
+        jobs = self._manager.create_jobs(snapshot, snapshot_id, delivery_order(wanted))
         return Listing([_read(job) for job in jobs])
 
     def _check_group(self, group: str) -> None:

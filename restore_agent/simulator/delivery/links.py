@@ -13,8 +13,8 @@ from ..body import NOTHING, Body, BytesPart, FilePart
 from ..faults.faults import Faults
 from ..model import Job, Manager
 from ..model.deployment import SNAPSHOT_TIME
-from ..model.urls import delivery_url, token_path
 from .plan import GARBAGE, Ask, Content, Plan, plan_delivery, refusal, with_echoes, with_head
+from .urls import delivery_url, token_path
 
 _PULL = re.compile(
     r"/backup/restore/(?:v2/pull/(?P<v2>[0-9a-f]+)(?:/(?P<token>[^/]+))?|v3/pull/(?P<v3>[0-9a-f]+))/(?P<name>[^/]*)"

@@ -5,8 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .rows import fault, flag
-from .syntax import COUNT, OFFSET, READINGS, SECONDS, SIZE, SKEW, TIMES, choice, first_requests, refusal
-from .values import ALWAYS, Span, Step
+from .syntax import (
+    COUNT,
+    OFFSET,
+    READINGS,
+    SECONDS,
+    SIZE,
+    SKEW,
+    SNAPSHOTS,
+    STATUS,
+    TIMES,
+    choice,
+    first_requests,
+    refusal,
+)
+from .values import ALWAYS, SnapshotRule, Span, Step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +100,37 @@ class ApiFaults:
     hostile_text: bool = flag("terminal escapes and newlines in names, statuses, and error details", server=True)
 
     surrogates: bool = flag("lone surrogates in names, statuses, and error details", server=True)
+
+    # Snapshots and requests for a restore
+    snapshots: tuple[SnapshotRule, ...] | None = fault(
+        None,
+        SNAPSHOTS,
+        "snapshots in the order listed: complete, incomplete, inconsistent (possibly), missing (lacks a shard); HOURS "
+        "old; N of them, 6 hours apart",
+        server=True,
+    )
+    old_snapshots: bool = flag("lists of snapshots include incomplete ones, as on old servers", server=True)
+    post_refuse: tuple[Step, ...] = fault(
+        (), refusal("post"), "this status for the next TIMES POSTs; no job is created", many=True, server=True
+    )
+    post_fail: tuple[Step, ...] = fault(
+        (),
+        refusal("fail"),
+        "this status for the next TIMES POSTs, although the jobs are created",
+        many=True,
+        server=True,
+    )
+    post_lost: str | None = fault(
+        None,
+        choice("close", "reset", "stall").optional("close"),
+        "the jobs of a POST are created, but the connection ends without an answer",
+        server=True,
+    )
+    post_delay: float = fault(
+        0.0, SECONDS, "seconds between the creation of jobs and the answer to a POST", server=True
+    )
+    post_status: int = fault(200, STATUS, "status of a successful POST", server=True)
+    no_version: bool = flag("no X-MongoDB-Service-Version header, as on old servers", server=True)
 
     # Clock and TLS
     clock_skew: float = fault(0.0, SKEW, "difference between the server's clock and the real time", server=True)

@@ -59,6 +59,11 @@ class Faults(ApiFaults, ArchiveFaults, DeliveryFaults, JobFaults):
         steps = self.api_429 + self.api_500 + self.api_503 + self.api_reset + self.api_stall + self.api_refuse
         return tuple(sorted(steps, key=lambda step: step.place))
 
+    @property
+    def post_troubles(self) -> tuple[Step, ...]:
+        """Faults of successive POSTs, as written."""
+        return tuple(sorted(self.post_refuse + self.post_fail, key=lambda step: step.place))
+
 
 def describe() -> list[FaultRow]:
     """Return the table of faults, in its order."""

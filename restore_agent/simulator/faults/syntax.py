@@ -11,7 +11,20 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .values import ALWAYS, ECHO_FORMS, ECHO_PLACES, HASH_KINDS, Echo, FieldOverride, HashRule, Portion, Span, Step
+from .values import (
+    ALWAYS,
+    ECHO_FORMS,
+    ECHO_PLACES,
+    HASH_KINDS,
+    SNAPSHOT_KINDS,
+    Echo,
+    FieldOverride,
+    HashRule,
+    Portion,
+    SnapshotRule,
+    Span,
+    Step,
+)
 
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -133,6 +146,22 @@ def _echo(text: str) -> Echo:
     return Echo(place, form or "plain")
 
 
+_SNAPSHOT_INTERVAL = 6.0
+
+
+def _snapshots(text: str) -> tuple[SnapshotRule, ...]:
+    rules: list[SnapshotRule] = []
+    for part in [] if text == "none" else text.split(","):
+        written, _, times = part.partition("*")
+        kind, mark, hours = written.partition(":")
+        if kind not in SNAPSHOT_KINDS:
+            raise ValueError(f"one of {', '.join(SNAPSHOT_KINDS)}")
+        for number in range(_positive(times) if times else 1):
+            age = _seconds(hours) if mark and not number else (rules[-1].hours if rules else 0) + _SNAPSHOT_INTERVAL
+            rules.append(SnapshotRule(kind, age))
+    return tuple(rules)
+
+
 def _no_value(_text: str) -> object:
     raise ValueError("it takes no value")
 
@@ -148,6 +177,8 @@ COUNT = Syntax("N", _positive)
 OFFSET = Syntax("±N", _offset)
 
 READINGS = Syntax("READING[xTIMES]", _span)
+
+SNAPSHOTS = Syntax("none|KIND[:HOURS][*N],…", _snapshots)
 
 ECHO = Syntax("PLACE[:FORM]", _echo)
 

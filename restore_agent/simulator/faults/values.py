@@ -57,6 +57,17 @@ class Span:
 
 
 @dataclass(frozen=True)
+class SnapshotRule:
+    """Snapshot of one of SNAPSHOT_KINDS, taken `hours` before the start."""
+
+    kind: str
+    hours: float
+
+
+SNAPSHOT_KINDS = ("complete", "incomplete", "inconsistent", "missing")
+
+
+@dataclass(frozen=True)
 class Echo:
     """Place in an answer that repeats the token of the request, and the form in which it does."""
 
@@ -78,6 +89,26 @@ class HashRule:
 
 
 HASH_KINDS = ("ready", "late", "early", "early-wrong", "never", "wrong", "upper", "other-name", "null")
+
+
+MEMBER_KINDS = (
+    "long-name",
+    "pax-name",
+    "hard-link",
+    "duplicate",
+    "empty",
+    "setuid",
+    "sparse-gnu",
+    "sparse-pax",
+    "absolute",
+    "dotdot",
+    "symlink",
+    "through-symlink",
+    "through-file",
+    "link-outside",
+    "device",
+    "fifo",
+)
 
 
 @dataclass(frozen=True)

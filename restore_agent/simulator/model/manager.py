@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..faults.faults import Faults
 from .deployment import Member
 from .job import Job
+from .snapshots import Snapshot, Snapshots
 from .state import ServerState
 
 
@@ -22,29 +25,33 @@ class Order:
 class Manager(ServerState):
     """State of the server. `jobs` are in order of creation; `list_readings` counts readings of the list of jobs."""
 
-    def __init__(self, *, shards: int, archive_size: int, faults: Faults, seed: str) -> None:
-        super().__init__(shards=shards, archive_size=archive_size, faults=faults, seed=seed)
+    def __init__(
+        self, *, shards: int, archive_size: int, faults: Faults, seed: str, sources: Sequence[Path] = ()
+    ) -> None:
+        super().__init__(shards=shards, archive_size=archive_size, faults=faults, seed=seed, sources=sources)
+        self.snapshots = Snapshots(self.deployment, faults.snapshots, self.clock.now())
         self.jobs: list[Job] = []
         self.list_readings = 0
-        self.create_jobs(self.deployment.members, Order())
+        self.create_jobs(self.snapshots.first, self.snapshots.first.id, Order())
         if faults.stray_job and shards:
             self._add_stray(faults.stray_job)
 
     @property
     def snapshot_id(self) -> str:
         """ID of the snapshot that the first jobs restore."""
-        deployment = self.deployment
-        return deployment.make_id("snapshot") if deployment.shards else self.jobs[0].snapshot_id
+        return self.snapshots.first.id
 
-    def create_jobs(self, members: list[Member], order: Order) -> list[Job]:
-        """Create the jobs of a restore, as the API and the web interface do: several jobs share a batch."""
+    def create_jobs(self, snapshot: Snapshot, snapshot_id: str, order: Order) -> list[Job]:
+        """Create the jobs of a restore, as the API does; those of a sharded cluster share a batch."""
         with self.lock:
             first = len(self.jobs)
-            batch_id = self.deployment.make_id("batch", first) if len(members) > 1 else None
-            self.jobs += [self._job(first + number, batch_id, member, order) for number, member in enumerate(members)]
+            is_batch = self.deployment.shards > 0 and snapshot_id == snapshot.id
+            batch_id = self.deployment.make_id("batch", first) if is_batch else None
+            for index, member in enumerate(snapshot.members_for(snapshot_id), start=first):
+                self.jobs.append(self._job(index, batch_id, member, snapshot, order))
             return self.jobs[first:]
 
-    def _job(self, index: int, batch_id: str | None, member: Member, order: Order) -> Job:
+    def _job(self, index: int, batch_id: str | None, member: Member, snapshot: Snapshot, order: Order) -> Job:
         faults, now = self.faults.for_job(member.position), self.clock.now()
         end = now + order.hours * 3600 if order.expires is None else order.expires
         return Job(
@@ -52,6 +59,7 @@ class Manager(ServerState):
             id=self.deployment.make_id("job", index),
             batch_id=batch_id,
             member=member,
+            snapshot=snapshot,
             created=now,
             expiration_hours=order.hours,
             expires=_expiry(faults, now, end),
@@ -61,7 +69,7 @@ class Manager(ServerState):
 
     def _add_stray(self, kind: str) -> None:
         batch_id = self.deployment.make_id("batch", "stray") if kind == "other" else None
-        job = self._job(len(self.jobs), batch_id, self.deployment.members[0], Order())
+        job = self._job(len(self.jobs), batch_id, self.deployment.members[0], self.snapshots.first, Order())
         job.stray = True
         self.jobs.append(job)
 

@@ -93,6 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.stopping.wait(service.manager.faults.api_delay)
         answer = service.api.answer(question)
         self.record.auth = answer.auth
+        self.server.stopping.wait(answer.delay)
         if answer.trouble is None:
             self._send_small(answer.status, answer.headers, answer.body)
         else:
@@ -104,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wire.reset()
         elif answer.trouble == "stall":
             self.wire.hold(self.server.stopping.is_set)
-        else:
+        elif answer.trouble == "endless-header":
             self._send_endless_header()
 
     def _send_endless_header(self) -> None:

@@ -13,7 +13,7 @@ from ...core.receipt import Verdict
 from ...core.redaction import Redactor
 from ...core.untrusted import printable
 from ..bars import Bars, PlainLines
-from ..terminal import WIDTH, terminal_size, write_lines
+from ..terminal import WIDTH, output_width, terminal_size, write_lines
 from ..wording import folded
 from .sentences import INFO, lines_of, priority_of
 from .tables import archive_rows, plan_rows, success_lines
@@ -79,9 +79,9 @@ class TextConsole:
     def _finish(self, event: RunFinished) -> None:
         """Print the results. A usage error has none, and a command with its own output prints no table."""
         code = event.receipt.exit_code
-        if code and (code == _USAGE or self._command not in _RUN_COMMANDS):
+        if code == _USAGE or self._command not in _RUN_COMMANDS:
             return
-        width = max(WIDTH, terminal_size(self._out)[0]) if self._out.isatty() else WIDTH
+        width = output_width(self._out)
         if event.plan is not None:
             rows = plan_rows(event.plan, width)
         else:

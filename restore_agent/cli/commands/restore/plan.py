@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ....core.clock import SystemClock
-from ....core.events import RunFinished
+from ....core.events import Notice, RunFinished
 from ....core.settings import Services
-from ....restore.plan import Plan
+from ....restore.plan import Plan, Planned
+from ....ui.wording import size_text
 from ...config import run_settings
 from ...help import Command
 from ...options import RUN_OPTIONS, common, options
@@ -33,8 +37,20 @@ def plan(**flags: Any) -> int:
 
 
 def _plan(session: Session) -> int:
-    planning = Plan(run_settings(session.values), Services(session.console, SystemClock(), session.redactor))
+    settings = run_settings(session.values)
+    planning = Plan(settings, Services(session.console, SystemClock(), session.redactor))
     session.summary = planning.summary
     receipt, rows = run_loop(planning.make)
+    session.console.report(Notice("info", _space(settings.dest, rows)))
     session.console.report(RunFinished(receipt, tuple(row.fields() for row in rows)))
     return int(receipt.exit_code)
+
+
+def _space(dest: Path, rows: Sequence[Planned]) -> str:
+    """Return how much `run` would download at most, and the free space of DEST."""
+    existing = next(path for path in (dest, *dest.parents) if path.is_dir())
+    free = size_text(shutil.disk_usage(existing).free)
+    downloads = [row for row in rows if row.step == "download"]
+    bounds = [row.largest_bytes - row.resumes_at for row in downloads if row.largest_bytes]
+    known = f"at most {size_text(sum(bounds))}" if bounds and len(bounds) == len(downloads) else "size unknown"
+    return f"to download: {len(downloads)} archives{', ' + known if downloads else ''}; free in DEST: {free}"

@@ -1,0 +1,1 @@
+"""What comes before a restore: check of the connection, lists, choice of a snapshot, request for a restore."""
