@@ -71,7 +71,7 @@ class Completion:
         if decision.step in (Step.FAIL, Step.SKIP):
             restore.refuse(decision)
         elif restore.retries.exhausted:
-            restore.give_up()
+            restore.fail(restore.retries.final_failure())
         elif self.wait.passed() and not self._poller.trouble:
             self._fail_not_ready(restore)
         return True
