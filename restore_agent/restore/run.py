@@ -13,12 +13,14 @@ from ..core.events import ArchiveFinished, Event, Notice, Reporter, RunStarted
 from ..core.exit_codes import RECEIPT_CODES
 from ..core.receipt import Receipt, receipt_of
 from ..core.settings import RunSettings, Services
+from ..core.untrusted import printable
 from ..dest.directory import Directory
 from ..dest.space import DiskSpace
 from ..dest.status import StatusFile
 from ..dest.workspace import Access, Workspace, write_receipt, write_sums
 from ..network.delivery import DeliveryClient
 from ..network.opsmanager import OpsManager
+from ..unpack.reading.inflate import backend
 from .batch import Batch
 from .job.context import RunContext
 from .poller import JobPoller
@@ -112,6 +114,9 @@ class Run:
         warning = context.data_place.owner_warning(self._settings.dest) if context.data_place else None
         for note in (*self._workspace.notes, *filter(None, [warning])):
             report(Notice("warning", note))
+        if context.data_place:
+            text = f"unpacking into {printable(str(context.data_place.path), 200)}, inflating with {backend().name}"
+            report(Notice("info", text))
         self.directory.on_limitation = lambda text: report(Notice("warning", text))
 
     async def _supervise(self, batch: Batch, sums: _SumsWriter) -> Receipt:

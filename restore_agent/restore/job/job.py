@@ -71,12 +71,15 @@ class JobRestore:
         state = self.state
         if state.phase is Phase.INSPECTING:
             return self._guarded(self._inspect)
-        if state.phase is Phase.FINISHED:
-            return self._unpacking.clean() if self._unpacking and not self._unpacking.is_clean else None
         if state.phase is Phase.WAITING and (found := self._proving.verified_now()):
             state.candidate, state.phase = found, Phase.VERIFYING
         works = {Phase.VERIFYING: self._verify, Phase.UNPACKING: self._unpack}
         return self._guarded(works[state.phase]) if state.phase in works else None
+
+    def cleaning(self) -> Work | None:
+        """Return the work that a finished job leaves to do, or None."""
+        unpacking = self._unpacking
+        return unpacking.clean() if unpacking and self.state.is_finished and not unpacking.is_clean else None
 
     def may_download(self) -> bool:
         """Return whether an attempt can start now."""
@@ -252,10 +255,6 @@ class JobRestore:
         return True
 
     # ------------------------------------------------------------ the end
-
-    def give_up(self) -> None:
-        """Finish with the failure of the last attempt."""
-        self._finishing.fail(self.retries.final_failure())
 
     def refuse(self, decision: Decision) -> None:
         """Finish by what Ops Manager says of the job: skipped, or failed for its reason."""
