@@ -36,7 +36,9 @@ _VARIABLES = (
     ("NO_COLOR", "Disables color if it is set."),
 )
 
-_RUN_COMMANDS = ("run", "plan", "verify", "rehearse", "status")
+_RUN_COMMANDS = ("run", "plan", "verify", "rehearse", "status", "report")
+
+_API_COMMANDS = ("check", "jobs", "snapshots", "request")
 
 
 def page_names(group: click.Group) -> list[str]:
@@ -93,7 +95,8 @@ def _command_page(command: click.Command, ctx: click.Context) -> Iterable[str]:
         yield from (_text(line) for line in command.epilog.strip().splitlines())
         yield ".fi"
     names = [parameter.name or "" for parameter in command.params]
-    yield from _exit_status() if name in _RUN_COMMANDS else _short_exit_status()
+    long = name in (*_RUN_COMMANDS, *_API_COMMANDS)
+    yield from _exit_status() if long else _short_exit_status()
     if "config" in names:
         yield from _environment([one for one in names if one in OPTIONS], root_page="public_key" in names)
         yield from _files((*_CONFIG_FILE, *(_DEST_FILES if name in _RUN_COMMANDS else ())))

@@ -126,7 +126,7 @@ class Completion:
         return next(iter(self._poller.unknown), None)
 
     def raise_trouble(self) -> None:
-        """Raise the error of an API that is lost and needed; never while bytes of an only download arrive."""
+        """Raise the error of an API that is lost; never during a download, or if the API is not needed any more."""
         if any(restore.state.phase is Phase.DOWNLOADING for restore in self._restores.values()):
             return
         if self._only_unpacking_is_left():

@@ -164,7 +164,7 @@ class Simulator:
 
     @property
     def lock(self) -> threading.RLock:
-        """Lock for changing several things at once; no request is answered while it is held."""
+        """Lock for changing several things in one step; no request is answered while it is held."""
         return self.manager.lock
 
     @property

@@ -35,7 +35,7 @@ def filled_in(lab: Lab, text: str) -> str:
     """The commands with the lab's addresses, ids and paths. The hosts have LAB and host from their sshd."""
     hello = lab.simulator.hello
     for placeholder, value in {
-        "KEY=/etc/restore-agent/key": f"KEY={lab.directory}/key",
+        "KEY_FILE=/etc/restore-agent/key": f"KEY_FILE={lab.directory}/key",
         "/etc/pki/opsmanager-ca.pem": hello["ca_file"],
         "https://opsmanager.example.net:8443": hello["url"],
         "5fc4f5a8b2e4a1000155b6aa": hello["group_id"],
@@ -113,7 +113,8 @@ def test_the_runbook_leads_from_an_order_to_data_files_in_place_on_every_host(la
         timeout=120,
     )
     assert done.returncode == 0, done.stdout
-    assert "all 3 jobs are verified, each on one host" in done.stdout
+    assert "The batch is complete: all 3 archives are verified." in done.stdout
+    assert "<!DOCTYPE html>" in (lab.directory / "report.html").read_text()
     assert done.stdout.count(".tar.gz: OK") == len(HOSTS)
     for name, host in lab.hosts.items():
         assert receipt_in(host.dest)["outcome"] == "verified"

@@ -10,10 +10,19 @@ from support.settings import KEY, refusal, without_privileges
 
 from restore_agent.cli import config as settings
 from restore_agent.cli.config import Values, connection, dest, limits, target
-from restore_agent.cli.options import CONNECTION, LIMITS, METRICS_OPTIONS, OPTIONS, OUTPUT_OPTIONS, TARGET, UNPACK
+from restore_agent.cli.options import (
+    CONNECTION,
+    LIMITS,
+    METRICS_OPTIONS,
+    OPTIONS,
+    OUTPUT_OPTIONS,
+    REQUEST,
+    TARGET,
+    UNPACK,
+)
 from restore_agent.core.errors import UsageError
 from restore_agent.core.redaction import Secret
-from restore_agent.core.settings import Connection, RunLimits, Target
+from restore_agent.core.settings import Before, Connection, RunLimits, Target
 
 # ---------------------------------------------------------------- the table of the contract
 
@@ -47,7 +56,16 @@ CONTRACT = {
     "output": "text",
     "progress": "auto",
 }
-ADDED = {"metrics_file": None}
+ADDED = {
+    "metrics_file": None,
+    "snapshot": None,
+    "before": None,
+    "allow_inconsistent": False,
+    "max_downloads": 3,
+    "expires_in": 12,
+    "dry_run": False,
+    "html": None,
+}
 """Options beyond the contract's table."""
 REPEATABLE = ("job_id", "select")
 
@@ -60,7 +78,7 @@ def test_the_options_are_those_of_the_contract() -> None:
 
 
 def test_every_option_belongs_to_exactly_one_group() -> None:
-    grouped = [*CONNECTION, *TARGET, *UNPACK, *LIMITS, *METRICS_OPTIONS, *OUTPUT_OPTIONS]
+    grouped = [*CONNECTION, *TARGET, *UNPACK, *LIMITS, *METRICS_OPTIONS, *REQUEST, "html", *OUTPUT_OPTIONS]
     assert sorted(grouped) == sorted(OPTIONS)
 
 
@@ -114,6 +132,13 @@ SAID: dict[str, list[tuple[Any, Any]]] = {
     "client_cert": [("flag.pem", Path("flag.pem")), ("env.pem", Path("env.pem")), ("file.pem", Path("file.pem"))],
     "client_key": [("flag.pem", Path("flag.pem")), ("env.pem", Path("env.pem")), ("file.pem", Path("file.pem"))],
     "metrics_file": [("/a", Path("/a")), ("/b", Path("/b")), ("/c", Path("/c"))],
+    "snapshot": [("s1", "s1"), ("latest", "latest"), ("s3", "s3")],
+    "before": [("1h", Before(ago=3600.0)), ("1970-01-01T00:00:09Z", Before(moment=9.0)), (90, Before(ago=90.0))],
+    "allow_inconsistent": [(True, True), ("true", True), (False, False)],
+    "max_downloads": [("1", 1), ("2", 2), (3, 3)],
+    "expires_in": [("1h", 1), ("1d", 24), (7200, 2)],
+    "dry_run": [(True, True), ("true", True), (False, False)],
+    "html": [("/a", Path("/a")), ("/b", Path("/b")), ("/c", Path("/c"))],
     "output": [("json", "json"), ("text", "text"), ("json", "json")],
     "progress": [("bar", "bar"), ("plain", "plain"), ("none", "none")],
 }

@@ -13,7 +13,7 @@ from support.agents import RunAgent
 
 from restore_agent import __version__
 from restore_agent.cli.main import cli
-from restore_agent.cli.options import OPTIONS
+from restore_agent.cli.options import OPTIONS, Option
 from restore_agent.core.errors import AgentError
 from restore_agent.core.events import Event
 from restore_agent.core.exit_codes import EXIT_CODES
@@ -66,6 +66,10 @@ def flags_of(command: click.Command) -> set[str]:
     return {flag for parameter in command.params for flag in parameter.opts if flag.startswith("--")} - {"--help"}
 
 
+def aliases_of(option: Option) -> list[str]:
+    return ["--" + alias.replace("_", "-") for alias in option.aliases]
+
+
 def documented_first_column(text: str) -> set[str]:
     """What stands in backquotes in the first column of the tables of a section."""
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("|")]
@@ -91,7 +95,9 @@ def test_every_documented_option_exists() -> None:
     documented = {
         name for name in documented_first_column(section("Options and configuration")) if name.startswith("--")
     }
-    assert documented == flags_of(COMMANDS["run"])
+    table = {flag for option in OPTIONS.values() for flag in (option.flag, *aliases_of(option))}
+    assert documented == table | {"--config", "--debug"}
+    assert table <= {flag for command in COMMANDS.values() for flag in flags_of(command)}
 
 
 def test_every_option_named_anywhere_in_the_documents_exists() -> None:
@@ -148,6 +154,7 @@ def test_every_event_is_documented_with_its_fields() -> None:
     documented = {cell[1].strip(" `"): set(re.findall(r"`(\w+)`", cell[3])) for cell in cells}
     expected = {kind.name: {item.name for item in fields(kind)} for kind in Event.__subclasses__()}
     expected |= {"archive": {"problem", "error"}, "error": set(AgentError("").fields()), "result": {"plan"}}
+    expected["check"] = expected["check"] - {"check"} | {"name"}
     expected["notice"] |= {"info", "warning"}
     assert documented == expected
 

@@ -17,7 +17,7 @@ from support.agents import RunAgent
 
 import restore_agent
 from restore_agent.cli.main import cli
-from restore_agent.cli.options import OPTIONS
+from restore_agent.cli.options import OPTIONS, RUN_OPTIONS
 from restore_agent.core.errors import AgentError
 from restore_agent.core.exit_codes import EXIT_CODES, all_reasons, codes, explained
 
@@ -168,7 +168,7 @@ def test_man_breaks_no_name(columns: str) -> None:
     env = {**os.environ, "MANWIDTH": columns, "LC_ALL": "C.UTF-8", "MAN_KEEP_FORMATTING": "0"}
     command = ["man", "--local-file", str(SHIPPED / "restore-agent-run.1")]
     text = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
-    for option in OPTIONS.values():
+    for option in map(OPTIONS.__getitem__, RUN_OPTIONS):
         if option.name not in ("output", "progress"):
             assert f"${option.env}" in re.sub(".\x08", "", text)
 
@@ -215,7 +215,7 @@ def place(run_agent: RunAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 CASES = [
-    ("restore-agent re", {"rehearse"}),
+    ("restore-agent re", {"rehearse", "report", "request"}),
     ("restore-agent run --progress ", {"auto", "bar", "plain", "none"}),
     ("restore-agent rehearse --fault max-", {"max-downloads"}),
     ("restore-agent explain 2", {"2", "20", "21", "22", "23", "24", "25"}),

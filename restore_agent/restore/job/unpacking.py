@@ -15,6 +15,7 @@ from ...core.events import Notice
 from ...core.names import UNPROVEN
 from ...core.untrusted import printable
 from ...dest.archive import Digest
+from ...dest.directory import errors_of_dest
 from ...dest.journal.facts import Staged, Unpacking
 from ...unpack.restore_info import contradictions
 from ...unpack.unpacker import Unpacked
@@ -90,7 +91,8 @@ class JobUnpacking:
 
     async def _unpacked(self, digest: Digest, file_name: str) -> Follower:
         """Return a follower that has unpacked exactly the archive. Raises NotUnpacked, DestError."""
-        descriptor = self._state.context.directory.open_to_read(file_name)
+        with errors_of_dest(f"open {printable(file_name)}"):
+            descriptor = self._state.context.directory.open_file(file_name, os.O_RDONLY)
         try:
             status = os.fstat(descriptor)
             if self.follower is not None:

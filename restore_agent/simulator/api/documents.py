@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..clock import iso
+from ..delivery.urls import delivery_url, header_url
 from ..faults.values import FieldOverride
 from ..model import Job, Manager
 from ..model.deployment import CLUSTER_NAME
 from ..model.state import ServerState
-from ..model.urls import delivery_url, header_url
 from .answers import Document, odd_text
 
 API = "/api/public/v1.0"

@@ -20,6 +20,7 @@ from ....core.receipt import Receipt
 from ....core.redaction import Secret
 from ....core.settings import (
     LATEST,
+    Before,
     Connection,
     RestoreOrder,
     RunLimits,
@@ -104,7 +105,10 @@ def _connection(hello: Mapping[str, Any]) -> Connection:
 def _requested(session: Session, reach: Connection, simulated: Simulator) -> Target:
     """Request the restore of the latest snapshot, and return its jobs."""
     place = Target(simulated.hello["group_id"], simulated.hello["cluster_id"])
-    order = RestoreOrder(LATEST, max_downloads=simulated.manager.faults.max_downloads)  # a fault decides it
+    model = simulated.manager
+    # a snapshot whose archives are the same each time, so that a practice run can be continued
+    before = None if model.faults.snapshots is not None else Before(moment=model.snapshots.first.time)
+    order = RestoreOrder(LATEST, before, max_downloads=model.faults.max_downloads)
     done: Requested = run_loop(RestoreRequest(reach, place, order, _services(session)).make)
     snapshot = done.snapshot.id if done.snapshot else None
     of = f", batch {done.batch_id}" if done.batch_id else ""

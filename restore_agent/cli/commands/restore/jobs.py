@@ -21,7 +21,7 @@ from ..results import Results
 
 _EXAMPLES = """
 restore-agent jobs --config restore.toml
-restore-agent jobs --config restore.toml -o json | jq -r 'select(.delivery_status == "READY") | .batch_id' | uniq
+restore-agent jobs --config restore.toml -o json | jq 'select(.delivery_status == "READY")'
 """
 
 

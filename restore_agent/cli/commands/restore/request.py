@@ -21,7 +21,7 @@ from ..results import Results
 
 _EXAMPLES = """
 restore-agent request --config restore.toml --snapshot latest
-restore-agent request --config restore.toml --snapshot latest --before 2026-11-25T03:00:00Z --dry-run
+restore-agent request --config restore.toml --snapshot latest --before 6h --dry-run
 restore-agent request --config restore.toml --snapshot SNAPSHOT --max-downloads 5 --expires-in 1d
 """
 
