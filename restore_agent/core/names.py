@@ -103,12 +103,17 @@ def data_path_names(files: Mapping[str, str], *, ignore_case: bool = False) -> d
     plain = {job_id: _without_extension(name) for job_id, name in files.items()}
     times = Counter(map(key, plain.values()))
     taken = {key(name + suffix) for name in (*files.values(), *OWN_NAMES) for suffix in ("", PART, UNPROVEN, MISMATCH)}
-    return {
-        job_id: f"{_plain(job_id)}-{name}"
-        if times[key(name)] > 1 or {key(name), key(name + UNPROVEN)} & taken or name.startswith(".")
-        else name
-        for job_id, name in plain.items()
-    }
+
+    def is_free(name: str) -> bool:
+        return not {key(name), key(name + UNPROVEN)} & taken and not name.startswith(".")
+
+    names = {job_id: name for job_id, name in plain.items() if times[key(name)] == 1 and is_free(name)}
+    for job_id in sorted(plain.keys() - names.keys()):
+        taken |= {key(name + suffix) for name in names.values() for suffix in ("", UNPROVEN)}
+        unique = hashlib.sha256(job_id.encode("utf-8", "surrogatepass")).hexdigest()
+        candidates = (_shortened(f"{prefix}-{plain[job_id]}") for prefix in (_plain(job_id), unique))
+        names[job_id] = next(filter(is_free, candidates), unique)
+    return names
 
 
 def _without_extension(name: str) -> str:

@@ -51,6 +51,9 @@ class Follower(Protocol):
     def position(self) -> int:
         """Return the bytes that are read; pages of the file after them are still needed."""
 
+    def complete(self, size: int) -> None:
+        """The file is complete with `size` bytes, as far as its transfer shows."""
+
     def make_room(self) -> bool:
         """Give back disk space that the reader uses, and return whether there was any. May take a while."""
 
@@ -65,6 +68,9 @@ class NoFollower:
         """Do nothing."""
 
     def truncated(self, size: int) -> None:
+        """Do nothing."""
+
+    def complete(self, size: int) -> None:
         """Do nothing."""
 
     def position(self) -> int:
@@ -228,6 +234,10 @@ class Part:
         except DestError:
             self.sync_failed = True
             raise
+
+    def complete(self) -> None:
+        """Let the follower know that no more bytes follow."""
+        self._follower.complete(self.size)
 
     async def truncate_tail(self, size: int) -> None:
         """Cut off the last bytes to free space. Raises DestError; after it the part can only be closed."""

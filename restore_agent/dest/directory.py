@@ -134,11 +134,6 @@ class Directory(AbstractContextManager["Directory"]):
             raise OSError(errno.EEXIST, "it has more than one hard link; writing would change the other file as well")
         return descriptor
 
-    def open_to_read(self, name: str) -> int:
-        """Return a descriptor of a file inside for reading; links are refused. Raises DestError."""
-        with errors_of_dest(f"open {printable(name)}"):
-            return self.open_file(name, os.O_RDONLY)
-
     def read(self, name: str) -> bytes | None:
         """Return a small file, or None if it is missing. Raises DestError; InTheWay above `RECORD_LIMIT` bytes."""
         with errors_of_dest(f"read {printable(name)}"):
@@ -216,11 +211,6 @@ class Directory(AbstractContextManager["Directory"]):
         """Remove a file if it is there. Raises DestError."""
         with errors_of_dest(f"remove {printable(name)}"), suppress(FileNotFoundError):
             os.unlink(raw(name), dir_fd=self._fd)
-
-    def names(self) -> list[str]:
-        """Return the names inside, sorted. Raises DestError."""
-        with errors_of_dest("list DEST"):
-            return sorted(os.fsencode(name).decode("utf-8", "surrogateescape") for name in os.listdir(self._fd))
 
     def device(self) -> int:
         """Return the device of the file system. Raises DestError."""

@@ -198,5 +198,5 @@ def write_sums(directory: Directory, entries: Mapping[str, Entry], receipt: Rece
     present = [name for name in sorted(verified) if directory.find(name)]
     data = "".join(f"{verified[name]}  {name}\n" for name in present).encode()
     before = directory.read(SUMS)
-    if before != data and (data or before is not None):
+    if before != data and (verified or before is not None):
         directory.write_atomically(SUMS, data)

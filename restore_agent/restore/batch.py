@@ -157,6 +157,7 @@ class Batch:
                 self._start_work()
                 await self.completion.keep_hash_time()
                 self._judge_waiting()
+                self._start_cleaning()
                 self._raise_what_ends()
                 if not self._tasks and self.completion.is_complete():
                     return
@@ -204,6 +205,13 @@ class Batch:
         if self._context.poller.fatal is None and self._end is None:  # otherwise nothing new begins
             self._start_downloads([restore for restore in idle if restore.may_download()])
 
+    def _start_cleaning(self) -> None:
+        """Let finished jobs remove what they unpacked and did not publish."""
+        busy = set(self._tasks.values())
+        for restore in self._restores.values():
+            if restore not in busy and (work := restore.cleaning()):
+                self._start(restore, work)
+
     def _start_downloads(self, ready: list[JobRestore]) -> None:
         """Fill the free slots, earliest expiry first."""
         active = sum(restore.state.phase is Phase.DOWNLOADING for restore in self._restores.values())
@@ -232,6 +240,8 @@ class Batch:
 
     async def end(self) -> None:
         """Stop all tasks; part files stay as they are."""
+        if self._context.data_place:
+            self._context.data_place.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

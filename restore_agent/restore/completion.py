@@ -71,7 +71,7 @@ class Completion:
         if decision.step in (Step.FAIL, Step.SKIP):
             restore.refuse(decision)
         elif restore.retries.exhausted:
-            restore.give_up()
+            restore.fail(restore.retries.final_failure())
         elif self.wait.passed() and not self._poller.trouble:
             self._fail_not_ready(restore)
         return True
@@ -126,14 +126,22 @@ class Completion:
         return next(iter(self._poller.unknown), None)
 
     def raise_trouble(self) -> None:
-        """Raise the error of an API that is lost; never while bytes of an only download arrive."""
+        """Raise the error of an API that is lost; never during a download, or if the API is not needed any more."""
         if any(restore.state.phase is Phase.DOWNLOADING for restore in self._restores.values()):
+            return
+        if self._only_unpacking_is_left():
             return
         if self._poller.fatal:
             raise self._poller.fatal
         trouble = self._poller.trouble or self._poller.silence(_SILENCE)
         if trouble and self.phase_deadline().passed() and not self._patient():
             raise trouble
+
+    def _only_unpacking_is_left(self) -> bool:
+        """Whether nothing depends on Ops Manager any more."""
+        listed = len(self._poller.jobs) >= (self._target.expect_jobs or 1)
+        left = {restore.state.phase for restore in self._restores.values()} - {Phase.FINISHED}
+        return bool(listed and self._restores and left <= {Phase.UNPACKING})
 
     def _patient(self) -> bool:
         """Whether a job between two attempts is worth a minute, although the time to wait for READY is over."""

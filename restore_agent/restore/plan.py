@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.clock import ServerClock, rfc3339
-from ..core.errors import AgentError, ForeignFile, InTheWay, NoSpace, NothingDelivered, Unwritable
+from ..core.errors import AgentError, ArchiveDiscarded, ForeignFile, InTheWay, NoSpace, NothingDelivered, Unwritable
 from ..core.events import Notice, RunStarted
 from ..core.jobs import Job, Step, decide, refusal
 from ..core.names import PART
@@ -25,11 +25,11 @@ from ..dest.workspace import Access, Workspace, record_of
 from ..network.opsmanager import OpsManager
 from .completion import nothing_selected
 from .job.attempt import resume_offset
-from .job.data_place import DataPlace
 from .poller import JobPoller, first_poll
 from .progress import TroubleReport
 from .proof import Evidence, Kind, Standing, needs_structure, standing_of
 from .selection import JobSelection
+from .unpacking.data_place import DataPlace
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Plan:
         self._started_at = rfc3339(services.clock.wall())
         self._workspace = Workspace(settings.dest)
         self._ops_manager: str | None = None
+        self._bounds: dict[str, int | None] = {}
 
     async def make(self) -> tuple[Receipt, tuple[Planned, ...]]:
         """Check DEST, then ask Ops Manager, then look at each job. Raises AgentError."""
@@ -155,22 +156,32 @@ class Plan:
         unpack = self._settings.unpack
         if unpack is None:
             return rows
-        names = {row.job.id: row.archive for row in rows if row.archive}
+        names = self._workspace.journal.file_names() | {row.job.id: row.archive for row in rows if row.archive}
         place = DataPlace(self._settings, unpack, None, lambda: names)
         stack.callback(place.close)
         place.look()
-        bound, free = sum(row.largest_bytes or 0 for row in rows), place.free_bytes()
+        if warning := place.owner_warning(self._settings.dest):
+            self._services.reporter.report(Notice("warning", warning))
+        missing = [row.job.id for row in rows if not self._is_unpacked(row, place)]
+        bound, free = sum(self._bounds.get(job_id) or 0 for job_id in missing), place.free_bytes()
         if free is not None and bound > free:
             text = f"the snapshots are up to {bound} bytes and {free} are free in {unpack.directory}: they may not fit"
             self._services.reporter.report(Notice("warning", text))
         return tuple(self._foreseen(row, place) for row in rows)
 
     def _foreseen(self, row: Planned, place: DataPlace) -> Planned:
-        if row.archive is None or row.exit_code or row.step == "skip":
+        if row.exit_code or row.step == "skip" or self._is_unpacked(row, place):
             return row
-        found = self._workspace.journal.entry(row.job.id).data_path_in(str(place.path))
-        error = place.foresee(row.job.id, done=bool(found and found.final))
+        entry = self._workspace.journal.entry(row.job.id)
+        error = place.foresee(row.job.id) if row.archive else place.error
+        if row.step == "verified" and not entry.archive_kept:
+            error = ArchiveDiscarded("the archive was removed after it had been unpacked into another directory")
         return replace(row, reason=error.id, exit_code=error.exit_code) if error else row
+
+    def _is_unpacked(self, row: Planned, place: DataPlace) -> bool:
+        entry = self._workspace.journal.entry(row.job.id)
+        found = entry.data_path_in(str(place.path))
+        return bool(found and found.final) or bool(entry.staged and entry.staged.final and place.has(entry.staged))
 
     def _free_bytes(self) -> int:
         if self._workspace.directory:
@@ -190,12 +201,16 @@ class Plan:
         for job in jobs:
             if selection.selected(job) is not False:
                 row = await self._row(job, selection.name(job))
-                if row.step == "download" and job.snapshot_id:
-                    with suppress(AgentError):  # only a hint depends on it
-                        bound = await api.largest_size(self._settings.target, job.snapshot_id, job.cluster_id)
-                        row = replace(row, largest_bytes=bound)
-                rows.append(row)
+                if row.step == "download" or (self._settings.unpack and row.step in ("wait", "prove", "verified")):
+                    self._bounds[job.id] = await self._largest_size(api, job)
+                rows.append(replace(row, largest_bytes=self._bounds.get(job.id)) if row.step == "download" else row)
         return rows
+
+    async def _largest_size(self, api: OpsManager, job: Job) -> int | None:
+        with suppress(AgentError):  # only a hint depends on it
+            if job.snapshot_id:
+                return await api.largest_size(self._settings.target, job.snapshot_id, job.cluster_id)
+        return None
 
     async def _row(self, job: Job, name: str | None) -> Planned:
         decision = decide(job)

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from ..core.clock import Clock, Deadline, rfc3339
 from ..core.errors import AgentError, DestError
 from ..core.events import ArchiveProgress, Notice, Progress, Reporter, Trouble
-from ..core.jobs import Job, Step, decide
+from ..core.jobs import Step, decide
 from ..core.settings import Target
+from ..core.untrusted import printable
 from ..dest.status import StatusFile
 from .completion import Completion
 from .job.context import RunContext
@@ -64,9 +65,10 @@ class BatchProgress:
         return tuple(_row(restore.state, now) for restore in self._restores.values())
 
     def state(self) -> str:
-        """Return the state of the run in the status file: `waiting`, `downloading`, `verifying`, or `unpacking`."""
+        """Return the state of the run in the status file: `unpacking` only if nothing else is left to do."""
         states = {restore.state.shown_state for restore in self._restores.values()}
-        for shown, state in (("downloading", "downloading"), ("hashing", "verifying"), ("unpacking", "unpacking")):
+        order = (("downloading", "downloading"), ("hashing", "verifying"), ("waiting", "waiting"))
+        for shown, state in (*order, ("unpacking", "unpacking")):
             if shown in states:
                 return state
         return "waiting"
@@ -187,16 +189,30 @@ async def warn_of_space(context: RunContext, target: Target, restores: Mapping[s
         await context.poller.wait_for_poll()
         await asyncio.sleep(0)
     with suppress(AgentError, TimeoutError):  # only a hint depends on it, and the polls wait for their turn
+        archives = data = 0
         async with asyncio.timeout(_TIME_FOR_A_HINT):
-            jobs = [restore.state.job for restore in list(restores.values())[:100]]
-            sizes = [await _largest_size(context, target, job) for job in jobs]
-        needed, free = sum(filter(None, sizes)), context.directory.free_bytes()
-        if needed > free:
-            text = f"the snapshots are up to {needed} bytes uncompressed, {free} are free: archives may not fit"
-            context.reporter.report(Notice("warning", text))
+            for restore in list(restores.values())[:100]:
+                job, comes, unpacks = restore.state.job, _is_to_come(restore), _is_to_unpack(context, restore)
+                if job.snapshot_id and (comes or unpacks):
+                    size = await context.api.largest_size(target, job.snapshot_id, job.cluster_id) or 0
+                    archives, data = archives + size * comes, data + size * unpacks
+        _warn_if_short(context, archives, context.directory.free_bytes(), "free: archives may not fit")
+        if context.data_place and (free := context.data_place.free_bytes()) is not None:
+            text = f"free in {printable(str(context.data_place.path), 200)}: data paths may not fit"
+            _warn_if_short(context, data, free, text)
 
 
-async def _largest_size(context: RunContext, target: Target, job: Job) -> int | None:
-    if job.snapshot_id is None or decide(job).step not in (Step.WAIT, Step.DOWNLOAD):
-        return None
-    return await context.api.largest_size(target, job.snapshot_id, job.cluster_id)
+def _is_to_come(restore: JobRestore) -> bool:
+    return restore.state.may_still_download and decide(restore.state.job).step in (Step.WAIT, Step.DOWNLOAD)
+
+
+def _is_to_unpack(context: RunContext, restore: JobRestore) -> bool:
+    place = context.data_place
+    found = restore.state.entry.data_path_in(str(place.path)) if place else None
+    return place is not None and not (found and found.final)
+
+
+def _warn_if_short(context: RunContext, needed: int, free: int, text: str) -> None:
+    if needed > free:
+        text = f"the snapshots are up to {needed} bytes uncompressed, {free} are {text}"
+        context.reporter.report(Notice("warning", text))

@@ -13,17 +13,19 @@ from ..core.events import ArchiveFinished, Event, Notice, Reporter, RunStarted
 from ..core.exit_codes import RECEIPT_CODES
 from ..core.receipt import Receipt, receipt_of
 from ..core.settings import RunSettings, Services
+from ..core.untrusted import printable
 from ..dest.directory import Directory
 from ..dest.space import DiskSpace
 from ..dest.status import StatusFile
 from ..dest.workspace import Access, Workspace, write_receipt, write_sums
 from ..network.delivery import DeliveryClient
 from ..network.opsmanager import OpsManager
+from ..unpack.reading.inflate import backend
 from .batch import Batch
 from .job.context import RunContext
-from .job.data_place import DataPlace
 from .poller import JobPoller
 from .transfer.rate import RateLimit
+from .unpacking.data_place import DataPlace
 
 _SUMS_EVERY = 1.0  # seconds; with hundreds of small archives, each would write the list of all
 
@@ -58,7 +60,7 @@ class Run:
             sums = _SumsWriter(self)
             reporter = DisplayWith(self._services.reporter, sums)
             context = await stack.enter_async_context(self._context(reporter, place))
-            self._report_start()
+            self._report_start(context)
             batch = self._batch = Batch(context, settings.target, workspace, status)
             if self._stopped:
                 batch.stop(self._stopped)
@@ -106,11 +108,15 @@ class Run:
         assert self._workspace.directory is not None  # noqa: S101  # a run creates it
         return self._workspace.directory
 
-    def _report_start(self) -> None:
+    def _report_start(self, context: RunContext) -> None:
         report = self._services.reporter.report
         report(RunStarted(self._ops_manager, str(self._settings.dest)))
-        for note in self._workspace.notes:
+        warning = context.data_place.owner_warning(self._settings.dest) if context.data_place else None
+        for note in (*self._workspace.notes, *filter(None, [warning])):
             report(Notice("warning", note))
+        if context.data_place:
+            text = f"unpacking into {printable(str(context.data_place.path), 200)}, inflating with {backend().name}"
+            report(Notice("info", text))
         self.directory.on_limitation = lambda text: report(Notice("warning", text))
 
     async def _supervise(self, batch: Batch, sums: _SumsWriter) -> Receipt:

@@ -32,7 +32,7 @@ from ..dest.directory import Directory
 from ..dest.journal import Entry
 from ..dest.lock import boot_id
 from ..dest.promotion import Candidate, Promoter
-from ..dest.workspace import Access, Workspace, write_receipt, write_sums
+from ..dest.workspace import Access, Workspace, data_path_fields, write_receipt, write_sums
 from ..network.opsmanager import OpsManager
 from .poller import JobPoller, first_poll
 from .progress import TroubleReport
@@ -116,9 +116,7 @@ class Verification:
         listed = self._workspace.earlier.archives if self._workspace.earlier else ()
         ids = {record.job_id for record in listed}
         extra = tuple(
-            ArchiveRecord(
-                job_id, file_name=entry.file_name, sha1=entry.proven or entry.whole, downloads_spent=entry.attempts
-            )
+            _record_of(job_id, entry)
             for job_id, entry in self._workspace.journal.entries().items()
             if job_id not in ids and entry.file_name and entry.is_ours
         )
@@ -183,7 +181,8 @@ class Verification:
         if self._directory.find_file(name):
             return await self._final(record, name)
         if entry.proven and not entry.archive_kept:
-            return replace(record, verdict=Verdict.VERIFIED, reason=None, path=None, archive_kept=False)
+            record = replace(record, sha1=entry.proven, expected_sha1=entry.proven, verified_at=entry.verified_at)
+            return replace(record, verdict=Verdict.VERIFIED, reason=None, exit_code=0, path=None, archive_kept=False)
         if record.verdict is Verdict.VERIFIED or entry.proven:
             text = f"{printable(name)} was verified and is not in DEST any more"
             raise ArchiveMissing(text, left="nothing of it")
@@ -291,6 +290,19 @@ class Verification:
         write_sums(self._directory, self._workspace.journal.entries(), receipt)
         write_receipt(self._directory, receipt)
         return receipt
+
+
+def _record_of(job_id: str, entry: Entry) -> ArchiveRecord:
+    """Return the record of an archive that only the journal knows."""
+    return ArchiveRecord(
+        job_id,
+        file_name=entry.file_name,
+        sha1=entry.proven or entry.whole,
+        bytes=entry.promoted.size if entry.promoted else None,
+        downloads_spent=entry.attempts,
+        archive_kept=entry.archive_kept,
+        **data_path_fields(entry.unpacked[-1] if entry.unpacked else None),
+    )
 
 
 def _verified(dest: Path, record: ArchiveRecord, name: str, digest: Digest, verified_at: str | None) -> ArchiveRecord:

@@ -6,20 +6,42 @@ import json
 import signal
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 
+from .config_file import write_config
 from .simulator import Simulator
 
 
-def serve(host: str, port: int, tls: bool, shards: int, archive_size: int, faults: Iterable[str]) -> int:
+def serve(
+    host: str,
+    port: int,
+    tls: bool,
+    shards: int,
+    archive_size: int,
+    faults: Iterable[str],
+    *,
+    archives: Iterable[str | Path] = (),
+    config: Path | None = None,
+) -> int:
     """Print one line of JSON (see `Simulator.hello`), serve until SIGTERM or SIGINT, and return the exit code, 0.
+
+    `archives`: see `Simulator`. `config`: file to write for `run --config` before the line is printed.
 
     Call it in the main thread, as it handles signals. Raises ValueError and OSError as `Simulator` does.
     """
     before = {number: signal.signal(number, _stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with Simulator(
-            host=host, port=port, tls=tls, shards=shards, archive_size=archive_size, faults=faults
+            host=host,
+            port=port,
+            tls=tls,
+            shards=shards,
+            archive_size=archive_size,
+            faults=faults,
+            archives=archives,
         ) as simulator:
+            if config is not None:
+                write_config(config, simulator.hello)
             print(json.dumps(simulator.hello), flush=True)
             threading.Event().wait()
     except _Stopped:

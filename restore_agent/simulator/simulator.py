@@ -31,6 +31,7 @@ class Simulator:
 
     `shards`: shards of the cluster, each with a job, plus one for the config server; 0 is a replica set, whose job has
     no batch. `archive_size`: approximate bytes of each archive as sent. `faults`: `NAME[=VALUE][@N]`, see `describe()`.
+    `archives`: files or directories that the jobs send, in turn, instead of simulated archives; a directory is packed.
     Raises ValueError for unknown faults and numbers out of range, OSError if the port cannot be opened.
     """
 
@@ -44,6 +45,7 @@ class Simulator:
         archive_size: int = 1 << 20,
         faults: Iterable[str] = (),
         seed: str = DEFAULT_SEED,
+        archives: Iterable[str | Path] = (),
     ) -> None:
         if not 0 <= port <= 65535:
             raise ValueError(f"port {port} is not between 0 and 65535")
@@ -51,7 +53,11 @@ class Simulator:
             raise ValueError("shards and archive size must not be negative")
         self._host, self._port, self._tls = host, port, tls
         parsed = Faults.parse(faults, jobs=shards + 1 if shards else 1)
-        self.manager = Manager(shards=shards, archive_size=archive_size, faults=parsed, seed=seed)
+        sources = [Path(path) for path in archives]
+        for path in sources:
+            if not path.exists():
+                raise ValueError(f"archive {path} does not exist")
+        self.manager = Manager(shards=shards, archive_size=archive_size, faults=parsed, seed=seed, sources=sources)
         self._api = Api(self.manager)
         self._log = RequestLog()
         self._listeners: list[Listener] = []
@@ -158,7 +164,7 @@ class Simulator:
 
     @property
     def lock(self) -> threading.RLock:
-        """Lock for changing several things at once; no request is answered while it is held."""
+        """Lock for changing several things in one step; no request is answered while it is held."""
         return self.manager.lock
 
     @property

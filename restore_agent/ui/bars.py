@@ -32,9 +32,7 @@ class PlainLines:
         self._due = time.monotonic() + _PLAIN_EVERY
         for row in archives:
             if row.state in _ACTIVE:
-                of = f" of {size_text(row.total_bytes)}" if row.total_bytes else ""
-                rate = size_text(row.bytes_per_second)
-                self._log([f"{row.file_name}: {row.state}, {size_text(row.bytes)}{of}, {rate}/s"])
+                self._log([f"{row.file_name}: {row.state}, {_plain_facts(row)}"])
         if waiting := waiting_text(archives):
             self._log([waiting])
         if len(archives) > 1:
@@ -127,6 +125,15 @@ def _bar_format(row: ArchiveProgress, columns: int) -> str:
         bar = f"|{{bar}}| {done:>9} {speed:>12} {eta:>7}" if wide else f" {speed:>12} {eta:>6}"
         details = f"{{percentage:3.0f}}%{bar}"
     return f"{name} {details}"
+
+
+def _plain_facts(row: ArchiveProgress) -> str:
+    if row.state == "unpacking":
+        return f"{size_text(row.unpacked_bytes or 0)} of {size_text(row.bytes)}"
+    of = f" of {size_text(row.total_bytes)}" if row.total_bytes else ""
+    share = min(100, 100 * row.unpacked_bytes // row.bytes) if row.unpacked_bytes and row.bytes else 0
+    behind = f", unpacked {share}%" if row.unpacked_bytes is not None else ""
+    return f"{size_text(row.bytes)}{of}, {size_text(row.bytes_per_second)}/s{behind}"
 
 
 def _text_format(text: str, columns: int) -> str:

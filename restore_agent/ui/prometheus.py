@@ -25,9 +25,9 @@ from .files import replace_file
 
 _EVERY = 5.0  # seconds between two files while bytes flow
 
-_RUN_STATES = ("waiting", "downloading", "verifying", "finished", "interrupted")
+_RUN_STATES = ("waiting", "downloading", "verifying", "unpacking", "finished", "interrupted")
 
-_RUN_STATE_OF = {"downloading": "downloading", "hashing": "verifying", "waiting": "waiting"}
+_RUN_STATE_OF = {"downloading": "downloading", "hashing": "verifying", "waiting": "waiting", "unpacking": "unpacking"}
 
 """State of the run, by the first of these states that an archive is in."""
 

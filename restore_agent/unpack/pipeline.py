@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
@@ -113,6 +114,12 @@ class Syncer:
         """Close the files that wait, without waiting for a sync that is in progress."""
         for descriptor in self._queue.close():
             os.close(descriptor)
+
+    def wait_until_closed(self, seconds: float) -> None:
+        """Wait after `abort` until no file is open any more: only then is the space of removed files free."""
+        until = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _raise_failure(self) -> None:
         if self._failure:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ..core.errors import Finding, NotUnpacked, UnpackCancelled
+from ..core.errors import Finding, NoSpaceToUnpack, NotUnpacked, UnpackCancelled
 from .datapath import Staging
 from .pipeline import Queue, QueueClosed, Syncer, start_thread
 from .reading.headers import PlainStream, TarStream
@@ -24,6 +24,7 @@ from .writer import Owner, SpaceGuard, Tree
 
 _PLAIN_BLOCKS = 8  # of at most 512 KiB each, as inflated
 _ARCHIVE_BLOCKS = 4  # of 512 KiB each, for the consumer
+_PATIENCE = 30.0  # seconds for syncs in progress on a full disk
 
 _Item = tuple[bytes, Trailer | None, int]
 Consumer = Callable[[bytes], object]
@@ -79,8 +80,9 @@ class Unpacker:
     def run(self) -> Unpacked:
         """Unpack and sync all, following the source to its end, and again from the start after a restart.
 
-        After any error but a cancellation the staging directory is empty. An error that follows from the bytes is
-        raised only once the source is finished, because a restart can bring other bytes. Raises NotUnpacked.
+        After any error, except a cancellation for another reason than space, the staging directory is empty. An error
+        that follows from the bytes is raised only once the source is finished, because a restart can bring other bytes.
+        Raises NotUnpacked.
         """
         while True:
             try:
@@ -90,11 +92,18 @@ class Unpacker:
             except Restarted:
                 continue
             except NotUnpacked as error:
+                if isinstance(error, NoSpaceToUnpack):
+                    self._give_space_back()
                 if self._source.cancelled is not None or isinstance(error, UnpackCancelled):
                     raise
                 self._empty_quietly()
                 if not error.about_archive or self._is_final():
                     raise
+
+    def _give_space_back(self) -> None:
+        """Remove the content although unpacking may be cancelled: a download waits for its space."""
+        with suppress(NotUnpacked):
+            self._staging.empty()
 
     def _empty_quietly(self) -> None:
         with suppress(NotUnpacked, Restarted):
@@ -138,6 +147,9 @@ class _Attempt:
             self._tree.finish()
             self._wait_for_consumer()
             return self._result()
+        except NoSpaceToUnpack:
+            self._tree.close(wait=_PATIENCE)  # the space of a file that is open is not free after its removal
+            raise
         finally:
             self._source.stop_reading()
             self._plain.close()

@@ -156,10 +156,11 @@ class Tree:
                 finally:
                     os.close(descriptor)
 
-    def close(self) -> None:
-        """Close what is open. The content stays."""
+    def close(self, wait: float = 0.0) -> None:
+        """Close what is open, and wait so many seconds for syncs in progress. The content stays."""
         self._forget_parent()
         self._syncer.abort()
+        self._syncer.wait_until_closed(wait)
 
     # ---- files
 

@@ -112,6 +112,7 @@ def test_the_example_of_the_reference_page_reads_field_by_field() -> None:
         cluster_id="{CLUSTER-ID}",
         snapshot_id="{SNAPSHOT-ID}",
         snapshot_timestamp="2017-04-18T15:14:25Z",
+        created=1492746597.0,
         status="FINISHED",
         delivery_status="READY",
         method="HTTP",

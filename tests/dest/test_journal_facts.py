@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from restore_agent.dest.journal import Entry, Identity
 from restore_agent.dest.journal.facts import (
-    FACTS,
     Answered,
     ArchiveDiscarded,
     Attempt,
@@ -32,13 +31,13 @@ from restore_agent.dest.journal.facts import (
     Unpacking,
     Unsent,
     Whole,
-    read_fact,
 )
+from restore_agent.dest.journal.reading import FACTS, read_fact
 
 TIME = "2017-04-21T12:00:00.000Z"
 SHA1, OTHER = "0123456789abcdef0123456789abcdef01234567", "f" * 40
-DATA_PATH = Unpacked("/data/rs0", 12, 4096, True, {"Replica Set": "rs0"})
-STAGED = Staged("/data/rs0", 12, 4096, True, {"Replica Set": "rs0"}, 3, 77)
+DATA_PATH = Unpacked("/data/rs0", 12, 4096, True, {"Replica Set": "rs0"}, SHA1, 77)
+STAGED = Staged("/data/rs0", 12, 4096, True, {"Replica Set": "rs0"}, SHA1, 77)
 
 STORY: list[tuple[Fact, dict[str, Any]]] = [
     # a fact, and what it changes in the entry
@@ -64,7 +63,7 @@ STORY: list[tuple[Fact, dict[str, Any]]] = [
     (STAGED, {"staged": STAGED}),
     (
         DATA_PATH,
-        {"unpacked": (Unpacking("/data/rs0", 12, 4096, True, {"Replica Set": "rs0"}, TIME),), "staged": None},
+        {"unpacked": (Unpacking(**asdict(DATA_PATH), at=TIME),), "staged": None},
     ),
     (ArchiveDiscarded(), {"archive_kept": False}),
     (
@@ -176,7 +175,7 @@ def test_a_data_path_replaces_the_earlier_one_in_the_same_directory_only() -> No
     final, elsewhere = Unpacked("/data/rs0", 2, 2, True, None), Unpacked("/other/rs0", 3, 3, True, None)
     entry = replayed(unproven, elsewhere, final)
     assert [one.path for one in entry.unpacked] == ["/other/rs0", "/data/rs0"]
-    assert entry.data_path_in("/data") == Unpacking("/data/rs0", 2, 2, True, None, TIME)
+    assert entry.data_path_in("/data") == Unpacking("/data/rs0", 2, 2, True, None, at=TIME)
     assert entry.data_path_in("/nowhere") is None
 
 
@@ -224,8 +223,8 @@ SIMPLE_FACTS: tuple[st.SearchStrategy[Fact], ...] = (
     st.builds(Promoted, sizes, sizes, sizes),
     st.builds(Cut),
     st.builds(Discarded),
-    st.builds(Staged, texts, sizes, sizes, st.booleans(), restore_infos, sizes, sizes),
-    st.builds(Unpacked, texts, sizes, sizes, st.booleans(), restore_infos),
+    st.builds(Staged, texts, sizes, sizes, st.booleans(), restore_infos, maybe_texts, sizes),
+    st.builds(Unpacked, texts, sizes, sizes, st.booleans(), restore_infos, maybe_texts, st.none() | sizes),
     st.builds(ArchiveDiscarded),
 )
 entries = st.lists(st.one_of(SIMPLE_FACTS), max_size=12).map(lambda found: replayed(*found))

@@ -68,7 +68,7 @@ def entry(promoter: Promoter) -> Entry:
 
 
 def files(dest: Directory) -> list[str]:
-    return [name for name in dest.names() if name != STATE_DIRECTORY]
+    return [name for name in sorted(os.listdir(dest.path)) if name != STATE_DIRECTORY]
 
 
 # ---------------------------------------------------------------- a verified file

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.agents import QUICK, RunAgent, StartSimulator, connection_args, deliveries, journal_in, sha1_of
 
-from restore_agent.core.untrusted import Finding
+from restore_agent.core.errors import Finding
 from restore_agent.dest.archive import Digest
 from restore_agent.dest.journal import Entry
 from restore_agent.restore.job.attempt import resume_offset

@@ -11,17 +11,18 @@ from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from restore_agent.core.untrusted import Finding
+from restore_agent.core.errors import Finding
 from restore_agent.dest.archive import Digest
 from restore_agent.dest.journal import Entry
-from restore_agent.restore.proof import Evidence, Kind, Standing, needs_structure, standing_of
+from restore_agent.restore.proof import Evidence, Kind, Standing, needs_structure, standing_of, trusted_bytes
 
 MINE, OTHER, THIRD = "1" * 40, "2" * 40, "3" * 40
 SIZE = 4096
+NOW, BEFORE_POWER_LOSS = "this boot", "an earlier boot"
 NONE = Entry()
-SENT = Entry(attempts=1)
+SENT = Entry(attempts=1, boot=NOW)
 """A job that sent a request; no more is known of its bytes."""
-WHOLE = Entry(attempts=1, whole=MINE, total=SIZE)
+WHOLE = Entry(attempts=1, boot=NOW, whole=MINE, total=SIZE)
 """A job whose part file arrived completely."""
 ASIDE = Entry(attempts=1, set_aside=MINE)
 PROVEN = Entry(attempts=1, proven=MINE)
@@ -29,14 +30,23 @@ PROVEN = Entry(attempts=1, proven=MINE)
 
 def standing(kind: Kind, entry: Entry, published: Sequence[str] = (), size: int = SIZE, **known: Any) -> Standing:
     """Return the standing of a file whose SHA1 is MINE."""
-    return standing_of(Evidence(kind, Digest(MINE, size, 7), published, entry, **known))
+    return standing_of(Evidence(kind, Digest(MINE, size, 7), published, entry, boot=NOW, **known))
+
+
+def shown(value: object) -> str:
+    """Return what a table row differs in, as the name of its test."""
+    if isinstance(value, Entry):
+        return "+".join(f"{name}={known}"[:24] for name, known in vars(value).items() if known != getattr(NONE, name))
+    return str(value)[:40]
 
 
 # ---------------------------------------------------------------- the table
 
 
 @pytest.mark.parametrize("kind", Kind)
-@pytest.mark.parametrize("entry", [NONE, SENT, WHOLE, ASIDE, PROVEN, replace(WHOLE, resumed=True, hash_before=MINE)])
+@pytest.mark.parametrize(
+    "entry", [NONE, SENT, WHOLE, ASIDE, PROVEN, replace(WHOLE, resumed=True, hash_before=MINE)], ids=shown
+)
 @pytest.mark.parametrize("finding", [None, *Finding])
 def test_a_published_hash_verifies_any_file(kind: Kind, entry: Entry, finding: Finding | None) -> None:
     """Also a foreign, truncated, or quarantined one: Ops Manager says that exactly these bytes are the archive."""
@@ -56,7 +66,7 @@ def test_a_published_hash_verifies_any_file(kind: Kind, entry: Entry, finding: F
         (WHOLE, (OTHER,), Standing.FOREIGN),
         (ASIDE, (), Standing.FOREIGN),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_a_file_at_the_final_name(entry: Entry, published: Sequence[str], expected: Standing) -> None:
     assert standing(Kind.FINAL, entry, published) is expected
@@ -75,7 +85,7 @@ def test_a_file_at_the_final_name(entry: Entry, published: Sequence[str], expect
         (SENT, (), Standing.FOREIGN),
         (NONE, (OTHER,), Standing.FOREIGN),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_an_unproven_file(entry: Entry, published: Sequence[str], expected: Standing) -> None:
     assert standing(Kind.UNPROVEN, entry, published) is expected
@@ -90,7 +100,7 @@ def test_an_unproven_file(entry: Entry, published: Sequence[str], expected: Stan
         (WHOLE, (OTHER,), Standing.MISMATCH),
         (replace(WHOLE, resumed=True), (OTHER,), Standing.MISMATCH),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_a_quarantined_file(entry: Entry, published: Sequence[str], expected: Standing) -> None:
     assert standing(Kind.MISMATCH, entry, published) is expected
@@ -107,7 +117,7 @@ def test_a_quarantined_file(entry: Entry, published: Sequence[str], expected: St
         (replace(SENT, total=SIZE), SIZE + 1, None),
         (replace(WHOLE, whole=OTHER, total=None), SIZE, None),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_a_part_file_of_which_nothing_says_that_it_is_complete(
     entry: Entry, size: int, finding: Finding | None, published: Sequence[str]
@@ -162,7 +172,7 @@ BEFORE = replace(WHOLE, hash_before=OTHER)
         (replace(SENT, total=SIZE + 1), (), Finding.WHOLE, True, Standing.INCOMPLETE),
         (replace(SENT, total=SIZE + 1), (OTHER,), Finding.WHOLE, False, Standing.MISMATCH),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_a_complete_part_file_while_its_hash_is_awaited(
     entry: Entry, published: Sequence[str], finding: Finding | None, over: bool, expected: Standing
@@ -183,6 +193,8 @@ entries = st.builds(
     resumed=st.booleans(),
     whole=maybe_hashes,
     delimited=st.booleans(),
+    boot=st.sampled_from([NOW, BEFORE_POWER_LOSS, None]),
+    synced=sizes,
     set_aside=maybe_hashes,
     proven=maybe_hashes,
 )
@@ -194,6 +206,7 @@ evidence = st.builds(
     entry=entries,
     finding=st.none() | st.sampled_from(Finding),
     hash_time_over=st.booleans(),
+    boot=st.just(NOW),
 )
 complete_or_nearly = st.builds(
     Evidence,
@@ -203,6 +216,7 @@ complete_or_nearly = st.builds(
     entry=entries.map(lambda entry: replace(entry, attempts=1)),
     finding=st.none() | st.sampled_from(Finding),
     hash_time_over=st.booleans(),
+    boot=st.just(NOW),
 )
 many = hypothesis_settings(max_examples=500, deadline=None)
 
@@ -299,6 +313,15 @@ def test_without_a_hash_nothing_is_a_mismatch_while_one_may_still_be_published(f
     assert seen not in (Standing.MISMATCH, Standing.RESUMED_DIFFERS)
 
 
+@many
+@given(complete_or_nearly)
+def test_bytes_that_a_power_loss_may_have_replaced_are_never_a_mismatch(found: Evidence) -> None:
+    entry = replace(found.entry, whole=None, set_aside=None, boot=BEFORE_POWER_LOSS, synced=found.digest.size - 1)
+    lost = replace(found, kind=Kind.PART, entry=entry)
+    assert standing_of(lost) in (Standing.INCOMPLETE, Standing.AWAITS_HASH)
+    assert standing_of(lost) is Standing.INCOMPLETE or lost.finding is Finding.WHOLE
+
+
 # ---------------------------------------------------------------- whether the structure is read
 
 
@@ -314,10 +337,38 @@ def test_without_a_hash_nothing_is_a_mismatch_while_one_may_still_be_published(f
         (replace(SENT, total=2 * SIZE), SIZE, True),
         (replace(SENT, total=2 * SIZE + 1), SIZE, False),
         (replace(SENT, total=1 << 40), SIZE, False),
+        # after a power loss all announced bytes may be there, with zeros at the end
+        (replace(SENT, total=SIZE, boot=BEFORE_POWER_LOSS, synced=SIZE - 1), SIZE, True),
+        (replace(SENT, total=SIZE, boot=None, synced=0), SIZE, True),
+        (replace(SENT, total=SIZE, boot=BEFORE_POWER_LOSS, synced=SIZE), SIZE, False),
+        (replace(WHOLE, boot=BEFORE_POWER_LOSS), SIZE, False),
     ],
-    ids=str,
+    ids=shown,
 )
 def test_the_structure_is_read_if_only_it_can_show_that_a_part_file_is_complete(
     entry: Entry, size: int, needed: bool
 ) -> None:
-    assert needs_structure(entry, size) is needed
+    assert needs_structure(entry, size, NOW) is needed
+
+
+# ---------------------------------------------------------------- which bytes count
+
+
+@pytest.mark.parametrize(
+    ("entry", "trusted"),
+    [
+        (SENT, SIZE),
+        (replace(SENT, boot=BEFORE_POWER_LOSS), 0),
+        (replace(SENT, boot=BEFORE_POWER_LOSS, synced=512), 512),
+        (replace(SENT, boot=BEFORE_POWER_LOSS, synced=2 * SIZE), SIZE),
+        (replace(SENT, boot=None, synced=512), 512),
+        (replace(WHOLE, boot=BEFORE_POWER_LOSS), SIZE),
+    ],
+    ids=shown,
+)
+def test_bytes_of_another_boot_count_as_far_as_they_were_synced(entry: Entry, trusted: int) -> None:
+    assert trusted_bytes(entry, SIZE, NOW) == trusted
+
+
+def test_without_a_boot_id_only_synced_bytes_count() -> None:
+    assert trusted_bytes(replace(SENT, boot=None, synced=512), SIZE, None) == 512

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import httpx
 import pytest
-from api_client import Client, Json, Start
+from api_client import PATIENCE, Client, Json, Start
 
 
 def snapshots(client: Client, **query: object) -> list[Json]:
@@ -133,9 +133,10 @@ def test_a_request_may_be_refused_once(start: Start, fault: str, status: int, co
 def test_an_answer_may_be_lost_after_the_jobs_were_created(start: Start, end: str) -> None:
     client = start(f"post-lost={end}", shards=1)
     snapshot_id = snapshots(client)[0]["id"]
-    client.api.timeout = httpx.Timeout(0.3)
+    client.api.timeout = httpx.Timeout(0.3 if end == "stall" else PATIENCE)
     with pytest.raises(httpx.TransportError):
         post(client, snapshot_id)
+    client.api.timeout = httpx.Timeout(PATIENCE)
     assert len(client.get().json()["results"]) == 4
 
 

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -18,7 +18,7 @@ from restore_agent.simulator import Simulator
 from .process import Ended
 from .witness import STATE, Violation, Witness, attempts_in, final_names, journal_lines
 
-CODES = frozenset({0, 10, 11, 12, 20, 21, 22, 23, 24, 25, 30, 31, 32, 40, 41, 42, 50, 130, 143})
+CODES = frozenset({0, 10, 11, 12, 20, 21, 22, 23, 24, 25, 30, 31, 32, 40, 41, 42, 50, 129, 130, 143})
 """Every end that is neither a defect (1) nor a wrong call (2), which is what this driver never makes."""
 RECEIPT_CODES = frozenset({0, 10, 11, 12, 20, 21, 22, 23, 24, 25, 40, 41, 42})
 _SUFFIX = {"verified": "", "unproven": ".unproven", "mismatch": ".mismatch"}
@@ -53,6 +53,8 @@ def check_output(ended: Ended) -> Iterator[Violation]:
     if ended.code not in CODES:
         tail = ended.err[-2000:].decode(errors="replace")
         yield Violation("no defect and no wrong call", f"exit code {ended.code}: {tail}")
+    if ended.mute:
+        return
     for text in ended.out.splitlines():
         try:
             line = json.loads(text)
@@ -146,8 +148,13 @@ def check_modes(dest: Path) -> Iterator[Violation]:
 # ---------------------------------------------------------------- receipt, sums, status
 
 
-def check_receipt(dest: Path, ended: Ended, witness: Witness, disturbances: int) -> Iterator[Violation]:
-    """The receipt is the result, and each of its records is true of the disk, the log and the journal."""
+def check_receipt(
+    dest: Path, ended: Ended, witness: Witness, disturbances: int, judged: Collection[str] | None = None
+) -> Iterator[Violation]:
+    """The receipt is the result, and each of its records is true of the disk, the log and the journal.
+
+    `judged` are the jobs of this run; the records of others may be older than what is on the disk.
+    """
     result = result_of(ended)
     if result is None:
         return
@@ -156,6 +163,8 @@ def check_receipt(dest: Path, ended: Ended, witness: Witness, disturbances: int)
         yield from _check_same(dest, result)
     lines = journal_lines(dest)
     for job_id, record in records.items():
+        if judged is not None and job_id not in judged:
+            continue
         yield from _check_file(dest, record, witness.published.get(job_id, set()))
         owned, seen = attempts_in(lines, job_id), witness.earlier[job_id] + len(witness.of(job_id))
         loops = sum(get.record.status in (301, 302, 307, 308) for get in witness.of(job_id))
@@ -198,19 +207,27 @@ def _check_file(dest: Path, record: Json, published: set[str]) -> Iterator[Viola
         yield Violation("unproven means no hash", f"{record}; published {sorted(published)}")
 
 
-def check_finals(dest: Path, ended: Ended) -> Iterator[Violation]:
-    """Every final name is in the receipt as verified, and SHA1SUMS names exactly the verified ones."""
+def check_finals(
+    dest: Path, ended: Ended, foreign: Collection[str] = (), *, partial: bool = False
+) -> Iterator[Violation]:
+    """Every final name is in the receipt as verified, and SHA1SUMS names exactly the verified ones.
+
+    `foreign` are names of other programs' files. After a `partial` run, for some jobs only, the receipt may lack
+    archives that a killed run verified; SHA1SUMS must not.
+    """
     result = result_of(ended)
-    if result is None or ended.code not in RECEIPT_CODES:
+    if result is None or ended.code not in RECEIPT_CODES or not result["archives"]:
         return
     verified = {r["file_name"]: r["sha1"] for r in result["archives"] if r["verdict"] == "verified"}
-    if result["archives"] and set(final_names(dest)) != set(verified):
-        yield Violation("final names are the verified ones", f"{sorted(final_names(dest))}, said {sorted(verified)}")
+    finals = set(final_names(dest)) - set(foreign)
+    if not set(verified) <= finals or (finals != set(verified) and not partial):
+        yield Violation("final names are the verified ones", f"{sorted(finals)}, said {sorted(verified)}")
     sums = dest / "SHA1SUMS"
     text = sums.read_text() if sums.exists() else ""
     listed = {line[42:]: line[:40] for line in text.splitlines()}
-    if result["archives"] and listed != verified:
-        yield Violation("SHA1SUMS lists the verified ones", f"{listed}, said {verified}")
+    wanted = {name: sha1_of(dest / name) for name in finals}
+    if listed != wanted:
+        yield Violation("SHA1SUMS lists the verified ones", f"{listed}, there are {wanted}")
 
 
 def check_status(dest: Path, ended: Ended) -> Iterator[Violation]:
@@ -222,6 +239,6 @@ def check_status(dest: Path, ended: Ended) -> Iterator[Violation]:
     except (OSError, ValueError) as error:
         yield Violation("the status file reads", str(error))
         return
-    wanted = "interrupted" if ended.code in (130, 143) else "finished"
+    wanted = "interrupted" if ended.code in (129, 130, 143) else "finished"
     if (status["state"], status["exit_code"]) != (wanted, ended.code):
         yield Violation("the status file knows the end", f"{status['state']}, {status['exit_code']}, not {ended.code}")

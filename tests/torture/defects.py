@@ -1,6 +1,7 @@
 """Defects planted on purpose: the agent with one thing broken, to show that each invariant would catch it.
 
-`program(name)` is what to run instead of `-m restore_agent`.
+`program(name, …)` is what to run instead of `-m restore_agent`. Conditions of the host go the same way: "slow disk
+SECONDS" and "sync often".
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ import os
 import signal
 import stat
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
 
-def program(name: str) -> tuple[str, str]:
-    """The arguments of a Python that runs the agent with this defect."""
-    return "-c", f"from {__name__} import run_with; run_with({name!r})"
+def program(*names: str) -> tuple[str, str]:
+    """The arguments of a Python that runs the agent with these defects, or under these conditions."""
+    return "-c", f"from {__name__} import run_with; run_with(*{names!r})"
 
 
 def killed_at(number: int) -> tuple[str, str]:
@@ -39,12 +41,40 @@ def run_until(number: int) -> None:
     main()
 
 
-def run_with(name: str) -> None:
+def run_with(*names: str) -> None:
     """Break the agent, then run its command line."""
     from restore_agent.cli.main import main
 
-    DEFECTS[name]()
+    for name in names:
+        if name.startswith("slow disk "):
+            _slow_disk(float(name.removeprefix("slow disk ")))
+        elif name == "sync often":
+            _sync_often()
+        else:
+            DEFECTS[name]()
     main()
+
+
+def _slow_disk(seconds: float) -> None:
+    """Let every sync take a while."""
+    for name in ("fsync", "fdatasync"):
+        setattr(os, name, _late(seconds, getattr(os, name)))
+
+
+def _late(seconds: float, original: Callable[[Any], None]) -> Callable[[Any], None]:
+    def late(descriptor: Any) -> None:
+        time.sleep(seconds)
+        original(descriptor)
+
+    return late
+
+
+def _sync_often() -> None:
+    """Let a transfer sync in the background after a few KiB already."""
+    from restore_agent.restore.transfer import transfer
+
+    transfer._KEEP_EVERY = transfer._LEAST_KEEP = 4096
+    transfer._LOOK_EVERY = 0.01
 
 
 def _publish_before_the_hash() -> None:

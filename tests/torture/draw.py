@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import random
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Moment = Literal["start", "request", "delivery", "journal"]
-FateKind = Literal["through", "sigterm", "sigint", "kill", "full-disk", "second-agent"]
+from .extras import Extras, draw_extras
+from .servers import Server, ordinary, refusing_api
+
+Moment = Literal["start", "request", "delivery", "journal", "last-byte"]
+FateKind = Literal["through", "sigterm", "sigint", "sighup", "kill", "full-disk", "second-agent", "pieces"]
 
 WAIT_TIMEOUT = 4.0
 HASH_TIMEOUT = 1.0
@@ -35,16 +38,33 @@ class Interruption:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A run for some jobs of the batch only, by --job-id or --select, which may be interrupted."""
+
+    by: Literal["job-id", "select"]
+    jobs: tuple[int, ...]
+    interruption: Interruption | None = None
+
+    def __str__(self) -> str:
+        jobs = " ".join(map(str, self.jobs))
+        return f"--{self.by} of {jobs}{f' ({self.interruption})' if self.interruption else ''}"
+
+
+@dataclass(frozen=True)
 class Fate:
-    """What happens to the agent before it is left alone. `disk_kib` is the size of a disk that fills up."""
+    """What happens to the agent before it is left alone. `disk_kib` is the size of a disk that fills up.
+
+    `pieces` are runs for single jobs into the same DEST before the one for all.
+    """
 
     kind: FateKind
     interruptions: tuple[Interruption, ...] = ()
     disk_kib: int = 0
     second_after: float = 0.0
+    pieces: tuple[Piece, ...] = ()
 
     def __str__(self) -> str:
-        more = [str(step) for step in self.interruptions]
+        more = [str(step) for step in (*self.interruptions, *self.pieces)]
         more += [f"disk of {self.disk_kib} KiB"] if self.disk_kib else []
         more += [f"{self.second_after * 1000:.0f} ms later"] if self.kind == "second-agent" else []
         return ", ".join([self.kind, *more])
@@ -68,30 +88,13 @@ class Draw:
     confirm: bool
     verify: bool
     fate: Fate
+    extras: Extras = field(default_factory=Extras)
 
     def __str__(self) -> str:
         server = f"{'TLS, ' if self.tls else ''}{self.shards} shards, {self.archive_size} bytes"
         agent = f"--retries {self.retries} --parallel {self.parallel}{' --allow-unproven' * self.allow_unproven}"
-        return f"server: {server}: {' '.join(self.faults) or 'no fault'}\nagent: {agent}\nfate: {self.fate}"
-
-
-@dataclass
-class _Server:
-    """A behaviour in the making. `spoilt` counts the attempts that it spoils, so that downloads can be dealt out."""
-
-    rng: random.Random
-    jobs: int
-    faults: list[str] = field(default_factory=list)
-    families: list[str] = field(default_factory=list)
-    spoilt: int = 0
-
-    def add(self, family: str, *faults: str) -> None:
-        self.families.append(family)
-        self.faults.extend(faults)
-
-    def place(self) -> str:
-        """For all jobs, or for one."""
-        return f"@{self.rng.randrange(self.jobs)}" if self.jobs > 1 and self.rng.random() < 0.4 else ""
+        around = f"fate: {self.fate}\naround: {self.extras}"
+        return f"server: {server}: {' '.join(self.faults) or 'no fault'}\nagent: {agent}\n{around}"
 
 
 def draw(seed: int) -> Draw:
@@ -99,211 +102,84 @@ def draw(seed: int) -> Draw:
     rng = random.Random(f"torture/{seed}")
     shards = rng.choice((0, 0, 1, 1, 2, 3))
     archive_size = rng.choice((1 << 10, rng.randrange(1 << 10, 64 << 10), rng.randrange(64 << 10, 3 << 20)))
-    server = _Server(rng, shards + 1 if shards else 1)
+    crowded = rng.random() < 0.04  # more archives at once than a shared pool of threads has places
+    if crowded:
+        shards, archive_size = 7, rng.randrange(1 << 10, 64 << 10)
+    server = Server(rng, shards + 1 if shards else 1)
     tls = seed % 2 == 1
     wait_timeout, fate_allowed = WAIT_TIMEOUT, True
     kind = rng.random()
     if kind < 0.06:
-        _refusing_api(server, tls, shards)
+        refusing_api(server, tls, shards)
         wait_timeout, fate_allowed = 1.5, rng.random() < 0.3
     elif kind < 0.09:
         server.add("never ready", rng.choice(("never-ready", "unknown-status", "ready-without-url")) + server.place())
         wait_timeout = 1.5
     else:
-        _ordinary(server, archive_size)
+        ordinary(server, archive_size)
     fate = _fate(rng, shards, archive_size) if fate_allowed else Fate("through")
+    extras = draw_extras(random.Random(f"torture/extras/{seed}"), server) if fate_allowed else Extras()
+    if crowded:
+        extras = replace(extras, proxy=True, slow_disk=0.05)
     return Draw(
         seed=seed,
         tls=tls,
         shards=shards,
         archive_size=archive_size,
         faults=tuple(server.faults),
-        families=tuple(dict.fromkeys(server.families)),
+        families=tuple(dict.fromkeys((*server.families, *extras.families))),
         retries=rng.choice((5, 5, 5, 8, 2, 1)),
-        parallel=rng.choice((4, 4, 1, 2)),
+        parallel=16 if crowded else rng.choice((4, 4, 1, 2)),
         wait_timeout=wait_timeout,
         allow_unproven=rng.random() < 0.15,
         debug=rng.random() < 0.5,
         confirm=rng.random() < 0.3,
         verify=rng.random() < 0.15,
         fate=fate,
+        extras=extras,
     )
-
-
-# ---------------------------------------------------------------- servers
-
-
-def _refusing_api(server: _Server, tls: bool, shards: int) -> None:
-    faults = ["unauthorized", "unauthorized=empty", "forbidden", "not-in-group", "api-500=always", "api-503=always"]
-    faults += ["api-reset=always", "api-redirect", "not-json", "json-array", "null-results", "api-429=always"]
-    faults += ["no-batch"] if shards else []
-    faults += ["wrong-host", "expired-cert"] if tls else []
-    server.add("API refuses", server.rng.choice(faults))
-
-
-def _ordinary(server: _Server, archive_size: int) -> None:
-    rng = server.rng
-    chances = (
-        (_framing, 0.6),
-        (_endings, 0.6),
-        (_ranges, 0.5),
-        (_pages, 0.15),
-        (_damage, 0.1),
-        (_hashes, 0.5),
-        (_timeline, 0.35),
-        (_ends_of_jobs, 0.12),
-        (_urls, 0.35),
-        (_api_troubles, 0.35),
-        (_api_manners, 0.4),
-        (_clocks, 0.15),
-        (_names, 0.1),
-    )
-    for add, chance in chances:
-        if rng.random() < chance:
-            add(server)
-    if rng.random() < 0.7:
-        server.add("slow drip", f"drip={max(2048, int(archive_size / rng.uniform(0.05, 0.35)))}")
-    dealt = rng.choice((1, 2, server.spoilt + 1, server.spoilt + 2, server.spoilt + 6, 100))
-    server.add(f"downloads {'1' if dealt == 1 else 'several'}", f"max-downloads={dealt}")
-    if rng.random() < 0.4:
-        server.add("counted at the end", "count=end")
-
-
-def _framing(server: _Server) -> None:
-    server.add("framing", f"framing={server.rng.choice(('length', 'chunked', 'close'))}")
-    if server.rng.random() < 0.2:
-        server.add("framing", "header-noise")
-    if server.rng.random() < 0.15:
-        server.add("framing", "content-encoding-gzip")
-    if server.rng.random() < 0.2:
-        server.add("framing", "plain-tar")
-
-
-def _endings(server: _Server) -> None:
-    rng, place = server.rng, server.place()
-    for _ in range(rng.choice((1, 1, 1, 2, 2, 3))):
-        kind = rng.choice(("cut", "cut", "reset", "clean-cut", "stall", "refuse"))
-        if kind == "refuse":
-            server.add("refusals 4xx/5xx", f"refuse={rng.choice((401, 403, 404, 429, 500, 502, 503))}{place}")
-        else:
-            name = {"cut": "cuts", "reset": "RST", "clean-cut": "clean cuts", "stall": "stalls"}[kind]
-            server.add(name, f"{kind}={rng.choice((0, 1, rng.randrange(2, 99), rng.randrange(2, 99), 100))}%{place}")
-        server.spoilt += 1
-
-
-def _ranges(server: _Server) -> None:
-    rng = server.rng
-    mode = rng.choice(("honour", "honour", "honour", "ignore", "wrong-offset", "wrong-total", "wrong-bytes", "416"))
-    server.add("Range honoured" if mode == "honour" else f"Range {mode}", f"range={mode}{server.place()}")
-    if mode not in ("honour", "ignore"):
-        server.spoilt *= 2
-    if rng.random() < 0.25:
-        server.add("validators", rng.choice(("etag-changes", "no-validator", "different-bytes")))
-
-
-def _pages(server: _Server) -> None:
-    server.add("pages instead of archives", f"{server.rng.choice(('html-body', 'json-body', 'empty-body'))}=1")
-    server.spoilt += 1
-
-
-def _damage(server: _Server) -> None:
-    faults = ("damaged=1", "damaged", "damaged-gzip", "trailing-garbage")
-    server.add("damage", server.rng.choice(faults) + server.place())
-
-
-def _hashes(server: _Server) -> None:
-    rule = server.rng.choice(
-        ("late:0.1", "late:0.4", "early", "early-wrong:0.3", "never", "wrong", "upper", "other-name", "null", "none")
-    )
-    family = f"hash {rule.partition(':')[0]}"
-    server.add(family, "digest-none" if rule == "none" else f"hash={rule}{server.place()}")
-
-
-def _timeline(server: _Server) -> None:
-    rng = server.rng
-    faults = ["ready-after=0.8", "stagger=0.4", "missing-delivery", "ready-without-url=0.7", "unknown-status=0.7"]
-    faults += ["finished=ready", "appears-after=0.08", "url-gone"]
-    server.add("timeline", *rng.sample(faults, rng.choice((1, 1, 2))))
-
-
-def _ends_of_jobs(server: _Server) -> None:
-    rng, place = server.rng, server.place()
-    after = round(rng.uniform(0.2, 1.5), 2)
-    ends = {
-        "expiry": ("expired", f"expires-in={after}", f"expires-cut={after}"),
-        "job gives up": (f"broken={after}", f"killed={after}", f"delivery-failed={after}", f"interrupted={after}"),
-        "not HTTP": ("automated", "method=AUTOMATED_RESTORE"),
-    }
-    family = rng.choice(("expiry", "expiry", "job gives up", "not HTTP"))
-    server.add(family, rng.choice(ends[family]) + place)
-
-
-def _urls(server: _Server) -> None:
-    faults = ("url-v2", "url-v2=only", "other-origin", "redirect=2", "redirect=5", "redirect-other-origin")
-    more = ("renew-url=0.7", "redirect-loop", "redirect=6")
-    fault = server.rng.choice(faults * 2 + more)
-    server.add("URL renewed" if fault.startswith("renew") else "URLs and redirects", fault)
-    if fault.startswith("url-v2") and server.rng.random() < 0.5:
-        server.add("URLs and redirects", server.rng.choice(("no-bearer-field", "bearer-in-value")))
-
-
-def _api_troubles(server: _Server) -> None:
-    rng = server.rng
-    fault = rng.choice(("api-429", "api-500", "api-503", "api-reset"))
-    server.add("API 429/5xx/RST", f"{fault}={rng.randrange(1, 6)}")
-    if rng.random() < 0.2:
-        server.faults[-1] = f"{fault}=1"
-        server.add("API Retry-After", "api-retry-after=1")
-    if rng.random() < 0.3:
-        server.add("API answers no JSON", "not-json=2")
-
-
-def _api_manners(server: _Server) -> None:
-    rng = server.rng
-    if rng.random() < 0.5:
-        server.add("401 stale nonce", f"stale-nonce={rng.randrange(1, 5)}")
-    pages = ("next-drops-batch", "no-total-count", "no-next-link")
-    if rng.random() < 0.4:
-        server.add("API pages", f"page-size={rng.randrange(1, 3)}", rng.choice(pages))
-    manners = ("envelope-always", "numbers-as-strings", "qop=none", "qop=op", "deep-json=200", "huge-answer=100000")
-    if rng.random() < 0.5:
-        server.add("API manners", rng.choice(manners))
-
-
-def _clocks(server: _Server) -> None:
-    faults = ("clock-skew=7200", "clock-skew=-86400", "no-date", "bad-date")
-    server.add("server clock", server.rng.choice(faults))
-
-
-def _names(server: _Server) -> None:
-    names = ("../../evil", "receipt.json", ".hidden", "a b%c.tar.gz", "SHA1SUMS")
-    if server.jobs > 1 and server.rng.random() < 0.4:
-        server.add("names", "same-name")
-    else:
-        server.add("names", f"name={server.rng.choice(names)}{server.place()}")
 
 
 # ---------------------------------------------------------------- fates
 
 
 def _fate(rng: random.Random, shards: int, archive_size: int) -> Fate:
-    kind: FateKind = rng.choice(
-        ("through", "through", "sigterm", "sigint", "kill", "kill", "kill", "full-disk", "second-agent")
-    )
+    kinds: list[FateKind] = ["through", "through", "sigterm", "sigint", "sighup", "kill", "kill", "kill", "kill"]
+    kinds += ["full-disk", "second-agent"]
+    kinds += ["pieces", "pieces"] if shards else []
+    kind: FateKind = rng.choice(kinds)
     if kind == "kill":
         return Fate(kind, tuple(_interruption(rng, signal.SIGKILL) for _ in range(rng.choice((1, 1, 2, 3, 4)))))
-    if kind in ("sigterm", "sigint"):
-        number = signal.SIGTERM if kind == "sigterm" else signal.SIGINT
-        return Fate(kind, tuple(_interruption(rng, number) for _ in range(rng.choice((1, 1, 2)))))
+    if kind == "pieces":
+        return Fate(kind, pieces=_pieces(rng, shards + 1))
+    signals = {"sigterm": signal.SIGTERM, "sigint": signal.SIGINT, "sighup": signal.SIGHUP}
+    if kind in signals:
+        return Fate(kind, tuple(_interruption(rng, signals[kind]) for _ in range(rng.choice((1, 1, 2)))))
     if kind == "full-disk":
         total = archive_size * (shards + 1 if shards else 1)
         return Fate(kind, disk_kib=max(64, int(rng.choice((0.3, 0.7, 1.0, 1.5)) * total / 1024 + rng.randrange(1400))))
     return Fate(kind, second_after=rng.uniform(0.0, 0.8) if kind == "second-agent" else 0.0)
 
 
+def _pieces(rng: random.Random, jobs: int) -> tuple[Piece, ...]:
+    """Some jobs one by one or in groups, in any order, some of them interrupted."""
+    order = rng.sample(range(jobs), rng.randrange(1, jobs + 1))
+    cut = rng.randrange(1, len(order) + 1)
+    groups = [group for group in (tuple(order[:cut]), tuple(order[cut:])) if group]
+    return tuple(
+        Piece(
+            rng.choice(("job-id", "job-id", "select")),
+            group,
+            _interruption(rng, rng.choice((signal.SIGKILL, signal.SIGTERM))) if rng.random() < 0.5 else None,
+        )
+        for group in groups
+    )
+
+
 def _interruption(rng: random.Random, number: int) -> Interruption:
-    after: Moment = rng.choice(("start", "request", "delivery", "delivery", "journal", "journal"))
-    count = {"start": 0, "request": rng.randrange(1, 12), "delivery": rng.randrange(1, 4), "journal": 0}[after]
-    count = rng.randrange(1, 14) if after == "journal" else count
-    delay = rng.uniform(0.0, 1.0) if after == "start" else rng.choice((0.0, rng.uniform(0, 0.02), rng.uniform(0, 0.3)))
-    return Interruption(number, after, count, delay)
+    moments: tuple[Moment, ...] = ("start", "request", "delivery", "delivery", "journal", "journal", "last-byte")
+    after = rng.choice(moments)
+    most = {"start": 0, "request": 11, "delivery": 3, "journal": 13, "last-byte": 2}[after]
+    delays = (0.0, rng.uniform(0, 0.02), rng.uniform(0, 0.3))
+    delay = rng.uniform(0.0, 1.0) if after == "start" else rng.choice(delays)
+    return Interruption(number, after, rng.randrange(1, most + 1) if most else 0, delay)

@@ -7,6 +7,7 @@ leaves no other: where a patient agent must have won, nothing but the win is rig
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from restore_agent.simulator import Faults
@@ -80,10 +81,11 @@ def allowed_codes(story: JobStory) -> frozenset[int]:
     if faults.automated or faults.method != "HTTP":
         return frozenset({0})
     if any(get.whole and get.sound and not get.disturbed for get in story.gets) or must_win(story):
-        return _codes_of_a_whole_body(story) | ({40} if story.starved else set())
+        refused = {22, 23, 25} if faults.wrong_length and not story.published else set()
+        return _codes_of_a_whole_body(story) | refused | ({40} if story.starved else set())
     codes = {0, *_codes_of_a_whole_body(story)} if _may_be_whole(story) else {0}
     codes |= _codes_of_the_last_word(story)
-    if _is_bent(faults):
+    if is_bent(faults):
         codes.add(11)  # damage shows before the end of a body, too
     if story.tries > story.retries or _link_is_unusable(faults):
         codes.add(25)
@@ -100,7 +102,7 @@ def must_win(story: JobStory) -> bool:
     faults = story.faults
     trapped = any(getattr(faults, name) not in (None, False) for name in _TRAPS_OF_TIME)
     hidden = faults.never_ready or math.isinf(faults.unknown_status) or math.isinf(faults.ready_without_url)
-    if trapped or hidden or _is_bent(faults) or story.starved or _link_is_unusable(faults):
+    if trapped or hidden or is_bent(faults) or story.starved or _link_is_unusable(faults):
         return False
     needed = spoilt_attempts(faults) + story.disturbances + 1
     if math.isinf(needed) or needed > story.retries + 1:
@@ -127,7 +129,12 @@ def _may_be_whole(story: JobStory) -> bool:
     return any(get.whole for get in story.gets) or _ends_at_the_end(story.faults)
 
 
-def _is_bent(faults: Faults) -> bool:
+def comes_and_goes(faults: Iterable[str]) -> bool:
+    """Whether jobs may be unknown for a while, so that a run may end with 24."""
+    return any(fault.startswith(("appears-after", "job-unlisted", "job-404", "short-list")) for fault in faults)
+
+
+def is_bent(faults: Faults) -> bool:
     """Whether bodies may differ from the archive, or the archive is damaged itself."""
     return bool(faults.damaged or faults.damaged_gzip or faults.trailing_garbage)
 
@@ -139,7 +146,7 @@ def _ends_at_the_end(faults: Faults) -> bool:
 
 def _codes_of_a_whole_body(story: JobStory) -> frozenset[int]:
     faults = story.faults
-    damaged = _is_bent(faults)
+    damaged = is_bent(faults)
     unproven = 0 if story.allow_unproven else 10
     # an attempt that "ends early" after its last byte is whole here, but the server never publishes a hash for it
     unowned = {unproven} if not story.published else set()
@@ -168,4 +175,5 @@ def _codes_of_the_last_word(story: JobStory) -> set[int]:
 
 def _link_is_unusable(faults: Faults) -> bool:
     """Whether the link can be at fault whatever the body: it loops, leads too far, or is renewed under the agent."""
-    return faults.redirect_loop or faults.redirect > 5 or faults.renew_url is not None
+    renewed = faults.renew_url is not None or faults.renew_token == "revoke"
+    return faults.redirect_loop or faults.redirect > 5 or renewed or faults.wrong_length is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
+import json
 import shutil
 import signal
 import tempfile
@@ -15,17 +15,21 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from restore_agent.simulator import Job, Simulator
+from tests.support.proxy import proxy
 
 from . import checks, draw, oracle
+from .company import Company
+from .defects import program
 from .disk import SmallDisk, may_mount, small_disk
-from .draw import Draw, Interruption
+from .draw import Draw, Interruption, Piece
 from .process import AgentProcess, Ended
-from .witness import Get, Violation, Witness, journal_lines
+from .witness import Get, Violation, Witness, final_names, journal_lines
 
 MOST_RERUNS = 8
-_RUN_AGAIN = (20, 25, 32)  # ends that another run may mend; it may try twice
+_RUN_AGAIN = (20, 24, 25, 32)  # ends after which another run may succeed; it may try twice
 _FORGIVING = 2
-PROGRAM = ("-m", "restore_agent")
+_STOPPED = (129, 130, 143)
+_LONGEST_STOP = 3.0 + 4.0  # seconds from a signal to the end; the second number is for a busy host
 
 
 @dataclasses.dataclass
@@ -40,14 +44,17 @@ class Outcome:
     seconds: float = 0.0
 
 
-def play(seed: int, *, program: Sequence[str] = PROGRAM, drawn: Draw | None = None) -> Outcome:
-    """Play the round with this seed (or one made by hand); its evidence is removed when nothing was violated."""
+def play(seed: int, *, defects: Sequence[str] = (), drawn: Draw | None = None) -> Outcome:
+    """Play the round with this seed (or one made by hand), with an agent that has these defects.
+
+    Its evidence is removed when nothing was violated.
+    """
     drawn = drawn or draw.draw(seed)
     began = time.monotonic()
     home = Path(tempfile.mkdtemp(prefix=f"torture-{seed}-"))
     outcome = Outcome(drawn)
     with ExitStack() as stack:
-        stage = Round(drawn, home, outcome, program)
+        stage = Round(drawn, home, outcome, defects)
         stack.callback(stage.close)
         stage.play()
     outcome.seconds = time.monotonic() - began
@@ -61,8 +68,10 @@ def play(seed: int, *, program: Sequence[str] = PROGRAM, drawn: Draw | None = No
 class Round:
     """The stage of one round: its directory, its simulator, its witness."""
 
-    def __init__(self, drawn: Draw, home: Path, outcome: Outcome, program: Sequence[str]) -> None:
-        self._drawn, self._home, self._outcome, self._program = drawn, home, outcome, program
+    def __init__(self, drawn: Draw, home: Path, outcome: Outcome, defects: Sequence[str]) -> None:
+        self._drawn, self._home, self._outcome = drawn, home, outcome
+        conditions = (*drawn.extras.conditions, *defects)
+        self._program = program(*conditions) if conditions else ("-m", "restore_agent")
         self._stack = ExitStack()
         self._disk: SmallDisk | None = None
         self._file_limit: int | None = None
@@ -73,9 +82,17 @@ class Round:
         self._simulator = self._stack.enter_context(
             Simulator(tls=drawn.tls, shards=drawn.shards, archive_size=drawn.archive_size, faults=drawn.faults)
         )
+        self._jobs = [job for job in self._simulator.jobs if not job.stray]
+        self._asked = {job.id for job in self._jobs}
         self._witness = Witness(self._simulator, self._dest)
-        self._arguments = self._command_line()
-        self._around = checks.tree_of(home / "canaries")
+        self._options = self._command_line()
+        self._environment: dict[str, str] = {}
+        if drawn.extras.proxy:
+            url = self._stack.enter_context(proxy()).url
+            self._environment = {"http_proxy": url, "https_proxy": url}
+        self._company = Company(drawn.extras, self._jobs, self._dest, self._witness)
+        self._stack.callback(self._company.leave)
+        self._around = checks.tree_of(home / "canaries", self._dest)
 
     def close(self) -> None:
         """Stop the simulator, keep what the log saw beside the other evidence, unmount the disk."""
@@ -127,12 +144,20 @@ class Round:
         arguments = [f"--{name}={value}" for name, value in options.items()]
         if hello["ca_file"]:
             arguments.append(f"--ca-file={hello['ca_file']}")
-        if hello["batch_id"]:
-            arguments.append(f"--batch-id={hello['batch_id']}")
-        else:
-            arguments += [f"--job-id={job_id}" for job_id in hello["job_ids"]]
-        arguments += ["--allow-unproven"] * drawn.allow_unproven + ["--debug"] * drawn.debug
-        return arguments
+        return [*arguments, *["--allow-unproven"] * drawn.allow_unproven, *["--debug"] * drawn.debug]
+
+    def _run_arguments(self, piece: Piece | None = None) -> list[str]:
+        """The command line of a run for all jobs, or for some."""
+        hello = self._simulator.hello
+        batch = [f"--batch-id={hello['batch_id']}"] if hello["batch_id"] else []
+        ids = [self._jobs[number].id for number in piece.jobs] if piece else hello["job_ids"]
+        self._asked = set(ids) if piece else {job.id for job in self._jobs}
+        if piece and piece.by == "select":
+            return ["run", *self._options, *batch, *(f"--select={job_id[:-1]}[{job_id[-1]}]" for job_id in ids)]
+        if piece or not batch:
+            return ["run", *self._options, *(f"--job-id={job_id}" for job_id in ids)]
+        expected = [f"--expect-jobs={len(self._jobs)}"] if self._drawn.extras.expect_jobs else []
+        return ["run", *self._options, *batch, *expected]
 
     # ------------------------------------------------------------ the play
 
@@ -142,13 +167,16 @@ class Round:
             ended = self._meet_fate()
             again = 0
             while not self._failed() and not self._over(ended, again):
+                self._verify_between(ended)
                 self._outcome.counts["reruns"] += 1
                 again += 1
                 ended = self._run("rerun")
                 if again >= MOST_RERUNS:
                     self._blame("it ends by itself", f"not in {again} reruns: {self._outcome.codes}")
+            self._verify_between(ended)
             if not self._failed() and ended.code == 0:
                 self._confirm()
+            self._company.write_once_more()
         self._blame_all(self._witness.violations)
         if not self._outcome.violations:
             self._blame_all(
@@ -160,7 +188,7 @@ class Round:
 
     def _over(self, ended: Ended, again: int) -> bool:
         """Whether the agent has ended by itself, in a way that running it again would not mend."""
-        if ended.interrupted or ended.code in (40, 50, 130, 143):
+        if ended.interrupted or ended.code in (40, 50, *_STOPPED):
             return False
         return not (ended.code in _RUN_AGAIN and again < _FORGIVING)
 
@@ -175,11 +203,17 @@ class Round:
             self._grow()
             return dataclasses.replace(ended, interrupted=True)
         ended = Ended(143, b"", b"", interrupted=True)
+        for piece in fate.pieces:
+            ended = dataclasses.replace(self._run("piece", piece.interruption, piece), interrupted=True)
+            self._disturbances += 1  # what it tried counts, and the run for all may be the second one
+            if self._failed():
+                return ended
+            self._verify_between(ended)
         for step in fate.interruptions:
             ended = self._run("interrupted", step)
             if self._failed() or not ended.interrupted:
                 return ended
-        return ended if fate.interruptions else self._run("through")
+        return ended if fate.interruptions or fate.pieces else self._run("through")
 
     def _grow(self) -> None:
         """The operator frees space."""
@@ -188,41 +222,62 @@ class Round:
         if self._disk:
             self._disk.remount("size=64m")
 
-    def _run(self, stem: str, step: Interruption | None = None) -> Ended:
+    def _run(self, stem: str, step: Interruption | None = None, piece: Piece | None = None) -> Ended:
         """One process of the agent from start to end, and every check of its end."""
-        process = self._start(stem)
+        process = self._start(stem, piece)
         sent = step is not None and process.interrupt(step, self._happened)
-        ended = process.wait(interrupted=sent)
+        ended = self._with_result(process.wait(interrupted=sent))
         if sent and step:
             self._outcome.counts[signal.Signals(step.signal).name] += 1
             self._disturbances += 1
         self._judge(ended, process, step if sent else None)
         return ended
 
-    def _start(self, stem: str) -> AgentProcess:
+    def _start(self, stem: str, piece: Piece | None = None) -> AgentProcess:
         self._witness.run += 1
         self._requests_before = len(self._simulator.requests)
         self._journal_before = len(journal_lines(self._dest))
+        self._started_at = time.time()
         self._outcome.counts["runs"] += 1
-        name = f"{self._witness.run:02}-{stem}"
-        arguments = ["run", *self._arguments]
-        return AgentProcess(arguments, self._home, name, program=self._program, file_limit=self._file_limit)
+        return self._process(self._run_arguments(piece), f"{self._witness.run:02}-{stem}")
+
+    def _process(self, arguments: Sequence[str], stem: str) -> AgentProcess:
+        return AgentProcess(
+            arguments,
+            self._home,
+            stem,
+            program=self._program,
+            file_limit=self._file_limit,
+            environment=self._environment,
+            console=self._drawn.extras.console,
+        )
+
+    def _with_result(self, ended: Ended) -> Ended:
+        """Where nobody could read the output, the result is what the receipt of this run says."""
+        receipt = self._dest / "receipt.json"
+        if not ended.mute or ended.code not in checks.RECEIPT_CODES or not receipt.is_file():
+            return ended
+        if receipt.stat().st_mtime < self._started_at:
+            return ended
+        result = {"event": "result", "time": "", **json.loads(receipt.read_bytes())}
+        return dataclasses.replace(ended, out=json.dumps(result).encode() + b"\n")
 
     def _happened(self, step: Interruption) -> bool:
         if step.after == "journal":
             return len(journal_lines(self._dest)) - self._journal_before >= step.number
         requests = self._simulator.requests[self._requests_before :]
-        if step.after == "delivery":
+        if step.after in ("delivery", "last-byte"):
             requests = [request for request in requests if request.kind == "delivery"]
+        if step.after == "last-byte":
+            least = min(job.archive().size for job in self._jobs)
+            requests = [one for one in requests if one.status in (200, 206) and one.bytes_sent >= least]
         return step.after == "start" or len(requests) >= step.number
 
     def _run_two(self) -> Ended:
         """Two agents at once: one works, the other ends with 50, or they work one after the other."""
         first = self._start("first")
         time.sleep(self._drawn.fate.second_after)
-        second = AgentProcess(
-            ["run", *self._arguments], self._home, f"{self._witness.run:02}-second", program=self._program
-        )
+        second = self._process(self._run_arguments(), f"{self._witness.run:02}-second")
         both = [first.wait(), second.wait()]
         for ended, process in zip(both, (first, second), strict=True):
             self._blame_all(self._check_process(ended, process))
@@ -262,6 +317,41 @@ class Round:
         if ended.code != (10 if self._unproven(result) else 0) or len(self._witness.gets) > seen:
             self._blame("verify proves what run proved", f"code {ended.code}")
 
+    def _verify_between(self, ended: Ended) -> None:
+        """`verify` at any time: it touches no delivery, condemns nothing that `run` would not, and spoils no run."""
+        how = self._drawn.extras.verify
+        if not how or self._failed() or self._starved or not self._dest.exists() or ended.code == 0:
+            return
+        seen, before = len(self._witness.gets), set(final_names(self._dest))
+        wanted = ("--dest", "--output")
+        wanted += (
+            ("--url", "--public", "--private", "--group", "--cluster", "--poll", "--ca") if how == "online" else ()
+        )
+        options = [argument for argument in self._options if argument.startswith(wanted)]
+        process = AgentProcess(["verify", *options], self._home, f"{self._witness.run:02}-verify")
+        told = process.wait()
+        self._outcome.counts["runs"] += 1
+        self._outcome.counts["verify"] += 1
+        self._disturbances += 1  # a part that it quarantines is not continued
+        self._blame_all(checks.check_output(told))
+        self._blame_all(self._check_secrets(told))
+        self._blame_all(checks.check_leftovers(self._dest))
+        if len(self._witness.gets) > seen:
+            self._blame("verify touches no delivery", f"{len(self._witness.gets) - seen} GETs")
+        if lost := before - set(final_names(self._dest)):
+            self._blame("verify keeps what is proven", f"{sorted(lost)} gone, code {told.code}")
+        for job, record in self._records(told):
+            right = oracle.allowed_codes(self._story(job))
+            honest = job.faults.hash.kind in ("ready", "late", "early", "upper") and job.faults.framing != "close"
+            if record["verdict"] == "mismatch" and honest and 11 not in right and job.id not in self._company.visited:
+                self._blame("verify condemns nothing that run would not", f"{job.id}: {record['reason']}")
+
+    def _records(self, ended: Ended) -> Iterator[tuple[Job, checks.Json]]:
+        records = {record["job_id"]: record for record in (checks.result_of(ended) or {"archives": []})["archives"]}
+        for job in self._jobs:
+            if job.id in records:
+                yield job, records[job.id]
+
     def _lasting(self) -> dict[str, tuple[int, int, str]]:
         """DEST without what every run writes anew."""
         tree = checks.tree_of(self._dest)
@@ -277,11 +367,13 @@ class Round:
         self._blame_all(self._check_resumes())
         if process.leaves_children():
             self._blame("no child is left", f"process group {process.pid}")
+        if step and step.signal != signal.SIGKILL and (ended.stopped_after or 0.0) > _LONGEST_STOP:
+            self._blame("a signal ends a run within 3 s", f"{ended.stopped_after:.1f} s")
         if ended.code is not None and ended.code < 0:
             if step is None or ended.code != -step.signal:
                 self._blame("every run ends by itself", f"signal {-ended.code}: {ended.err[-500:]!r}")
             return
-        if step and step.signal == 2 and ended.code == 1 and not ended.out:
+        if step and step.signal == 2 and ended.code == 1 and not ended.out:  # (nor the result of a mute run)
             return  # SIGINT while Python itself starts: nothing of ours runs yet
         self._blame_all(self._check_end(ended, process))
 
@@ -297,9 +389,10 @@ class Round:
             return
         yield from checks.check_modes(self._dest)
         yield from checks.check_leftovers(self._dest)
-        yield from checks.check_receipt(self._dest, ended, self._witness, self._disturbances)
+        yield from checks.check_receipt(self._dest, ended, self._witness, self._disturbances, self._asked)
         if not self._starved:
-            yield from checks.check_finals(self._dest, ended)
+            partial = len(self._asked) < len(self._jobs)
+            yield from checks.check_finals(self._dest, ended, self._witness.foreign, partial=partial)
             yield from checks.check_status(self._dest, ended)
         yield from self._check_codes(ended)
 
@@ -311,7 +404,7 @@ class Round:
 
     def _check_tries(self) -> Iterator[Violation]:
         """Never more attempts in one run than --retries allows."""
-        for job in self._simulator.jobs:
+        for job in self._jobs:
             tries = len(self._witness.of(job.id, self._witness.run))
             hops = 6 if job.faults.redirect_loop else 1
             if tries > (self._drawn.retries + 1) * hops:
@@ -319,7 +412,7 @@ class Round:
 
     def _check_resumes(self) -> Iterator[Violation]:
         """A server that lied about a range is not asked for one again before it sent something from the start."""
-        for job in self._simulator.jobs:
+        for job in self._jobs:
             gets = self._witness.of(job.id, self._witness.run, first=False)
             for before, after in itertools.pairwise(get.record for get in gets):
                 lied = before.status == 416 or (
@@ -333,34 +426,41 @@ class Round:
     def _check_codes(self, ended: Ended) -> Iterator[Violation]:
         """The exit code is the right one, for each archive and for the run."""
         refusals = [oracle.API_REFUSALS[fault] for fault in self._drawn.faults if fault in oracle.API_REFUSALS]
-        if ended.code in (130, 143, 50) or (self._starved and ended.code == 40):
+        if ended.code in (*_STOPPED, 50) or (self._starved and ended.code == 40):
             return
         if refusals:
             if ended.code not in refusals[0]:
                 yield Violation("the exit code is the right one", f"{ended.code}, not one of {sorted(refusals[0])}")
             return
-        result = checks.result_of(ended)
-        if result is None:
+        if ended.code == 24 and oracle.comes_and_goes(self._drawn.faults):
             return
-        yield from self._check_archives(ended, result)
+        result = checks.result_of(ended)
+        if result is not None:
+            yield from self._check_archives(ended, result)
 
     def _check_archives(self, ended: Ended, result: checks.Json) -> Iterator[Violation]:
-        records = {record["job_id"]: record for record in result["archives"]}
+        records = {one["job_id"]: one for one in result["archives"] if one["job_id"] in self._asked}
         codes = {record["exit_code"] for record in records.values()} - {0}
         combined = 0 if not codes else codes.pop() if len(codes) == 1 else 12
         if records and all(record["verdict"] == "skipped" for record in records.values()):
             combined = 24
         if ended.code != combined:
             yield Violation("the exit code is that of the archives", f"{ended.code}, not {combined}: {result}")
-        for job in self._simulator.jobs:
+        for job in self._jobs:
             record = records.get(job.id)
-            if record is None:
+            if record is not None:
+                yield from self._check_archive(job, record)
+            elif job.id in self._asked:
                 yield Violation("every job has its record", job.id)
-                continue
-            right = oracle.allowed_codes(self._story(job))
-            if record["exit_code"] not in right:
-                told = f"{record['exit_code']} ({record['verdict']}, {record['reason']}), right is {sorted(right)}"
-                yield Violation("every archive that can be had is had, else the code is right", f"{job.id}: {told}")
+
+    def _check_archive(self, job: Job, record: checks.Json) -> Iterator[Violation]:
+        right = self._company.allowed(job, oracle.allowed_codes(self._story(job)))
+        if record["exit_code"] not in right:
+            told = f"{record['exit_code']} ({record['verdict']}, {record['reason']}), right is {sorted(right)}"
+            yield Violation("every archive that can be had is had, else the code is right", f"{job.id}: {told}")
+        own = {job.archive(number).sha1 for number in range(max(1, job.attempts))}
+        if record["verdict"] == "unproven" and not oracle.is_bent(job.faults) and record["sha1"] not in own:
+            yield Violation("an unproven archive holds bytes of its delivery", f"{job.id}: {record['sha1']}")
 
     def _story(self, job: Job) -> oracle.JobStory:
         gets, words = self._witness.of(job.id), self._witness.words.get(job.id, [])
@@ -388,8 +488,9 @@ class Round:
         asked = int((record.range or "bytes=0-").removeprefix("bytes=").partition("-")[0] or 0)
         start = asked if record.status == 206 else 0
         honest = record.status == 200 or faults.range == "honour"
-        whole = record.completed and record.status in (200, 206) and start + record.bytes_sent >= size
-        sound = honest and not (faults.damaged or faults.damaged_gzip or faults.trailing_garbage)
+        arrived = record.completed or not faults.reset  # what is sent before a RST may be lost
+        whole = arrived and record.status in (200, 206) and start + record.bytes_sent >= size
+        sound = honest and not oracle.is_bent(faults)
         if record.status == 206 and faults.different_bytes:
             sound = False
         return oracle.GetStory(whole, sound, disturbed=get.run < self._witness.run)
@@ -407,8 +508,3 @@ class Round:
 def faults_of(drawn: Draw) -> Counter[str]:
     """The kinds of faults of a round, for the figures."""
     return Counter(drawn.families)
-
-
-def is_root() -> bool:
-    """Whether disks may be mounted, as far as the user goes."""
-    return os.geteuid() == 0

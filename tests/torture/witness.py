@@ -103,7 +103,7 @@ class Witness:
         self.gets: list[Get] = []
         self.words: dict[str, list[Word]] = {}
         self.published: dict[str, set[str]] = {job.id: set() for job in simulator.jobs}
-        self.last_published: dict[str, str] = {}
+        self.foreign: dict[str, str] = {}  # files of other programs at final names, and their SHA1
         self.looks = 0
         self._seen: dict[str, tuple[int, int, int]] = {}
         self._listen()
@@ -143,7 +143,6 @@ class Witness:
                 digest, name = entry["hash"], entry["fileName"]
                 if digest and name == job.file_name:
                     self.published[job.id].add(digest.lower())
-                    self.last_published[job.id] = digest.lower()
 
     def _on_delivery(self, request: Request) -> None:
         job = next((job for job in self._simulator.jobs if job.id == request.job_id), None)
@@ -152,6 +151,8 @@ class Witness:
         if job is None:
             self.blame("a GET of a delivery is of a known job", request.path)
             return
+        if job.stray:
+            self.blame("a job of another batch is left alone", job.id)
         lines = journal_lines(self._dest)
         with self._lock:
             self.gets.append(Get(job.id, request, not _HOP.search(request.path), self.run))
@@ -180,7 +181,7 @@ class Witness:
 
     def _check_unproven(self, job: Job, lines: list[dict[str, Any]]) -> None:
         proven = {str(line["file_name"]) for line in lines if line.get("fact") == "proven" and line["job_id"] == job.id}
-        for name in proven & set(final_names(self._dest)):
+        for name in proven & set(final_names(self._dest)) - self.foreign.keys():
             self.blame("nothing after success", f"{job.id}: a GET while {name} is there")
 
     # ------------------------------------------------------------ DEST's side
@@ -224,6 +225,12 @@ class Witness:
             return
         self._seen[name] = identity
         digest = hashlib.sha1(file.read(), usedforsecurity=False).hexdigest()
+        if name in self.foreign:
+            if digest != self.foreign[name]:
+                self.blame("a file of another program is never replaced", f"{name} has SHA1 {digest} now")
+            return
+        if status.st_uid != os.geteuid():
+            self.blame("a final name is a file of the agent's own", f"{name} is owned by user {status.st_uid}")
         known: set[str] = set().union(*self.published.values())
         if digest not in known:
             self.blame("a final name holds published bytes", f"{name} has {status.st_size} bytes with SHA1 {digest}")

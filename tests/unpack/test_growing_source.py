@@ -242,7 +242,7 @@ def test_a_file_that_ends_before_the_reported_size_is_an_error(start: Start) -> 
 def test_a_transfer_that_is_abandoned_ends_unpacking(start: Start) -> None:
     running = start()
     running.source.advance(running.write(FIRST[:1000]))
-    running.source.abandon()
+    running.source.cancel()
     with pytest.raises(UnpackCancelled):
         running.end()
 

@@ -7,8 +7,7 @@ field is an error of the type checker. A line of an unknown fact, written by a n
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 
@@ -28,13 +27,18 @@ class Identity:
 
 @dataclass(frozen=True)
 class Unpacking:
-    """The data path of an archive. `path` is absolute; `final` is false for one with the suffix `.unproven`."""
+    """The data path of an archive. `path` is absolute; `final` is false for one with the suffix `.unproven`.
+
+    `sha1` is that of the archive, `inode` that of the directory, which a rename does not change.
+    """
 
     path: str
     files: int
     bytes: int
     final: bool = True
     restore_info: dict[str, str] | None = None
+    sha1: str | None = None
+    inode: int | None = None
     at: str | None = None
 
 
@@ -79,9 +83,18 @@ class Entry:
         return self.attempts > 0 or self.whole is not None or self.proven is not None or self.set_aside is not None
 
     def data_path_in(self, directory: str) -> Unpacking | None:
-        """Return the data path that was published in a directory, the final one first, or None."""
-        here = [one for one in self.unpacked if os.path.dirname(one.path) == directory]
+        """Return the data path that was published in a directory, the final one first, or None.
+
+        The directory may be reached through links that differ from those of the earlier run.
+        """
+        here = [one for one in self.unpacked if is_in(one.path, directory)]
         return next((one for one in here if one.final), here[0] if here else None)
+
+
+def is_in(path: str, directory: str) -> bool:
+    """Return whether the parent of a path is this directory, by its name or after links are resolved."""
+    parent = os.path.dirname(path)
+    return parent == directory or os.path.realpath(parent) == os.path.realpath(directory)
 
 
 @dataclass(frozen=True)
@@ -267,7 +280,7 @@ class Discarded(Fact):
 
 @dataclass(frozen=True)
 class Staged(Fact):
-    """A complete, durable data path is about to get its name; `device` and `inode` are those of its directory."""
+    """A complete, durable data path is about to get its name; `inode` is that of its directory."""
 
     fact = "staged"
     path: str
@@ -275,7 +288,7 @@ class Staged(Fact):
     bytes: int
     final: bool
     restore_info: dict[str, str] | None
-    device: int
+    sha1: str | None
     inode: int
 
     def apply(self, entry: Entry, time: str) -> Entry:
@@ -284,7 +297,7 @@ class Staged(Fact):
 
     def published(self) -> Unpacked:
         """Return the fact that follows once it has its name."""
-        return Unpacked(self.path, self.files, self.bytes, self.final, self.restore_info)
+        return Unpacked(self.path, self.files, self.bytes, self.final, self.restore_info, self.sha1, self.inode)
 
 
 @dataclass(frozen=True)
@@ -297,6 +310,8 @@ class Unpacked(Fact):
     bytes: int
     final: bool
     restore_info: dict[str, str] | None
+    sha1: str | None = None
+    inode: int | None = None
 
     def apply(self, entry: Entry, time: str) -> Entry:
         """Add the data path, in place of an earlier one in the same directory."""
@@ -326,71 +341,3 @@ class Summary(Fact):
     def apply(self, entry: Entry, time: str) -> Entry:
         """Replace the entry."""
         return self.entry
-
-
-FACTS: dict[str, type[Fact]] = {
-    kind.fact: kind
-    for kind in (
-        *(Named, Ready, Attempt, Unsent, Answered, Synced, Whole, SetAside, Proven, Promoted, Cut, Discarded),
-        *(Staged, Unpacked, ArchiveDiscarded, Summary),
-    )
-}
-
-_KINDS: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "int": (int,),
-    "bool": (bool,),
-    "float": (int, float),
-    "str | None": (str, type(None)),
-    "int | None": (int, type(None)),
-    "float | None": (int, float, type(None)),
-}
-
-
-def read_fact(line: Mapping[str, Any]) -> Fact | None:
-    """Return the fact of a journal line, or None for one that this version does not know.
-
-    Raises KeyError, TypeError: a field is missing or has the wrong type.
-    """
-    kind = FACTS.get(_typed(line["fact"], "str"))
-    if kind is None:
-        return None
-    if kind is Summary:
-        return Summary(_read_entry(line["entry"]))
-    fact: Fact = _read(kind, line)
-    return fact
-
-
-def _read(kind: Any, values: Mapping[str, Any]) -> Any:
-    """Return a dataclass from plain values, each checked against its annotation."""
-    found = {}
-    for item in fields(kind):
-        if item.name in values:
-            found[item.name] = _typed(values[item.name], str(item.type))
-    return kind(**found)
-
-
-def _typed(value: Any, annotation: str) -> Any:
-    if annotation == "dict[str, str] | None":
-        pairs = {} if value is None else value
-        if not isinstance(pairs, dict) or not all(isinstance(one, str) for pair in pairs.items() for one in pair):
-            raise TypeError(annotation)
-        return value
-    wanted = _KINDS[annotation]
-    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-        raise TypeError(annotation)
-    return value
-
-
-def _read_entry(values: Any) -> Entry:
-    if not isinstance(values, dict):
-        raise TypeError("entry")
-    plain = {name: value for name, value in values.items() if name not in ("promoted", "unpacked", "staged")}
-    entry: Entry = _read(Entry, plain)
-    promoted, unpacked, staged = values.get("promoted"), values.get("unpacked") or [], values.get("staged")
-    return replace(
-        entry,
-        promoted=None if promoted is None else _read(Identity, promoted),
-        unpacked=tuple(_read(Unpacking, one) for one in unpacked),
-        staged=None if staged is None else _read(Staged, staged),
-    )

@@ -20,7 +20,8 @@ from ...core.errors import DestError, RecordUnreadable
 from ...core.receipt import RestoreId
 from ...core.untrusted import parse_document
 from ..directory import Directory, errors_of_dest
-from .facts import Entry, Fact, Summary, read_fact
+from .facts import Entry, Fact, Summary
+from .reading import read_fact
 
 JOURNAL = "journal.jsonl"
 DAMAGED = "journal.damaged"

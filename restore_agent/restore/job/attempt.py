@@ -152,6 +152,7 @@ class Attempt:
         digest = await part.sync()
         await state.journal(Whole(digest.sha1, round(seconds, 3), self._received, delimited))
         state.candidate = Candidate(part.name, digest)
+        part.complete()
         downloaded = Downloaded(state.job_id, state.named(), digest.size, digest.sha1, seconds, self._received)
         self._context.reporter.report(downloaded)
 

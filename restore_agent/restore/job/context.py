@@ -15,7 +15,7 @@ from ...network.delivery import DeliveryClient
 from ...network.opsmanager import OpsManager
 from ..poller import JobPoller
 from ..transfer.rate import RateLimit
-from .data_place import DataPlace
+from ..unpacking.data_place import DataPlace
 
 _READ_AT_ONCE = 4  # files that are hashed or checked at the same time, each with a block of its own
 

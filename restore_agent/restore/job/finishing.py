@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...core.errors import AgentError, ArchiveError, Damaged, HashMismatch, HashUnpublished, NotUnpacked
+from ...core.errors import AgentError, ArchiveError, Damaged, DestError, HashMismatch, HashUnpublished, NotUnpacked
 from ...core.events import ArchiveFinished, Notice
 from ...core.receipt import ArchiveRecord, Verdict
 from ...dest.archive import Digest
+from ...dest.journal import Identity
 from ...dest.journal.facts import Unpacking
 from ...dest.promotion import Candidate, Promoter
 from ...dest.workspace import data_path_fields
@@ -51,9 +52,12 @@ class Finishing:
         path = state.path(state.named())
         self._unpack_or_finish(state.record_as(Verdict.VERIFIED, digest, expected=digest.sha1, path=path))
 
-    def discarded(self, sha1: str) -> None:
-        """Finish with an archive that was verified, unpacked, and removed."""
-        record = self._state.record_as(Verdict.VERIFIED, expected=sha1)
+    def discarded(self, sha1: str, promoted: Identity | None) -> None:
+        """Finish with an archive that was verified, unpacked, and removed; `promoted` is the file that it was."""
+        digest = Digest(sha1, promoted.size, promoted.inode) if promoted else None
+        if digest:
+            self._state.meter.start(digest.size, digest.size)
+        record = self._state.record_as(Verdict.VERIFIED, digest, expected=sha1)
         self._unpack_or_finish(replace(record, sha1=sha1))
 
     async def quarantine(self, candidate: Candidate) -> None:
@@ -101,13 +105,16 @@ class Finishing:
         self._error = error
         self._state.record, self._state.phase, self._state.hashed = record, Phase.UNPACKING, None
 
-    def unpacked(self, data_path: Unpacking) -> None:
-        """Finish with the data path."""
-        record, entry = self._record(), self._state.entry
-        if not entry.archive_kept:
+    def unpacked(self, data_path: Unpacking, error: DestError | None = None) -> None:
+        """Finish with the data path; `error` is why the archive could not be removed after it."""
+        record = replace(self._record(), **data_path_fields(data_path))
+        if error:
+            error = error.with_context(left=f"{record.file_name} and {data_path.path}", spent=self._state.sent > 0)
+            self._finish(replace(record, exit_code=error.exit_code, reason=error.id), error)
+            return
+        if not self._state.entry.archive_kept:
             record = replace(record, path=None, archive_kept=False)
-        self._state.changed = self._state.changed or data_path.at != record.unpacked_at
-        self._finish(replace(record, **data_path_fields(data_path)), self._error)
+        self._finish(record, self._error)
 
     def not_unpacked(self, error: NotUnpacked) -> None:
         """Finish an archive that is safe, although its data path is not there."""

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -75,6 +76,11 @@ class JobRestore:
         works = {Phase.VERIFYING: self._verify, Phase.UNPACKING: self._unpack}
         return self._guarded(works[state.phase]) if state.phase in works else None
 
+    def cleaning(self) -> Work | None:
+        """Return the work that a finished job leaves to do, or None."""
+        unpacking = self._unpacking
+        return unpacking.clean() if unpacking and self.state.is_finished and not unpacking.is_clean else None
+
     def may_download(self) -> bool:
         """Return whether an attempt can start now."""
         return self.state.phase is Phase.WAITING and self.retries.allowed()
@@ -104,7 +110,7 @@ class JobRestore:
         self._proving.require_regular_files()
         archive = self._context.directory.find(state.named())
         if state.entry.proven and not state.entry.archive_kept and archive is None:
-            self._finishing.discarded(state.entry.proven)
+            self._finishing.discarded(state.entry.proven, state.entry.promoted)
             return
         if final := await self._proving.final():
             await self._finish_existing(*final)
@@ -133,14 +139,15 @@ class JobRestore:
             why = f"SHA1 {digest.sha1}, published is {published}"
             text = f"{printable(state.named())} already exists and is not a verified archive: {why}"
             raise ForeignFile(text, spent=False)
-        if state.entry.promoted is None or state.entry.proven != digest.sha1:
+        entry = state.entry
+        if entry.promoted is None or entry.proven != digest.sha1 or not entry.archive_kept:
             await self._promoter.accept_existing(state.job_id, state.named(), digest)
         self._finishing.verified(digest)
 
     async def _download(self) -> None:
         """Run one attempt, and verify its file."""
         self.retries.begin()
-        follower = self._unpacking.follow() if self._unpacking else None
+        follower = await self._unpacking.follow() if self._unpacking else None
         if not await Attempt(self.state, self._promoter, follower).run():
             self.retries.take_back()
             self.state.phase = Phase.WAITING
@@ -181,21 +188,24 @@ class JobRestore:
         digest = Digest(record.sha1 or "", record.bytes or 0, 0)
         try:
             found = await unpacking.publish(digest, name, verified=verified)
-        except NotUnpacked as error:
-            self._finishing.not_unpacked(error)
-        except DestError as error:
-            self._finishing.not_unpacked(CannotUnpack(error.message))
-        else:
+        except (NotUnpacked, DestError) as error:
+            state.meter.unpacked = None
+            not_unpacked = error if isinstance(error, NotUnpacked) else CannotUnpack(error.message)
+            self._finishing.not_unpacked(not_unpacked)
+            return
+        try:
             if verified and unpacking.discards_archive and state.entry.archive_kept:
                 await self._promoter.remove_archive(state.job_id, state.named())
+                state.changed = True
+        except DestError as error:
+            self._finishing.unpacked(found, error)
+        else:
             self._finishing.unpacked(found)
 
     async def close(self) -> None:
-        """End what follows the part file; nothing is left of the data path of an archive that failed."""
-        if self._unpacking and self.state.phase is Phase.FINISHED:
-            await self._unpacking.discard()
-        elif self._unpacking:
-            self._unpacking.close()
+        """End what follows the part file; the next run takes what it left away."""
+        if self._unpacking:
+            await asyncio.to_thread(self._unpacking.close)
 
     async def _withdraw(self) -> None:
         """The candidate is not complete after all: keep its bytes if they could still be verified, and try again."""
@@ -245,10 +255,6 @@ class JobRestore:
         return True
 
     # ------------------------------------------------------------ the end
-
-    def give_up(self) -> None:
-        """Finish with the failure of the last attempt."""
-        self._finishing.fail(self.retries.final_failure())
 
     def refuse(self, decision: Decision) -> None:
         """Finish by what Ops Manager says of the job: skipped, or failed for its reason."""

@@ -185,9 +185,9 @@ class Proving:
         return self._context.directory
 
     async def _structure(self, name: str) -> Finding:
-        if self._unpacking and self._state.candidate:
-            if self._unpacking.follower:
-                self._unpacking.follower.complete(self._state.candidate.digest.size)
+        candidate = self._state.candidate
+        if self._unpacking and self._unpacking.follower and candidate and candidate.name == self._state.named() + PART:
+            self._unpacking.follower.complete(candidate.digest.size)
             if (finding := await self._unpacking.finding()) is not None:
                 return finding  # unpacking is the check already
         async with self._context.file_readers:

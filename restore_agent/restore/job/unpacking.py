@@ -1,4 +1,4 @@
-"""Unpacking of one archive: it follows the part file while it is downloaded, and its data path is published at the end.
+"""The data path of one archive: unpacked while the archive is downloaded or from disk, published at the end.
 
 Nothing here can fail a download: every error is kept until the archive is verified, and then its exit code is 13.
 """
@@ -6,182 +6,51 @@ Nothing here can fail a download: every error is kept until the archive is verif
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import re
-import sys
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 
-from ...core.errors import ArchiveDiscarded, CannotUnpack, DamagedArchive, Finding, NotUnpacked, UnpackCancelled
+from ...core.errors import ArchiveDiscarded, DamagedArchive, Finding, NotUnpacked, UnpackCancelled
 from ...core.events import Notice
 from ...core.names import UNPROVEN
 from ...core.untrusted import printable
 from ...dest.archive import Digest
+from ...dest.directory import errors_of_dest
 from ...dest.journal.facts import Staged, Unpacking
-from ...unpack.datapath import Staging
-from ...unpack.reading.source import Source
 from ...unpack.restore_info import contradictions
-from ...unpack.unpacker import Options, Unpacked, Unpacker
-from .data_place import DataPlace
+from ...unpack.unpacker import Unpacked
+from ..unpacking.data_place import DataPlace
+from .follower import Follower
 from .state import JobState
 
 _REPLICA_SET = re.compile(r"(.+)-\d+-[0-9a-f]{24}\.(?:tar\.gz|tgz|tar)")
 
 
-class Follower:
-    """Unpacks a file into the staging directory of one job, in a thread of its own.
-
-    The methods of `dest.archive.Follower` tell it how far the file is; they return at once, except `make_room`.
-    """
-
-    def __init__(self, state: JobState, place: DataPlace, *, rehash: bool = False) -> None:
-        self._state, self._place = state, place
-        self._source: Source | None = None
-        self._unpacker: Unpacker | None = None
-        self._staging: Staging | None = None
-        self._inode: int | None = None
-        self.result: Future[Unpacked] = Future()
-        self.sha1 = None if not rehash else hashlib.sha1(usedforsecurity=False)
-
-    def opened(self, descriptor: int) -> None:
-        """Start with the file, or go on with another one."""
-        inode = os.fstat(descriptor).st_ino
-        if self._source is not None:
-            if inode != self._inode:
-                self._source.restart(descriptor=descriptor)
-        elif not self.result.done():
-            self._start(descriptor)
-        self._inode = inode
-
-    def _start(self, descriptor: int) -> None:
-        """Start to unpack; a host without a thread or descriptor for it must not fail the download."""
-        try:
-            self._source = Source(descriptor, drop_read_pages=True)
-            threading.Thread(target=self._run, name="unpack", daemon=True).start()
-        except (OSError, RuntimeError) as error:
-            self._source = None
-            self.result.set_exception(CannotUnpack(f"the host gives no thread or descriptor: {error}"))
-
-    def grew(self, size: int) -> None:
-        """The first `size` bytes are written."""
-        if self._source:
-            self._source.advance(size)
-
-    def truncated(self, size: int) -> None:
-        """The bytes after the first `size` are void."""
-        if self._source:
-            self._source.restart(keep=size)
-
-    def position(self) -> int:
-        """Return the bytes that are read."""
-        return self._source.position if self._source and not self.result.done() else sys.maxsize
-
-    def make_room(self) -> bool:
-        """Give back the space of everything that is being unpacked on the disk of DEST."""
-        return self._place.make_room()
-
-    def complete(self, size: int) -> None:
-        """The file is complete with `size` bytes."""
-        if self._source:
-            self._source.finish(size)
-
-    @property
-    def is_current(self) -> bool:
-        """Whether the result is of the file as it is now."""
-        return self._source is not None and self._source.is_current
-
-    @property
-    def staging(self) -> Staging:
-        """The staging directory; it exists once the result does."""
-        assert self._staging is not None  # noqa: S101  # see above
-        return self._staging
-
-    def _run(self) -> None:
-        assert self._source is not None  # noqa: S101  # the thread starts with one
-        try:
-            while not self._place.slots.acquire(timeout=0.25):
-                self._source.check()
-            try:
-                self.result.set_result(self._unpack(self._source))
-            finally:
-                self._place.slots.release()
-        except BaseException as error:  # raised again where the result is awaited
-            self.result.set_exception(error if isinstance(error, NotUnpacked) else CannotUnpack(_defect(error)))
-
-    def _unpack(self, source: Source) -> Unpacked:
-        paths = self._place.paths
-        paths.require_free(self._place.name_of(self._state.job_id))
-        self._staging = paths.staging(self._state.job_id)
-        options = Options(
-            owner=self._place.owner,
-            space_reserve=self._place.reserve,
-            on_progress=self._progress,
-            consumer=self._start_hash if self.sha1 is not None else None,
-        )
-        unpacker = self._unpacker = Unpacker(source, self._staging, options)
-        self._place.started(unpacker)
-        try:
-            return unpacker.run()
-        finally:
-            self._place.ended(unpacker)
-
-    def _start_hash(self) -> Callable[[bytes], object]:
-        self.sha1 = hashlib.sha1(usedforsecurity=False)
-        return self.sha1.update
-
-    def _progress(self, position: int) -> None:
-        self._state.meter.unpacked = position
-
-    def stop(self) -> None:
-        """Stop within a second; what is in the staging directory stays for `discard` or the next run."""
-        if self._source:
-            self._source.cancel()
-
-    def discard(self) -> None:
-        """Stop, and remove the staging directory. Blocks."""
-        self.stop()
-        with suppress(BaseException):
-            self.result.exception(timeout=_STOP_TIME)
-        if self._staging:
-            with suppress(NotUnpacked):
-                self._staging.discard()
-
-    def close(self) -> None:
-        """Release the staging directory and the file."""
-        self.stop()
-        if self._staging:
-            self._staging.close()
-
-
-_STOP_TIME = 2.0  # seconds
-
-
-def _defect(error: BaseException) -> str:
-    return f"unpacking failed: {type(error).__name__}: {printable(str(error), 200)}"
-
-
 class JobUnpacking:
-    """The data path of one restore job."""
+    """The data path of one restore job. `is_clean` says that nothing of an unfinished one is left."""
 
     def __init__(self, state: JobState, place: DataPlace) -> None:
         self._state, self._place = state, place
         self.follower: Follower | None = None
+        self.is_clean = False
 
     @property
     def discards_archive(self) -> bool:
         """Whether the archive is removed once its data path is published."""
         return self._place.settings.discard_archive
 
-    def follow(self) -> Follower | None:
+    async def follow(self) -> Follower | None:
         """Return the follower of the part file, or None if nothing is to be unpacked from it."""
-        if self._place.error or self._published(final=True):
+        if self._place.error or self.is_published():
             return None
-        if self.follower is None:
-            self.follower = Follower(self._state, self._place)
+        if self.follower is not None and not _can_follow(self.follower):
+            await self._discard_follower()
+        self.follower = self.follower or Follower(self._state, self._place)
         return self.follower
+
+    def is_published(self) -> bool:
+        """Return whether the data path of the verified archive was published in this directory."""
+        return self._published(final=True) is not None
 
     def _published(self, *, final: bool) -> Unpacking | None:
         found = self._state.entry.data_path_in(str(self._place.path))
@@ -200,88 +69,92 @@ class JobUnpacking:
             return None
         return result.finding if follower.is_current else None
 
+    # ------------------------------------------------------------ publishing
+
     async def publish(self, digest: Digest, file_name: str, *, verified: bool) -> Unpacking:
         """Give the data path its name once the archive is verified, or accepted without a hash; return it.
 
-        `file_name` is the archive in DEST. Raises NotUnpacked.
+        `file_name` is the archive in DEST. Raises NotUnpacked, or DestError if it cannot be journaled.
         """
         await self._recover()
-        if found := self._published(final=True) or (None if verified else self._published(final=False)):
-            return found
-        if verified and (found := await self._promote_unproven()):
-            return found
-        if not self._state.entry.archive_kept:
-            raise ArchiveDiscarded("the archive was removed after it had been unpacked into another directory")
-        follower = await self._unpacked(digest, file_name)
-        result = follower.result.result()
-        self._warn_of_contradictions(result)
-        name = self._place.name_of(self._state.job_id) + ("" if verified else UNPROVEN)
-        await self._rename(follower, result, name, final=verified)
-        found = self._published(final=verified)
-        assert found is not None  # noqa: S101  # it was just journaled
+        found = self._published(final=True)
+        unproven = self._published(final=False)
+        if found is None and unproven and unproven.sha1 == digest.sha1:
+            found = unproven if not verified else await self._promote(unproven)
+        if found is None:
+            if not self._state.entry.archive_kept:
+                raise ArchiveDiscarded("the archive was removed after it had been unpacked into another directory")
+            follower = await self._unpacked(digest, file_name)
+            found = await self._rename(follower, digest, final=verified)
+        self._state.meter.unpacked = digest.size
         return found
 
     async def _unpacked(self, digest: Digest, file_name: str) -> Follower:
-        """Return a follower that has unpacked exactly the archive. Raises NotUnpacked."""
-        if self.follower is not None:
-            self.follower.complete(digest.size)
-            with suppress(UnpackCancelled):
-                result = await asyncio.wrap_future(self.follower.result)
-                if self.follower.is_current and result.archive_bytes == digest.size:
-                    return self.follower
-            await self.discard()
-        descriptor = self._state.context.directory.open_to_read(file_name)
+        """Return a follower that has unpacked exactly the archive. Raises NotUnpacked, DestError."""
+        with errors_of_dest(f"open {printable(file_name)}"):
+            descriptor = self._state.context.directory.open_file(file_name, os.O_RDONLY)
         try:
+            status = os.fstat(descriptor)
+            if self.follower is not None:
+                self.follower.complete(digest.size)
+                with suppress(UnpackCancelled):
+                    result = await asyncio.wrap_future(self.follower.result)
+                    same = (result.archive_bytes, self.follower.inode) == (digest.size, status.st_ino)
+                    if self.follower.is_current and same:
+                        return self.follower
+                await self._discard_follower()
             follower = self.follower = Follower(self._state, self._place, rehash=True)
             follower.opened(descriptor)
-            follower.complete(os.fstat(descriptor).st_size)
+            follower.complete(status.st_size)
         finally:
             os.close(descriptor)
         await asyncio.wrap_future(follower.result)
         if follower.sha1 is None or follower.sha1.hexdigest() != digest.sha1:
-            await self.discard()
             raise DamagedArchive(f"{printable(file_name)} was changed on disk after it was verified")
         return follower
 
-    async def _rename(self, follower: Follower, result: Unpacked, name: str, *, final: bool) -> None:
-        state, staging = self._state, follower.staging
-        path = str(self._place.path / name)
-        device, inode = staging.identity
-        staged = Staged(path, result.files, result.bytes, final, result.restore_info, device, inode)
-        try:
-            await asyncio.to_thread(self._place.paths.require_free, name)
-            await state.journal(staged)
-            await asyncio.to_thread(self._place.paths.publish, staging, name)
-        except NotUnpacked:
-            await self.discard()
-            raise
-        await state.journal(staged.published())
+    async def _rename(self, follower: Follower, digest: Digest, *, final: bool) -> Unpacking:
+        result, staging, paths = follower.result.result(), follower.staging, self._place.paths
+        assert staging is not None  # noqa: S101  # there is a result
+        self._warn_of_contradictions(result)
+        name = self._place.name_of(self._state.job_id) + ("" if final else UNPROVEN)
+        path, inode = str(self._place.path / name), staging.identity[1]
+        staged = Staged(path, result.files, result.bytes, final, result.restore_info, digest.sha1, inode)
+        follower.claim()
+        await asyncio.to_thread(paths.require_free, name)
+        await self._state.journal(staged)
+        await asyncio.to_thread(paths.publish, staging, name)
+        self._place.space.ended(follower)
+        return await self._journal_published(staged)
+
+    async def _journal_published(self, staged: Staged) -> Unpacking:
+        await self._state.journal(staged.published())
+        self._state.changed = True
+        found = self._published(final=staged.final)
+        assert found is not None  # noqa: S101  # it was just journaled
+        return found
 
     async def _recover(self) -> None:
         """Finish what a crash interrupted between the rename of a data path and its fact."""
         staged = self._state.entry.staged
-        if staged is None or os.path.dirname(staged.path) != str(self._place.path):
-            return
-        name = os.path.basename(staged.path)
-        if self._place.paths.identity(name) == (staged.device, staged.inode):
-            await self._state.journal(staged.published())
+        if staged is not None and self._place.has(staged):
+            await self._journal_published(staged)
 
-    async def _promote_unproven(self) -> Unpacking | None:
-        """Give the data path of an archive whose hash came later its final name."""
-        earlier = self._published(final=False)
-        if earlier is None:
+    async def _promote(self, unproven: Unpacking) -> Unpacking | None:
+        """Give the data path of an archive whose hash came later its final name; None if it was moved away."""
+        old = os.path.basename(unproven.path)
+        identity = self._place.paths.identity(old)
+        if identity is None or identity[1] != unproven.inode:
             return None
         name = self._place.name_of(self._state.job_id)
-        unproven = os.path.basename(earlier.path)
-        identity = self._place.paths.identity(unproven)
-        if identity is None:
-            return None  # moved away; the archive is unpacked again
-        path = str(self._place.path / name)
-        staged = Staged(path, earlier.files, earlier.bytes, True, earlier.restore_info, *identity)
+        staged = Staged(
+            str(self._place.path / name),
+            *(unproven.files, unproven.bytes, True, unproven.restore_info, unproven.sha1, identity[1]),
+        )
+        await asyncio.to_thread(self._place.paths.require_free, name)
         await self._state.journal(staged)
-        await asyncio.to_thread(self._place.paths.promote, unproven, name, identity)
-        await self._state.journal(staged.published())
-        return self._published(final=True)
+        await asyncio.to_thread(self._place.paths.promote, old, name, identity)
+        return await self._journal_published(staged)
 
     def _warn_of_contradictions(self, result: Unpacked) -> None:
         job, context = self._state.job, self._state.context
@@ -294,15 +167,30 @@ class JobUnpacking:
         for text in contradictions(result.restore_info or {}, expected):
             context.reporter.report(Notice("warning", f"{self._state.named()}: {printable(text)}", job.id))
 
-    async def discard(self) -> None:
-        """Stop unpacking and leave nothing of it."""
+    # ------------------------------------------------------------ the end
+
+    async def clean(self) -> None:
+        """Leave nothing of a data path that is not published, neither of this run nor of an earlier one."""
+        self.is_clean = True
+        await self._discard_follower()
+        if self._place.error is None:
+            with suppress(NotUnpacked):
+                await asyncio.to_thread(self._place.paths.remove_stale, self._state.job_id, self._place.check)
+
+    async def _discard_follower(self) -> None:
         follower, self.follower = self.follower, None
         if follower:
             await asyncio.to_thread(follower.discard)
-            follower.close()
-        self._state.meter.unpacked = None
 
     def close(self) -> None:
-        """Stop unpacking; what is on disk stays for the next run."""
+        """Stop unpacking; the staging directory stays for the next run. Blocks for a moment."""
         if self.follower:
             self.follower.close()
+
+
+def _can_follow(follower: Follower) -> bool:
+    """Whether the next attempt goes on with this follower, rather than with a new one."""
+    if not follower.result.done():
+        return True
+    error = follower.result.exception()
+    return isinstance(error, NotUnpacked) and not error.about_archive and not isinstance(error, UnpackCancelled)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..clock import iso
+from ..delivery.urls import delivery_url, header_url
 from ..faults.values import FieldOverride
 from ..model import Job, Manager
 from ..model.deployment import CLUSTER_NAME
 from ..model.state import ServerState
-from ..model.urls import delivery_url, header_url
 from .answers import Document, odd_text
 
 API = "/api/public/v1.0"
@@ -29,7 +29,7 @@ def job_document(job: Job) -> Document:
         "hostId": member.host_id,
         "id": job.id,
         "links": [self_link(f"{_owner_path(job)}/restoreJobs/{job.id}", manager)],
-        "masterKeyUUID": manager.deployment.make_id("master-key", job.index) if faults.encrypted else None,
+        "masterKeyUUID": manager.deployment.make_id("master-key", member.position) if faults.encrypted else None,
         "pointInTime": faults.point_in_time,
         "snapshotId": job.snapshot_id,
         "statusName": job.status,

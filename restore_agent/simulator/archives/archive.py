@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .compression import DEFLATED, Gzip, Plain, Sink
-from .contents import members
+from .compression import Gzip, Plain, Sink, packed
+from .contents import File, files
+from .members import encoded, extra_member, header, member, padding
 from .recipe import Recipe
 
 _BOMB_SIZE = 4 << 30
+
+_ZEROS = 16 << 20
+
+_END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 @dataclass(frozen=True)
@@ -25,56 +31,76 @@ class Archive:
 
 
 def make_archive(path: Path, recipe: Recipe) -> Archive:
-    """Write an archive to `path`. It has at least a few KiB, however small the requested size."""
+    """Write an archive with simulated contents to `path`. It has a few KiB, however small the requested size."""
+    shape = recipe.shape
     with path.open("wb") as file:
-        sink: Sink = Gzip(file) if recipe.gzipped else Plain(file)
-        unpacked = _write_tar(sink, recipe)
+        sink: Sink = Gzip(file, members=shape.gzip_members) if recipe.gzipped else Plain(file)
+        unpacked = 0 if shape.damage == "no-members" else _write_members(sink, recipe)
+        if shape.damage != "tar-end":
+            sink.write(_END)
         sink.close()
-    if recipe.damaged:
-        _damage(path, recipe.gzipped)
-    return Archive(path, path.stat().st_size, sha1_of(path), unpacked)
+    _damage(path, recipe)
+    return described(path, unpacked)
 
 
-def _write_tar(sink: Sink, recipe: Recipe) -> int:
-    top = recipe.top
+def described(path: Path, unpacked: int) -> Archive:
+    """Return the facts about an archive file."""
+    with path.open("rb") as file:
+        sha1 = hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
+    return Archive(path, path.stat().st_size, sha1, unpacked)
+
+
+def _write_members(sink: Sink, recipe: Recipe) -> int:
+    shape = recipe.shape
+    top = "" if shape.top == "none" else f"{recipe.top}/"
     unpacked = 0
-    sink.write(_header(top, 0, directory=True), DEFLATED)
-    sink.write(_header(f"{top}/journal", 0, directory=True), DEFLATED)
-    for member in members(recipe):
-        sink.write(_header(f"{top}/{member.name}", member.size), DEFLATED)
-        for block in member.blocks:
-            sink.write(block, member.level)
-        sink.write(bytes(-member.size % tarfile.BLOCKSIZE), DEFLATED)
-        unpacked += member.size
-    if recipe.bomb and isinstance(sink, Gzip):
-        sink.write(_header(f"{top}/collection-9-bomb.wt", _BOMB_SIZE), DEFLATED)
-        sink.write_zeros(_BOMB_SIZE)
-    sink.write(bytes(2 * tarfile.BLOCKSIZE), DEFLATED)
+    for directory in [top, f"{top}journal/"] if top else ["journal/"]:
+        sink.write(encoded(header(directory.rstrip("/"), kind=tarfile.DIRTYPE)))
+    for number, file in enumerate(files(recipe)):
+        _write_file(sink, top, file, valid=number != 4 or shape.damage != "header")
+        unpacked += file.size
+    for block in _extra_members(recipe, top):
+        sink.write(block)
+        sink.end_file()
+    if shape.bomb:
+        _write_bomb(sink, top)
     return unpacked
 
 
-def _header(name: str, size: int, *, directory: bool = False) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.size = size
-    info.mode = 0o700 if directory else 0o600
-    info.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
-    info.mtime = 1_492_636_465
-    info.uname = info.gname = "mongod"
-    # the GNU format holds sizes above 8 GiB and long names, as archives of real servers do
-    return info.tobuf(tarfile.GNU_FORMAT)
+def _write_file(sink: Sink, top: str, file: File, *, valid: bool) -> None:
+    head = encoded(header(f"{top}{file.name}", file.size))
+    sink.write(head if valid else bytes([head[0] ^ 0x5A]) + head[1:])
+    for block, level in file.blocks:
+        sink.write(block, level)
+    sink.write(padding(file.size))
+    sink.end_file()
 
 
-def _damage(path: Path, gzipped: bool) -> None:
-    """Change a byte that a checksum covers: file data of a gzip, or the header of the first file of a plain tar."""
-    offset = path.stat().st_size // 2 if gzipped else 2 * tarfile.BLOCKSIZE + 3
+def _extra_members(recipe: Recipe, top: str) -> Iterator[bytes]:
+    for kind in recipe.shape.members:
+        yield extra_member(kind, top)
+    if recipe.shape.top == "several":
+        yield member("second/WiredTiger")
+        yield member("README")
+
+
+def _write_bomb(sink: Sink, top: str) -> None:
+    sink.write(encoded(header(f"{top}collection-9-bomb.wt", _BOMB_SIZE)))
+    zeros = packed(bytes(_ZEROS))
+    for _ in range(_BOMB_SIZE // _ZEROS):
+        sink.write(zeros)
+
+
+def _damage(path: Path, recipe: Recipe) -> None:
+    size = path.stat().st_size
     with path.open("r+b") as file:
+        if recipe.shape.damage == "gzip-end":
+            file.truncate(size - 12)
+        if recipe.shape.damage != "checksum":
+            return
+        # a byte that a checksum covers: file data of a gzip, or the header of the first file of a plain tar
+        offset = size // 2 if recipe.gzipped else 2 * tarfile.BLOCKSIZE + 3
         file.seek(offset)
         byte = file.read(1)
         file.seek(offset)
         file.write(bytes([byte[0] ^ 0x5A]))
-
-
-def sha1_of(path: Path) -> str:
-    """Return the SHA1 of a file, 40 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()

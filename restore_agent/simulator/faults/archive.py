@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .rows import fault, flag
-from .syntax import TIMES
-from .values import ALWAYS
+from .syntax import COUNT, TIMES, choice
+from .values import ALWAYS, MEMBER_KINDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,5 +24,26 @@ class ArchiveFaults:
 
     # The archive itself; its hash matches
     plain_tar: bool = flag(".tar instead of .tar.gz")
+    gzip_members: bool = flag("a gzip of several members, one per file")
     damaged_gzip: bool = flag("archive with an invalid checksum")
+    damaged_inside: str | None = fault(
+        None,
+        choice("header", "tar-end", "gzip-end", "no-members"),
+        "archive with an invalid header, without the end of its tar, without the end of its gzip, or without members",
+    )
     bomb: bool = flag("a small gzip that inflates to gigabytes")
+    top: str = fault(
+        "one", choice("one", "none", "several"), "top directory: one, none (files at the top), or several entries"
+    )
+    small_files: int = fault(0, COUNT, "N more small files")
+    member: tuple[str, ...] = fault(
+        (),
+        choice(*MEMBER_KINDS),
+        "one more member; from long-name to sparse-pax they are harmless, the others must be refused",
+        many=True,
+    )
+    restore_info: str | None = fault(
+        None,
+        choice("replica-set", "cluster-id", "group-id", "missing", "huge", "binary"),
+        "restoreInfo.txt has another Replica Set, Cluster ID, or Group ID, is missing, huge, or not text",
+    )

@@ -91,6 +91,26 @@ class HashRule:
 HASH_KINDS = ("ready", "late", "early", "early-wrong", "never", "wrong", "upper", "other-name", "null")
 
 
+MEMBER_KINDS = (
+    "long-name",
+    "pax-name",
+    "hard-link",
+    "duplicate",
+    "empty",
+    "setuid",
+    "sparse-gnu",
+    "sparse-pax",
+    "absolute",
+    "dotdot",
+    "symlink",
+    "through-symlink",
+    "through-file",
+    "link-outside",
+    "device",
+    "fifo",
+)
+
+
 @dataclass(frozen=True)
 class FieldOverride:
     """Value that replaces the field at a dotted path of each job document; `remove` deletes the field instead."""

@@ -1,7 +1,7 @@
 """Live state of the simulated Ops Manager: one project, its clusters, snapshots, restore jobs, and deliveries.
 
 A model of the server, not a mock: everything that depends on time follows from the clock, and tests may change jobs,
-clock, and faults while it serves. To read or change several things at once, hold `Manager.lock`.
+clock, and faults while it serves. To read or change several things in one step, hold `Manager.lock`.
 """
 
 from .job import Job

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from ..archives import Archive, Recipe
-from ..clock import iso
+from ..archives import Archive, Recipe, Shape
 from ..faults.faults import Faults
-from .deployment import CLUSTER_NAME, MONGOD_VERSION, Member
+from .deployment import CLUSTER_NAME, Member
 from .hashes import Entry, Sent, published_hashes
+from .restore_info import restore_info
 from .snapshots import Snapshot
 from .state import ServerState
 from .timeline import Moment, delivery_status, job_status, ready_at
@@ -106,7 +107,7 @@ class Job:
     @property
     def archive_name(self) -> str:
         """File name of the archive; the URL contains it unless a fault changes it."""
-        return f"{self.member.archive_stem}-{self.snapshot.time}-{self.id}.{self._extension}"
+        return f"{self.member.archive_stem}-{self.snapshot.time}-{self.id}.{_extension(self)}"
 
     @property
     def file_name(self) -> str:
@@ -116,12 +117,8 @@ class Job:
         if self.faults.name is not None:
             return prefix + self.faults.name
         if self.manager.faults.same_name:
-            return f"{prefix}{CLUSTER_NAME}-{self.snapshot.time}.{self._extension}"
+            return f"{prefix}{CLUSTER_NAME}-{self.snapshot.time}.{_extension(self)}"
         return prefix + self.archive_name
-
-    @property
-    def _extension(self) -> str:
-        return "tar" if self.faults.plain_tar else "tar.gz"
 
     @property
     def token(self) -> str:
@@ -162,23 +159,29 @@ class Job:
             deployment.archive_size,
             f"{deployment.seed}/{variant}",
             gzipped=not faults.plain_tar,
-            damaged=faults.damaged_gzip,
-            bomb=faults.bomb,
-            info=restore_info(self),
+            info=restore_info(faults, deployment, self.member, self.snapshot),
+            shape=_shape(faults),
+            source=_source(self),
         )
 
 
-def restore_info(job: Job) -> tuple[tuple[str, str], ...]:
-    """Return the lines of `restoreInfo.txt` in a job's archive."""
-    return (
-        ("Restore Information", ""),
-        ("Group Name", "restore-agent simulator"),
-        ("Replica Set", job.member.replica_set),
-        ("Cluster Id", job.member.cluster_id),
-        ("Snapshot timestamp", iso(job.snapshot.time)),
-        ("Last Oplog Applied", f"{iso(job.snapshot.time)} (1)"),
-        ("MongoDB Version", MONGOD_VERSION),
-        ("Storage Engine", "wiredTiger"),
-        ("Startup Options", f"--replSet {job.member.replica_set} --storageEngine wiredTiger"),
-        ("Encryption Enabled", str(job.faults.encrypted).lower()),
+def _source(job: Job) -> Path | None:
+    sources = job.manager.sources
+    return sources[job.member.position % len(sources)] if sources else None
+
+
+def _extension(job: Job) -> str:
+    source = _source(job)
+    is_plain = source.suffix == ".tar" if source is not None and source.is_file() else job.faults.plain_tar
+    return "tar" if is_plain else "tar.gz"
+
+
+def _shape(faults: Faults) -> Shape:
+    return Shape(
+        top=faults.top,
+        members=faults.member,
+        small_files=faults.small_files,
+        bomb=faults.bomb,
+        gzip_members=faults.gzip_members,
+        damage="checksum" if faults.damaged_gzip else faults.damaged_inside,
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..faults.faults import Faults
 from .deployment import Member
@@ -23,8 +25,10 @@ class Order:
 class Manager(ServerState):
     """State of the server. `jobs` are in order of creation; `list_readings` counts readings of the list of jobs."""
 
-    def __init__(self, *, shards: int, archive_size: int, faults: Faults, seed: str) -> None:
-        super().__init__(shards=shards, archive_size=archive_size, faults=faults, seed=seed)
+    def __init__(
+        self, *, shards: int, archive_size: int, faults: Faults, seed: str, sources: Sequence[Path] = ()
+    ) -> None:
+        super().__init__(shards=shards, archive_size=archive_size, faults=faults, seed=seed, sources=sources)
         self.snapshots = Snapshots(self.deployment, faults.snapshots, self.clock.now())
         self.jobs: list[Job] = []
         self.list_readings = 0

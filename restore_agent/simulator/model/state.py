@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from pathlib import Path
 
 from ..archives import Archive, ArchiveStore, Recipe
 from ..clock import Clock
@@ -12,9 +14,14 @@ from .tokens import Secrets
 
 
 class ServerState:
-    """State that all jobs share. `faults` may be replaced at any time; `origin` is set when the server listens."""
+    """State that all jobs share. `faults` may be replaced at any time; `origin` is set when the server listens.
 
-    def __init__(self, *, shards: int, archive_size: int, faults: Faults, seed: str) -> None:
+    `sources`: files or directories that the jobs send, in turn, instead of simulated archives.
+    """
+
+    def __init__(
+        self, *, shards: int, archive_size: int, faults: Faults, seed: str, sources: Sequence[Path] = ()
+    ) -> None:
         self.lock = threading.RLock()
         self.faults = faults
         self.clock = Clock(faults.clock_skew)
@@ -22,6 +29,7 @@ class ServerState:
         self.keys = Secrets()
         self.origin = self.second_origin = ""
         self.archives: ArchiveStore | None = None
+        self.sources = tuple(sources)
 
     def archive(self, recipe: Recipe) -> Archive:
         """Return an archive on disk. Raises RuntimeError before the simulator has started."""

@@ -13,7 +13,7 @@ from ..api.answers import HOSTILE, Answer, Question
 from ..api.api import Api
 from ..api.documents import API
 from ..body import Body, BytesPart, Headers
-from ..delivery import links
+from ..delivery import deliveries
 from ..delivery.plan import Plan
 from ..log import Request, RequestLog
 from ..model import Manager
@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         size = headers.get("content-length", "")
         body = self.rfile.read(min(int(size), _MAX_BODY)) if size.isdecimal() else b""
         self.record = Request(self.command, self.path, headers, "other")
-        if links.is_link(self.path):
+        if deliveries.is_delivery(self.path):
             self._answer_delivery(headers)
         elif self.path.startswith(API):
             self._answer_api(Question(self.command, self.path, headers.get("authorization"), body))
@@ -139,10 +139,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer_delivery(self, headers: dict[str, str]) -> None:
         service = self.server.service
-        job = links.link_job(service.manager, self.path)
+        job = deliveries.job_of(service.manager, self.path)
         self.record.kind, self.record.job_id = "delivery", job.id if job else None
         service.log.add(self.record)
-        taken = links.pull(service.manager, self.command, self.path, headers, self.server.origin)
+        taken = deliveries.answer(service.manager, self.command, self.path, headers, self.server.origin)
         self.record.auth, self.record.status = taken.auth, taken.plan.status
         if job is not None:
             self.server.stopping.wait(job.faults.delivery_delay)
@@ -151,7 +151,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._send_delivery(taken)
 
-    def _send_delivery(self, taken: links.Pull) -> None:
+    def _send_delivery(self, taken: deliveries.DeliveryAnswer) -> None:
         plan = taken.plan
         if plan.ending != "whole" or plan.form.framing == "close":
             self.close_connection = True
@@ -179,7 +179,9 @@ class Handler(BaseHTTPRequestHandler):
 class _Progress:
     """Records the progress of a transfer, and completes its download in the model."""
 
-    def __init__(self, record: Request, stopping: threading.Event, taken: links.Pull | None = None) -> None:
+    def __init__(
+        self, record: Request, stopping: threading.Event, taken: deliveries.DeliveryAnswer | None = None
+    ) -> None:
         self._record, self._stopping, self._taken = record, stopping, taken
 
     def sent(self, count: int) -> None:
@@ -190,7 +192,7 @@ class _Progress:
         """Record that all bytes are sent."""
         self._record.completed = self._taken is None or self._taken.plan.ending == "whole"
         if self._taken is not None:
-            links.complete(self._taken)
+            deliveries.complete(self._taken)
 
     def halted(self) -> bool:
         """Return whether the simulator stops, or the delivery has expired during the transfer."""

@@ -80,13 +80,17 @@ def _pace(row: Mapping[str, Any]) -> list[str]:
     if row["state"] == "hashing":
         return ["waiting for the published hash"] if row["bytes"] == row["total_bytes"] else []
     if row["state"] == "unpacking":
-        unpacked = row.get("unpacked_bytes")
-        return [f"unpacked {percent(unpacked, row['bytes'])}"] if unpacked is not None and row["bytes"] else []
+        return _unpacked(row)
     rate = row["bytes_per_second"]
     if not rate:
-        return []
+        return _unpacked(row)
     left = f"{time_text((row['total_bytes'] - row['bytes']) / rate)} left" if row["total_bytes"] else ""
-    return [f"{size_text(rate)}/s", left]
+    return [f"{size_text(rate)}/s", left, *_unpacked(row)]
+
+
+def _unpacked(row: Mapping[str, Any]) -> list[str]:
+    unpacked = row.get("unpacked_bytes")
+    return [f"unpacked {percent(unpacked, row['bytes'])}"] if unpacked is not None and row["bytes"] else []
 
 
 def _next(document: Mapping[str, Any], width: int) -> list[str]:

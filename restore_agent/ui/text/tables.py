@@ -48,12 +48,25 @@ def _archive_row(
 def _location(record: ArchiveRecord, clean: Callable[[str], str], width: int, one_directory: bool) -> list[str]:
     """Return the facts that the first row lacks: a name that it shortened, a different name on disk, the data path."""
     name, indent = clean(name_of(record)), len(_INDENT)
-    data = [f"{_INDENT}data path {clean(record.data_path)}"] if record.data_path else []
+    data = _data_path(record, clean)
     if record.path and not one_directory:
         return [_INDENT + clean(record.path), *data]
     kept = clean(os.path.basename(record.path)) if record.path else name
     text = f"kept as {kept}" if kept != name else name if len(name) > width - 23 else ""
     return [*(_INDENT + part for part in textwrap.wrap(text, width - indent, break_on_hyphens=False)), *data]
+
+
+def _data_path(record: ArchiveRecord, clean: Callable[[str], str]) -> list[str]:
+    """Return the data path with its files and size, and whether the archive was removed after it."""
+    if not record.data_path:
+        return []
+    facts = []
+    if record.data_files is not None and record.data_bytes is not None:
+        count = "1 file" if record.data_files == 1 else f"{record.data_files} files"
+        facts.append(f"{count}, {size_text(record.data_bytes)}")
+    if not record.archive_kept:
+        facts.append("archive removed")
+    return [f"{_INDENT}data path {clean(record.data_path)}", *([f"{_INDENT}{', '.join(facts)}"] if facts else [])]
 
 
 def success_lines(receipt: Receipt, command: str) -> list[str]:

@@ -27,7 +27,7 @@ class Restarted(Exception):
 class Source:
     """Archive file that one thread reads while other threads report its state.
 
-    `advance`, `restart`, `finish`, `abandon` and `cancel` are thread-safe and never block on I/O. The descriptor is
+    `advance`, `restart`, `finish`, `reopen` and `cancel` are thread-safe and never block on I/O. The descriptor is
     duplicated: the caller may close its own, rename the file or replace it.
     """
 
@@ -42,6 +42,7 @@ class Source:
         self._read_generation = 0
         self._reader = 0  # counts starts; only the latest reader may read
         self._position = 0
+        self._wanted = 0  # end of the bytes that are read, or are being read
         self._dropped = 0
 
     @classmethod
@@ -84,15 +85,16 @@ class Source:
                 self._generation += 1
             self._set_size(keep, truncated=True)
 
+    def reopen(self) -> None:
+        """Revoke `finish`: the archive turned out to be incomplete, and more bytes follow."""
+        with self._changed:
+            self._finished = False
+
     def finish(self, size: int) -> None:
         """Report that the archive is complete with exactly `size` bytes."""
         with self._changed:
             self._set_size(size)
             self._finished = True
-
-    def abandon(self) -> None:
-        """Report that the archive will not be completed. The reader raises UnpackCancelled."""
-        self.cancel(UnpackCancelled("the transfer ended without a complete archive"))
 
     def cancel(self, error: NotUnpacked | None = None) -> None:
         """Stop the reader: it raises `error`, by default UnpackCancelled. The first cancellation counts."""
@@ -101,7 +103,7 @@ class Source:
             self._changed.notify_all()
 
     def _set_size(self, size: int, *, truncated: bool = False) -> None:
-        if size < self._position and (truncated or size < self._size):
+        if size < self._wanted and (truncated or size < self._size):
             self._generation += 1
         self._size = size
         self._changed.notify_all()
@@ -128,7 +130,7 @@ class Source:
         with self._changed:
             self._reader += 1
             self._read_generation = self._generation
-            self._position = self._dropped = 0
+            self._position = self._wanted = self._dropped = 0
             self._changed.notify_all()
             if self._stop:
                 raise self._stop
@@ -164,11 +166,11 @@ class Source:
             )
             self.check(reader)
             position = self._position
-            wanted = min(READ_SIZE, self._size - position)
-        if wanted <= 0:
+            self._wanted = max(position, min(position + READ_SIZE, self._size))
+        if self._wanted == position:
             return b""
         with errors_of_unpacking("read the archive"):
-            block = os.pread(self._fd, wanted, position)
+            block = os.pread(self._fd, self._wanted - position, position)
         with self._changed:
             self.check(reader)  # bytes that were replaced while they were read are not used
             if not block:

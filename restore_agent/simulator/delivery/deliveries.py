@@ -13,8 +13,8 @@ from ..body import NOTHING, Body, BytesPart, FilePart
 from ..faults.faults import Faults
 from ..model import Job, Manager
 from ..model.deployment import SNAPSHOT_TIME
-from ..model.urls import delivery_url, token_path
 from .plan import GARBAGE, Ask, Content, Plan, plan_delivery, refusal, with_echoes, with_head
+from .urls import delivery_url, token_path
 
 _PULL = re.compile(
     r"/backup/restore/(?:v2/pull/(?P<v2>[0-9a-f]+)(?:/(?P<token>[^/]+))?|v3/pull/(?P<v3>[0-9a-f]+))/(?P<name>[^/]*)"
@@ -26,7 +26,7 @@ _QUERY_TOKEN = re.compile(r"\btoken=([^&]*)")
 
 
 @dataclass(frozen=True)
-class Pull:
+class DeliveryAnswer:
     """Answer of a delivery: the plan, the content that its bytes are taken from, and the archive, if any."""
 
     plan: Plan
@@ -49,12 +49,12 @@ class Pull:
         return job.delivery_status == "EXPIRED"
 
 
-def is_link(target: str) -> bool:
+def is_delivery(target: str) -> bool:
     """Return whether a request is for a delivery."""
     return target.startswith("/backup/restore/")
 
 
-def link_job(manager: Manager, target: str) -> Job | None:
+def job_of(manager: Manager, target: str) -> Job | None:
     """Return the job whose delivery a target is, whether or not its token is valid."""
     matched = _match(target)
     return manager.find_job(matched["v2"] or matched["v3"]) if matched else None
@@ -64,17 +64,17 @@ def _match(target: str) -> re.Match[str] | None:
     return _PULL.fullmatch(urlsplit(target).path)
 
 
-def pull(manager: Manager, method: str, target: str, headers: dict[str, str], origin: str) -> Pull:
+def answer(manager: Manager, method: str, target: str, headers: dict[str, str], origin: str) -> DeliveryAnswer:
     """Return the answer to a request for a delivery that arrived at `origin`, and apply its effects."""
     with manager.lock:
-        job, matched = link_job(manager, target), _match(target)
+        job, matched = job_of(manager, target), _match(target)
         if job is None or matched is None:
-            return Pull(refusal(404, "Not found."))
+            return DeliveryAnswer(refusal(404, "Not found."))
         token = _token_in(matched, target, headers)
         auth = _credential(job, matched, token)
         ask = Ask(headers.get("range"), headers.get("if-range"))
         plan = _refused(job, auth, method) or _redirection(job, target, origin)
-        taken = Pull(plan, job=job, auth=auth) if plan else _accept(job, method, ask, auth)
+        taken = DeliveryAnswer(plan, job=job, auth=auth) if plan else _accept(job, method, ask, auth)
         return replace(taken, plan=with_echoes(taken.plan, job.faults, token.removeprefix("Bearer ")))
 
 
@@ -144,20 +144,20 @@ def _redirection(job: Job, target: str, origin: str) -> Plan | None:
     return replace(plan, headers=(*plan.headers, ("Location", location)))
 
 
-def _accept(job: Job, method: str, ask: Ask, auth: str) -> Pull:
+def _accept(job: Job, method: str, ask: Ask, auth: str) -> DeliveryAnswer:
     faults, attempt = job.faults, job.attempts
     archive = job.archive(attempt)
     plan = plan_delivery(faults, attempt, ask, _content(archive, faults, attempt))
     if method == "HEAD":
-        return Pull(plan, job=job, auth=auth)
+        return DeliveryAnswer(plan, job=job, auth=auth)
     job.attempts += 1
     if plan.status in (200, 206) and faults.count == "start":
         job.downloads += 1
     if plan.page is not None:
-        return Pull(plan, job=job, auth=auth)
+        return DeliveryAnswer(plan, job=job, auth=auth)
     if faults.hash_after == "start":
         job.completed_at, job.sha1 = job.manager.clock.now(), archive.sha1
-    return Pull(plan, archive_body(archive, faults, damaged=plan.damaged), job, archive, auth)
+    return DeliveryAnswer(plan, archive_body(archive, faults, damaged=plan.damaged), job, archive, auth)
 
 
 def _content(archive: Archive, faults: Faults, attempt: int) -> Content:
@@ -180,7 +180,7 @@ def archive_body(archive: Archive, faults: Faults, *, damaged: bool) -> Body:
     return Body((*parts, BytesPart(GARBAGE)) if faults.trailing_garbage else parts)
 
 
-def complete(taken: Pull) -> None:
+def complete(taken: DeliveryAnswer) -> None:
     """Record a download whose bytes are all sent, if this is one; called before the last byte is sent."""
     job, archive = taken.job, taken.archive
     if job is None or archive is None or not taken.plan.proves:

@@ -1,24 +1,22 @@
-"""The directory of `--unpack`, shared by the jobs of a run: data paths, their names, and room on the disk."""
+"""The directory of `--unpack`, shared by the jobs of a run: its data paths, their names, and what is wrong with it."""
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ...core.errors import CannotUnpack, DataPathInTheWay, NoSpaceToUnpack, NotUnpacked
+from ...core.errors import CannotUnpack, DataPathInTheWay, NotUnpacked, UnpackCancelled
 from ...core.names import data_path_names
 from ...core.settings import RunSettings, UnpackSettings
 from ...core.untrusted import printable
 from ...dest.directory import Directory, nearest
-from ...dest.space import RESERVED_FOR_RECORDS, DiskSpace
+from ...dest.journal.facts import Staged, is_in
+from ...dest.space import DiskSpace
 from ...unpack.datapath import DataPaths
-from ...unpack.unpacker import Unpacker
 from ...unpack.writer import Owner
-
-_PATIENCE = 60.0  # seconds for which a full disk waits for what is being unpacked to be removed
+from .space import UnpackSpace
 
 
 class DataPlace:
@@ -33,22 +31,19 @@ class DataPlace:
     ) -> None:
         self.settings, self.group_id = unpack, settings.target.group_id
         self.owner = Owner(unpack.uid, unpack.gid)
-        self.slots = threading.BoundedSemaphore(settings.limits.parallel)  # unpackers at the same time
-        self._space, self._file_names = space, file_names
+        self.space = UnpackSpace(settings.limits.parallel, space)
+        self._file_names = file_names
         self._paths: DataPaths | None = None
-        self._active: set[Unpacker] = set()
-        self._changed = threading.Condition()
+        self._stopped = threading.Event()
         self._names: dict[str, str] = {}
         self.error: NotUnpacked | None = None
-        self.shares_disk = False
 
     def open(self, dest: Directory) -> None:
         """Open the directory, and create it if it is missing; a failure is kept in `error`."""
         try:
             self._paths = DataPaths.open(self.settings.directory, self.owner, create=True)
-            self.shares_disk = self._paths.device() == dest.device()
-            if self._space:
-                self._space.request_room = self.request_room
+            if self._paths.device() == dest.device():
+                self.space.share()
         except NotUnpacked as error:
             self.error = error
 
@@ -65,10 +60,10 @@ class DataPlace:
         except NotUnpacked as error:
             self.error = error
 
-    def foresee(self, job_id: str, *, done: bool) -> NotUnpacked | None:
+    def foresee(self, job_id: str) -> NotUnpacked | None:
         """Return the error that unpacking a job would meet, as far as it is known now. Changes nothing."""
-        if done or self.error or self._paths is None:
-            return None if done else self.error
+        if self.error or self._paths is None:
+            return self.error
         try:
             self._paths.require_free(self.name_of(job_id))
             self._paths.require_unlocked(job_id)
@@ -76,12 +71,28 @@ class DataPlace:
             return error
         return None
 
+    def has(self, staged: Staged) -> bool:
+        """Return whether a directory that was about to get its name has it: a crash came before its fact."""
+        if self._paths is None or not is_in(staged.path, str(self.path)):
+            return False
+        identity = self._paths.identity(os.path.basename(staged.path))
+        return identity is not None and identity[1] == staged.inode
+
     def free_bytes(self) -> int | None:
-        """Return the free space of the directory, or None if it is not known."""
+        """Return the free space of the directory, or of the one in which it is created; None if it is not known."""
         try:
-            return self._paths.free_bytes() if self._paths else None
+            if self._paths:
+                return self._paths.free_bytes()
+            with DataPaths.open(nearest(self.path), create=False) as parent:
+                return parent.free_bytes()
         except NotUnpacked:
             return None
+
+    def owner_warning(self, dest: Path) -> str | None:
+        """Return a warning if DEST, which only its owner can read, keeps the owner of the data paths out."""
+        if self.owner == Owner() or os.path.realpath(self.path) != os.path.realpath(dest):
+            return None
+        return "the data paths are in DEST, which has mode 0700: the owner of --owner cannot reach them there"
 
     def close(self) -> None:
         """Close the directory."""
@@ -103,41 +114,18 @@ class DataPlace:
     def name_of(self, job_id: str) -> str:
         """Return the name of the data path of a job, unique among all archives of DEST."""
         files = self._file_names()
-        if job_id not in self._names or len(self._names) != len(files):
-            self._names = data_path_names(files)
-        return self._names[job_id]
+        names = self._names
+        if job_id not in names or len(names) != len(files):
+            names = self._names = data_path_names(files)
+        return names[job_id]
 
-    # ------------------------------------------------------------ room
+    # ------------------------------------------------------------ the end
 
-    def reserve(self) -> int:
-        """Return the bytes that unpacking must leave free: records and downloads, if they share the disk."""
-        if not self.shares_disk or self._space is None:
-            return 0
-        return RESERVED_FOR_RECORDS + self._space.still_needed()
+    def stop(self) -> None:
+        """Let a removal in progress end: the run was stopped."""
+        self._stopped.set()
 
-    def started(self, unpacker: Unpacker) -> None:
-        """Note that an unpacker runs."""
-        with self._changed:
-            self._active.add(unpacker)
-
-    def ended(self, unpacker: Unpacker) -> None:
-        """Note that an unpacker has ended, and that its staging directory is empty or complete."""
-        with self._changed:
-            self._active.discard(unpacker)
-            self._changed.notify_all()
-
-    def request_room(self) -> bool:
-        """Stop what is being unpacked on the disk of DEST; return whether that makes room. From any thread."""
-        with self._changed:
-            active = list(self._active) if self.shares_disk else []
-        for unpacker in active:
-            unpacker.cancel(NoSpaceToUnpack("the download needs the space of what was unpacked"))
-        return bool(active)
-
-    def make_room(self) -> bool:
-        """Like `request_room`, and wait until the room is there."""
-        if not self.request_room():
-            return False
-        until = time.monotonic() + _PATIENCE
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._active, until - time.monotonic())
+    def check(self) -> None:
+        """Raise UnpackCancelled after `stop`."""
+        if self._stopped.is_set():
+            raise UnpackCancelled("the run was stopped")

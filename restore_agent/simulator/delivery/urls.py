@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from .job import Job
+from ..model import Job
 
 
 def delivery_url(job: Job) -> str:

@@ -1,0 +1,108 @@
+"""What goes on around the agent in a round: consoles, proxies, disks, other programs in DEST, `verify` in between."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, fields
+from typing import Literal
+
+from .servers import Server
+
+Console = Literal["files", "full pipe", "stopped terminal"]
+Verify = Literal["", "offline", "online"]
+StrayKind = Literal["noise", "zeros", "another archive", "right bytes"]
+
+SUFFIXES = (".part", ".unproven", ".mismatch")
+
+
+@dataclass(frozen=True)
+class Stray:
+    """A companion file of job number `job` that another program left before the first run.
+
+    `foreign`: another user owns it and keeps it open for writing.
+    """
+
+    job: int
+    suffix: str
+    kind: StrayKind
+    foreign: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind} at {self.suffix} of job {self.job}{', of another user' * self.foreign}"
+
+
+@dataclass(frozen=True)
+class Intruder:
+    """A file of another program that appears at the final name of a job, after so many journal lines."""
+
+    job: int
+    lines: int
+
+    def __str__(self) -> str:
+        return f"a file at the final name of job {self.job} after {self.lines} journal lines"
+
+
+@dataclass(frozen=True)
+class Extras:
+    """The surroundings of one round. `slow_disk` is in seconds per sync; `syncs_often`: background syncs of a few KiB.
+
+    `expect_jobs`: the command line says how many jobs the batch has.
+    """
+
+    verify: Verify = ""
+    proxy: bool = False
+    slow_disk: float = 0.0
+    syncs_often: bool = False
+    console: Console = "files"
+    strays: tuple[Stray, ...] = ()
+    intruder: Intruder | None = None
+    expect_jobs: bool = False
+
+    def __str__(self) -> str:
+        shown = [f"{item.name} {getattr(self, item.name)}" for item in fields(self) if getattr(self, item.name)]
+        strays = "; ".join(map(str, self.strays))
+        shown = [f"strays: {strays}" if one.startswith("strays") else one for one in shown if one != "console files"]
+        return ", ".join(shown) or "none"
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The conditions of `defects.py` that the agent runs under."""
+        slow = (f"slow disk {self.slow_disk}",) if self.slow_disk else ()
+        return slow + (("sync often",) if self.syncs_often else ())
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The kinds of them, for the figures."""
+        found = {
+            f"verify {self.verify}": self.verify,
+            "proxy": self.proxy,
+            "slow disk": self.slow_disk,
+            "background syncs": self.syncs_often,
+            f"console: {self.console}": self.console != "files",
+            "stray files": self.strays,
+            "intruder": self.intruder,
+        }
+        return tuple(name for name, wanted in found.items() if wanted)
+
+
+def draw_extras(rng: random.Random, server: Server) -> Extras:
+    """The surroundings of a round with this server. Strays and intruders need names that are known beforehand."""
+    named = not any(fault.startswith(("name", "same-name")) for fault in server.faults)
+    jobs = range(server.jobs)
+    strays = tuple(_stray(rng, rng.choice(jobs)) for _ in range(rng.choice((1, 1, 2)))) if rng.random() < 0.15 else ()
+    intruder = Intruder(rng.choice(jobs), rng.randrange(3, 9)) if rng.random() < 0.08 else None
+    return Extras(
+        verify=rng.choice(("", "", "offline", "online")),
+        proxy=rng.random() < 0.15,
+        slow_disk=rng.choice((0.01, 0.05)) if rng.random() < 0.15 else 0.0,
+        syncs_often=rng.random() < 0.3,
+        console=rng.choice(("full pipe", "stopped terminal")) if rng.random() < 0.12 else "files",
+        strays=tuple({(one.job, one.suffix): one for one in strays}.values()) if named else (),
+        intruder=intruder if named else None,
+        expect_jobs=any(fault.startswith(("appears-after", "job-unlisted")) for fault in server.faults),
+    )
+
+
+def _stray(rng: random.Random, job: int) -> Stray:
+    kinds: tuple[StrayKind, ...] = ("noise", "zeros", "another archive", "right bytes")
+    return Stray(job, rng.choice(SUFFIXES), rng.choice(kinds), foreign=rng.random() < 0.3)
