@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import restore_agent
-from restore_agent.cli.options import OPTIONS
+from restore_agent.cli.options import OPTIONS, RUN_OPTIONS
 from restore_agent.core.exit_codes import EXIT_CODES
 
 COLLECTION = Path(restore_agent.__file__).parent / "share" / "ansible_collections" / "restore_agent" / "mongodb"
@@ -176,7 +176,7 @@ def test_the_module_falls_back_to_the_variables_of_the_agent() -> None:
 def test_every_option_of_run_is_one_of_the_module() -> None:
     text = constant(PLUGINS / "modules" / "restore.py", "DOCUMENTATION")
     documented = set(re.findall(r"^  (\w+):\n    description:", text.partition("\noptions:\n")[2], re.MULTILINE))
-    assert documented == set(OPTIONS) - OWN_BUSINESS | {"private_key", "config", "executable"}
+    assert documented == set(RUN_OPTIONS) - OWN_BUSINESS | {"private_key", "config", "executable"}
 
 
 def test_every_variable_of_the_role_is_documented_in_its_readme() -> None:
