@@ -241,6 +241,11 @@ class Directory(AbstractContextManager["Directory"]):
         return os.access(".", os.W_OK | os.X_OK, dir_fd=self._fd) and not os.fstatvfs(self._fd).f_flag & os.ST_RDONLY
 
 
+def is_own(status: os.stat_result | None) -> bool:
+    """Return whether there is a file, of the user of this process: another user could still change the others."""
+    return status is not None and status.st_uid == os.geteuid()
+
+
 def nearest(path: Path) -> Path:
     """Return the path itself if it is a directory, or the nearest directory above it."""
     while not path.is_dir():

@@ -28,7 +28,7 @@ from ..core.receipt import ArchiveRecord, Receipt, RestoreId, Verdict, receipt_o
 from ..core.settings import Connection, Services, Target
 from ..core.untrusted import printable
 from ..dest.archive import Digest, digest_of, structure_of
-from ..dest.directory import Directory
+from ..dest.directory import Directory, is_own
 from ..dest.journal import Entry
 from ..dest.lock import boot_id
 from ..dest.promotion import Candidate, Promoter
@@ -187,7 +187,9 @@ class Verification:
             text = f"{printable(name)} was verified and is not in DEST any more"
             raise ArchiveMissing(text, left="nothing of it")
         for kind in (Kind.UNPROVEN, Kind.PART, Kind.MISMATCH):
-            if self._directory.find_file(name + kind.value) and (found := await self._companion(record, name, kind)):
+            if is_own(self._directory.find_file(name + kind.value)) and (
+                found := await self._companion(record, name, kind)
+            ):
                 return found
         if record.verdict:
             return record

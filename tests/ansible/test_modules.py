@@ -73,7 +73,7 @@ def test_a_run_changes_once_and_the_next_one_nothing(simulator: StartSimulator, 
 def test_a_failure_carries_what_happened_and_what_to_do_next(simulator: StartSimulator, dest: Path) -> None:
     answer = run_module("restore", options_for(simulator("broken@0", shards=1), dest))
     assert answer["failed"]
-    assert (answer["exit_code"], answer["reason"]) == (21, "job-failed")
+    assert (answer["exit_code"], answer["reason"]) == (21, "job-broken")
     assert answer["hint"].startswith("Create a new restore job")
     assert "BROKEN" in answer["msg"]
     assert answer["hint"] in answer["msg"]

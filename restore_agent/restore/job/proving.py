@@ -10,7 +10,7 @@ from ...core.clock import Deadline
 from ...core.errors import AgentError, Finding
 from ...core.names import MISMATCH, PART, UNPROVEN
 from ...dest.archive import Digest, Hashed, hash_file, structure_of
-from ...dest.directory import Directory
+from ...dest.directory import Directory, is_own
 from ...dest.journal import Identity
 from ...dest.lock import boot_id
 from ...dest.promotion import Candidate
@@ -55,7 +55,7 @@ class Proving:
     async def unproven(self) -> Standing:
         """Return the standing of the `.unproven` file; one that counts becomes a candidate. Raises DestError."""
         state, name = self._state, self._state.named() + UNPROVEN
-        if not self._directory.find_file(name) or not (state.entry.is_ours or state.published):
+        if not is_own(self._directory.find_file(name)) or not (state.entry.is_ours or state.published):
             return Standing.FOREIGN
         candidate = Candidate(name, (await self._hash(name)).digest())
         standing = state.standing(Kind.UNPROVEN, candidate.digest)
@@ -70,7 +70,7 @@ class Proving:
         """
         state, entry = self._state, self._state.entry
         found = self._directory.find_file(state.named() + PART)
-        if not found or not found.st_size or not (entry.is_ours or state.published):
+        if not found or not is_own(found) or not found.st_size or not (entry.is_ours or state.published):
             return Standing.FOREIGN if not entry.is_ours else Standing.INCOMPLETE
         may_be_complete = entry.whole is not None or entry.total == found.st_size
         structure = entry.is_ours and needs_structure(entry, found.st_size, boot_id())
@@ -88,7 +88,7 @@ class Proving:
     async def quarantined(self) -> tuple[Standing, Digest] | None:
         """Return the standing of the `.mismatch` file, or None if nothing could verify it. Raises DestError."""
         state, name = self._state, self._state.named() + MISMATCH
-        if not state.published or not self._directory.find_file(name):
+        if not state.published or not is_own(self._directory.find_file(name)):
             return None
         digest = (await self._hash(name)).digest()
         return state.standing(Kind.MISMATCH, digest), digest

@@ -69,7 +69,8 @@ class JobState:
     def published(self) -> tuple[str, ...]:
         """The hashes that Ops Manager publishes for the archive now, under any name that it had."""
         url = self.job.delivery_url
-        return self.job.published_hashes(url.file_name if url else None, self.entry.served_as, self.name)
+        names = (url.file_name if url else None, self.entry.served_as)
+        return self.job.published_hashes(*(names if any(names) else (self.name,)))
 
     @property
     def shown_state(self) -> str:

@@ -43,7 +43,7 @@ def published_hashes(faults: Faults, sent: Sent, own_sha1: Callable[[], str], fi
 
 def _entry(kind: str, digest: str, file_name: str) -> Entry:
     shown: dict[str, str | None] = {"wrong": other_sha1(digest), "upper": digest.upper(), "null": None}
-    name = f"other-{file_name}" if kind == "other-name" else file_name
+    name = "other-" + file_name.rsplit("/", 1)[-1] if kind == "other-name" else file_name
     return {"fileName": name, "hash": shown.get(kind, digest), "typeName": "SHA1"}
 
 
