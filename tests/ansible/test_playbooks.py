@@ -163,7 +163,7 @@ def test_a_broken_shard_fails_the_play_with_its_hint_and_the_others_come_home(di
         done = play(lab)
         assert done.code == 2, done.out
         assert done.failed == dict.fromkeys(HOSTS, 1), "no later play may go on anywhere"
-        assert re.search(r"shard0: electron_0-\S+: Ops Manager calls the job BROKEN.*\[job-failed\]", done.out)
+        assert re.search(r"shard0: electron_0-\S+: Ops Manager reports job status BROKEN.*\[job-broken\]", done.out)
         assert "Next: Create a new restore job" in done.out
         assert re.search(r"electron_0-\S+: verified on no host \(failed on shard0\)", done.out)
         assert receipt_in(lab.hosts["shard0"].dest)["exit_code"] == 21

@@ -193,7 +193,7 @@ reason:
   description: A stable ID of the error, or null.
   returned: always
   type: str
-  sample: job-failed
+  sample: job-broken
 hint:
   description: Next step, or null.
   returned: always
