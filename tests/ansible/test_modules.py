@@ -120,7 +120,7 @@ def test_options_may_come_from_the_environment_and_those_of_the_task_win(
 def test_what_excludes_each_other_is_a_usage_error(simulator: StartSimulator, dest: Path) -> None:
     answer = run_module("restore", options_for(simulator(), dest, batch_id="5fc4f7c1b2e4a1000155b8dd"))
     assert (answer["exit_code"], answer["reason"]) == (2, "usage")
-    assert "contradict each other" in answer["msg"]
+    assert "exclude each other" in answer["msg"]
     assert "Next: See `restore-agent run --help`." in answer["msg"]
 
 
