@@ -28,7 +28,7 @@ from typing import Any
 from restore_agent.simulator import Simulator
 
 ROOT = Path(__file__).parent.parent.parent
-COLLECTIONS = ROOT / "restore_agent"
+COLLECTIONS = ROOT / "restore_agent" / "share"
 """What ANSIBLE_COLLECTIONS_PATH holds: the directory with `ansible_collections` in it."""
 
 _VENVS = ROOT / ".ansible"
@@ -221,7 +221,9 @@ def build_pyz(target: Path) -> None:
         return
     stage = target.with_suffix(".stage")
     shutil.copytree(
-        COLLECTIONS, stage / "restore_agent", ignore=shutil.ignore_patterns("ansible_collections", "__pycache__")
+        ROOT / "restore_agent",
+        stage / "restore_agent",
+        ignore=shutil.ignore_patterns("ansible_collections", "__pycache__"),
     )
     for package in (
         "httpx",

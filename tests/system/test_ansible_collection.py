@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import restore_agent
-from restore_agent.cli.options import OPTIONS
+from restore_agent.cli.options import OPTIONS, RUN_OPTIONS
 from restore_agent.core.exit_codes import EXIT_CODES
 
 COLLECTION = Path(restore_agent.__file__).parent / "share" / "ansible_collections" / "restore_agent" / "mongodb"
@@ -149,9 +149,24 @@ def test_nothing_is_complete_while_the_jobs_are_not_known() -> None:
     assert "could not be listed" in said
 
 
+def test_an_archive_that_is_verified_but_not_unpacked_is_a_problem_where_unpacking_was_asked_for() -> None:
+    hosts = complete()
+    hosts["a"]["unpack"] = True
+    assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on a, but not unpacked (no data path)"]
+    row = hosts["a"]["rows"][0]
+    row |= {"data_path": "/data/s0-1", "exit_code": 0}
+    assert batch.batch_problems(hosts, JOBS) == []
+    row |= {"reason": "no-space-to-unpack", "exit_code": 13}
+    assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on a, but not unpacked (no-space-to-unpack)"]
+    hosts["a"]["unpack"] = False
+    assert batch.batch_problems(hosts, JOBS) == []
+
+
 def test_an_archive_is_told_in_one_line() -> None:
     assert batch.archive_line(archive("s0", path="/d/s0.tar.gz", sha1="ab")) == "verified /d/s0.tar.gz sha1 ab"
     assert batch.archive_line({"job_id": "x", "verdict": "failed"}) == "failed x"
+    unpacked = archive("s0", path=None, sha1="ab", data_path="/data/s0-1")
+    assert batch.archive_line(unpacked) == "verified s0-1.tar.gz sha1 ab data path /data/s0-1"
 
 
 def test_every_filter_is_documented_in_a_file_of_its_name() -> None:
@@ -176,7 +191,7 @@ def test_the_module_falls_back_to_the_variables_of_the_agent() -> None:
 def test_every_option_of_run_is_one_of_the_module() -> None:
     text = constant(PLUGINS / "modules" / "restore.py", "DOCUMENTATION")
     documented = set(re.findall(r"^  (\w+):\n    description:", text.partition("\noptions:\n")[2], re.MULTILINE))
-    assert documented == set(OPTIONS) - OWN_BUSINESS | {"private_key", "config", "executable"}
+    assert documented == set(RUN_OPTIONS) - OWN_BUSINESS | {"private_key", "config", "executable"}
 
 
 def test_every_variable_of_the_role_is_documented_in_its_readme() -> None:
