@@ -316,8 +316,9 @@ def _key_from_file(path: Path, source: str, *, guarded: bool) -> Secret:
         raise UsageError(f"{source}: {path} cannot be read: {error.strerror}") from None
     except ValueError:
         raise UsageError(f"{source}: the path contains a NUL character") from None
-    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):  # a pipe: <(command) of a shell
-        raise UsageError(f"{source}: {path} is neither a file nor a pipe")
+    from_shell = stat.S_ISFIFO(mode) and str(path).startswith("/dev/fd/")  # <(command): a pipe that has a writer
+    if not (stat.S_ISREG(mode) or from_shell):
+        raise UsageError(f"{source}: {path} is not a regular file")
     if guarded and mode & 0o077:
         hint = f"Run: chmod 600 {path}"
         raise UsageError(f"{source}: {path} can be read by group or others; run: chmod 600 {path}", hint=hint)

@@ -14,7 +14,7 @@ import click
 from .. import __version__
 from ..core.errors import AgentError, Stopped, UsageError
 from .help import HelpContext
-from .signals import raise_signals
+from .signals import hold_signals, raise_signals
 
 _PROGRAM = "restore-agent"
 
@@ -27,7 +27,8 @@ class _Command(NamedTuple):
 
     def load(self, name: str) -> click.Command:
         """Import the module and return the command."""
-        module = import_module(f".commands.{self.module}", __package__)
+        with hold_signals():
+            module = import_module(f".commands.{self.module}", __package__)
         command: click.Command = getattr(module, name.replace("-", "_"))
         return command
 

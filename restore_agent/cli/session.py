@@ -60,7 +60,7 @@ def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int],
     except Exception as caught:
         error = _as_agent_error(caught, command, _dest(session))
         if debug:
-            write_lines(redactor.clean("".join(traceback.format_exception(caught))), sys.stderr)
+            write_lines(redactor.clean("".join(traceback.format_exception(caught))), _error_stream())
         if session is None:
             form = output_form(flags, os.environ, config=config)
             return end_with(console(form, "none", redactor, command), error, empty_receipt)
@@ -77,6 +77,11 @@ def console(output: str, progress: str, redactor: Redactor, command: str) -> Con
 
 
 _streams: list[TextIO] = []
+
+
+def _error_stream() -> TextIO:
+    """Return stderr, or what the console writes to it with, so that a reader that has stopped holds nothing back."""
+    return _streams[1] if _streams else sys.stderr
 
 
 def finish_output(command: str | None, code: int) -> int:

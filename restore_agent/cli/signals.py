@@ -45,5 +45,23 @@ def raise_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def hold_signals() -> Iterator[None]:
+    """Hold signals back while modules are imported: an import that is interrupted leaves half a module behind."""
+    _holding.append(True)
+    try:
+        yield
+    finally:
+        _holding.pop()
+        if _pending and not _holding:
+            _raise(_pending.pop(), None)
+
+
+_holding: list[bool] = []
+
+
 def _raise(number: int, _: object) -> None:
+    if _holding:
+        _pending.append(number)
+        return
     raise Stopped(f"stopped by {signal.Signals(number).name}", exit_code=SIGNALS[signal.Signals(number)])

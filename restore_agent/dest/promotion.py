@@ -62,6 +62,8 @@ class Promoter:
     async def set_aside(self, job_id: str, archive: str, candidate: Candidate) -> str:
         """Rename a complete file without a published hash to `.unproven`; return its name. Raises DestError."""
         name = archive + UNPROVEN
+        if candidate.name == name and self.journal.entry(job_id).set_aside == candidate.digest.sha1:
+            return name
         await self._sync(job_id, candidate.name)
         await self.journal.record(job_id, SetAside(candidate.digest.sha1), self.clock.wall())
         if candidate.name != name:

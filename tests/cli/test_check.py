@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from support.agents import Json, Result, RunAgent, StartSimulator, connection_args
@@ -118,9 +119,10 @@ def test_an_address_without_a_server_is_32_after_it_was_tried_for_a_while(
 
 def test_the_clock_difference_is_shown_and_is_no_failure(run_agent: RunAgent, simulator: StartSimulator) -> None:
     ended = check(run_agent, simulator("clock-skew=300", shards=1))
-    assert (ended.code, found(ended)["clock"]) == (0, (True, "the server is 300 s ahead of this host"))
+    assert (ended.code, found(ended)["clock"][0]) == (0, True)
+    assert re.fullmatch(r"the server is (299|300) s ahead of this host", found(ended)["clock"][1])
     ended = check(run_agent, simulator("clock-skew=-300", shards=1))
-    assert found(ended)["clock"] == (True, "the server is 300 s behind this host")
+    assert re.fullmatch(r"the server is (300|301) s behind this host", found(ended)["clock"][1])
     ended = check(run_agent, simulator("no-date", "no-version", shards=1))
     assert (ended.code, found(ended)["clock"]) == (0, (True, "unknown: the server sends no Date"))
     assert found(ended)["version"] == (True, "unknown: the server does not report it")

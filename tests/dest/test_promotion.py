@@ -284,6 +284,40 @@ def test_a_file_that_is_set_aside_already_stays(promoter: Promoter, dest: Direct
     assert entry(promoter).set_aside == SHA1
 
 
+def test_a_file_is_durable_and_journaled_before_it_is_set_aside(
+    promoter: Promoter, dest: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = candidate(dest)
+    calls: list[str] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        fsync(descriptor)
+        calls.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    run(promoter.set_aside("j1", "a", found))
+    assert calls == ["a.part", "journal.jsonl", "dest"]
+
+
+def test_a_file_that_cannot_be_synced_is_not_set_aside(
+    promoter: Promoter, dest: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = candidate(dest)
+    fsync = os.fsync
+
+    def fails_for_the_part(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("a.part"):
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_for_the_part)
+    with pytest.raises(Unwritable):
+        run(promoter.set_aside("j1", "a", found))
+    assert files(dest) == []
+    assert entry(promoter).set_aside is None
+
+
 @pytest.mark.parametrize("older", [False, True])
 def test_a_mismatch_is_quarantined_and_its_bytes_are_not_used_any_more(
     older: bool, promoter: Promoter, dest: Directory

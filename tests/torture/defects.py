@@ -6,6 +6,7 @@ SECONDS" and "sync often".
 
 from __future__ import annotations
 
+import faulthandler
 import itertools
 import os
 import signal
@@ -14,6 +15,8 @@ import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+_HANGS_AFTER = 45.0  # seconds; less than a run of torture may take
 
 
 def program(*names: str) -> tuple[str, str]:
@@ -43,6 +46,10 @@ def run_until(number: int) -> None:
 
 def run_with(*names: str) -> None:
     """Break the agent, then run its command line."""
+    from restore_agent.cli.signals import store_signals
+
+    store_signals()  # before anything else, as `-m restore_agent` does
+    _tell_where_it_hangs()
     from restore_agent.cli.main import main
 
     for name in names:
@@ -53,6 +60,12 @@ def run_with(*names: str) -> None:
         else:
             DEFECTS[name]()
     main()
+
+
+def _tell_where_it_hangs() -> None:
+    """Leave the stacks of all threads beside the other evidence, should this run have to be killed."""
+    place = open(f"{os.environ['HOME']}/stacks-{os.getpid()}.txt", "w")  # noqa: SIM115
+    faulthandler.dump_traceback_later(_HANGS_AFTER, file=place)
 
 
 def _slow_disk(seconds: float) -> None:

@@ -78,7 +78,8 @@ def _lines(session: Session, wanted: RestoreOrder, done: Requested, width: int) 
     count = "1 restore job" if len(done.jobs) == 1 else f"{len(done.jobs)} restore jobs"
     return [
         f"Requested snapshot {fields['snapshot_id']}{of}:",
-        f"{terms}; {count}{batch}.",
+        f"{terms}.",
+        f"{count}{batch}:",
         "",
         *requested_rows([listed(job) for job in done.jobs], width),
         "",
