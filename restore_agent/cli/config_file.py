@@ -23,7 +23,7 @@ KEYS = {name: option for option in OPTIONS.values() for name in (option.name, *o
 def read_table(path: Path) -> dict[str, Any]:
     """Return the keys and values of a TOML file, unchecked. Raises UsageError if it cannot be read or parsed."""
     try:
-        return tomllib.loads(read_text(path, _LARGEST))
+        return tomllib.loads(read_text(path, _LARGEST).removeprefix("\ufeff"))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"configuration file {path}: not TOML ({printable(str(error))})") from None
 
@@ -73,6 +73,6 @@ def read_text(path: Path, limit: int) -> str:
     if len(raw) > limit:
         raise UsageError(f"{path} is larger than {limit} bytes, so it is not a file of the expected kind")
     try:
-        return raw.decode("utf-8-sig")
+        return raw.decode("utf-8")
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8 text") from None

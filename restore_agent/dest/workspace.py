@@ -13,7 +13,7 @@ from typing import Any
 
 from ..core.errors import DestHeld, ForeignFile, InTheWay, NoRestoreHere, Unwritable
 from ..core.jobs import Job
-from ..core.names import OWN_NAMES, RECEIPT, SUMS
+from ..core.names import MISMATCH, OWN_NAMES, PART, RECEIPT, SUMS, UNPROVEN
 from ..core.receipt import ArchiveRecord, Receipt, RestoreId, Verdict, parse_receipt
 from ..core.untrusted import printable
 from .directory import Directory, errors_of_dest, temporary_name
@@ -194,9 +194,21 @@ def write_sums(directory: Directory, entries: Mapping[str, Entry], receipt: Rece
     Nothing is written before anything is verified. Raises DestError.
     """
     verified = {r.file_name: r.sha1 for r in receipt.archives if r.file_name and r.verdict is Verdict.VERIFIED}
-    verified |= {entry.file_name: entry.proven for entry in entries.values() if entry.file_name and entry.proven}
+    for entry in entries.values():
+        if entry.file_name and entry.proven and _has_its_name(directory, entry.file_name, entry):
+            verified[entry.file_name] = entry.proven
     present = [name for name in sorted(verified) if directory.find(name)]
     data = "".join(f"{verified[name]}  {name}\n" for name in present).encode()
     before = directory.read(SUMS)
     if before != data and (verified or before is not None):
         directory.write_atomically(SUMS, data)
+
+
+def _has_its_name(directory: Directory, name: str, entry: Entry) -> bool:
+    """Return whether a file at the final name can be the verified archive, and not one of another program.
+
+    A crash may come between the rename and the fact that follows it; before the rename there is a companion.
+    """
+    if entry.promoted:
+        return True
+    return not any(directory.find(name + suffix) for suffix in (PART, UNPROVEN, MISMATCH))

@@ -77,7 +77,8 @@ def standing_of(found: Evidence) -> Standing:
     if found.kind is Kind.FINAL:
         if sha1 == entry.proven:
             return Standing.VERIFIED
-        return Standing.ALTERED if entry.proven else Standing.FOREIGN
+        # without the fact that it was promoted, another program may have taken the name before that
+        return Standing.ALTERED if entry.proven and entry.promoted else Standing.FOREIGN
     if not entry.is_ours:
         return Standing.FOREIGN
     if found.kind is Kind.UNPROVEN and sha1 not in (entry.set_aside, entry.whole):

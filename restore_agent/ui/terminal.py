@@ -34,7 +34,7 @@ def write_lines(text: str, file: TextIO) -> None:
     except (OSError, ValueError) as error:
         with suppress(OSError, ValueError):  # what the stream still holds must not fail again at the end
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
-        if file is sys.stdout:
+        if file is sys.stdout and not isinstance(error, BrokenPipeError):  # `| head` has what it wants
             reason = getattr(error, "strerror", None) or "it is closed"
             raise OutputUnwritable(f"cannot write the output: {reason}") from None
 

@@ -156,7 +156,8 @@ def test_every_event_is_documented_with_its_fields() -> None:
     expected |= {"archive": {"problem", "error"}, "error": set(AgentError("").fields()), "result": {"plan"}}
     expected["check"] = expected["check"] - {"check"} | {"name"}
     expected["notice"] |= {"info", "warning"}
-    assert documented == expected
+    commands = {"rehearse", "report", "request"}  # rows of what the result of a command has in addition
+    assert {name: found for name, found in documented.items() if name not in commands} == expected
 
 
 def test_every_dependency_has_its_reason() -> None:

@@ -48,6 +48,10 @@ class _Handler(socketserver.BaseRequestHandler):
     request: socket.socket
     server: Proxy
 
+    def setup(self) -> None:
+        """Let small answers pass at once."""
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
     def handle(self) -> None:
         """Relay one connection of a client."""
         self.server.served += 1
@@ -78,8 +82,10 @@ class _Handler(socketserver.BaseRequestHandler):
         except ConnectionResetError:
             self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         finally:
-            with suppress(OSError):
-                upstream.shutdown(socket.SHUT_RDWR)
+            for one, how in ((upstream, socket.SHUT_RDWR), (self.request, socket.SHUT_RD)):
+                with suppress(OSError):
+                    one.shutdown(how)
+            back.join()  # a thread that still reads would keep the connection open
             self.request.close()
 
 

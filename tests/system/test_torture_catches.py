@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import signal
 from pathlib import Path
 
 import pytest
-from torture import powerloss, rounds, trace
-from torture.defects import program
-from torture.draw import Draw, Fate
+from torture import diskfaults, powerloss, process, rounds, trace
+from torture.diskfaults import DiskFault
+from torture.draw import Draw, Fate, Interruption, Piece
+from torture.extras import Extras, Intruder, Stray
 
 DRAWN = Draw(
     seed=0,
@@ -25,6 +29,20 @@ DRAWN = Draw(
     verify=False,
     fate=Fate("through"),
 )
+
+strace = pytest.mark.skipif(not trace.strace_works(), reason="recording file operations needs strace")
+
+
+def drawn(*faults: str, **changes: object) -> Draw:
+    return dataclasses.replace(DRAWN, **{"faults": faults, "confirm": False, **changes})  # type: ignore[arg-type]
+
+
+def killed(*steps: Interruption) -> Fate:
+    return Fate("kill", steps)
+
+
+KILLED_IN_A_TRANSFER = Interruption(signal.SIGKILL, "delivery", 1, 0.05)
+SLOW = "drip=16k"
 
 
 @pytest.fixture(autouse=True)
@@ -50,11 +68,97 @@ def test_a_healthy_agent_is_not_accused() -> None:
     ],
 )
 def test_a_round_catches(defect: str, invariant: str) -> None:
-    outcome = rounds.play(0, drawn=DRAWN, program=program(defect))
+    outcome = rounds.play(0, drawn=DRAWN, defects=(defect,))
     assert invariant in {violation.invariant for violation in outcome.violations}, outcome.violations
 
 
-@pytest.mark.skipif(not trace.strace_works(), reason="recording file operations needs strace")
+CASES = {
+    "forget reserved names": (
+        "every archive that can be had is had, else the code is right",
+        drawn(
+            "same-name",
+            "max-downloads=5",
+            shards=1,
+            fate=Fate("pieces", pieces=(Piece("job-id", (0,)), Piece("job-id", (1,)))),
+        ),
+    ),
+    "trust any companion": (
+        "an unproven archive holds bytes of its delivery",
+        drawn(
+            "hash=never",
+            allow_unproven=True,
+            extras=Extras(strays=(Stray(0, ".unproven", "another archive"),)),
+        ),
+    ),
+    "ignore whole bytes": (
+        "every archive that can be had is had, else the code is right",
+        drawn("framing=chunked", "cut=100%", "chunk-end=no-crlf", "max-downloads=1"),
+    ),
+    "forget the restore": (
+        "DEST belongs to one batch",
+        drawn(
+            SLOW,
+            "max-downloads=5",
+            shards=1,
+            fate=killed(KILLED_IN_A_TRANSFER),
+            extras=Extras(other_batch=True, verify="offline"),
+        ),
+    ),
+    "use any part": (
+        "a final name is a file of the agent's own",
+        drawn("max-downloads=3", extras=Extras(strays=(Stray(0, ".part", "noise", foreign=True),))),
+    ),
+    "replace at the final name": (
+        "a file of another program is never replaced",
+        drawn("hash=late:0.4", "max-downloads=3", extras=Extras(intruder=Intruder(0, 5))),
+    ),
+    "sums of this run only": (
+        "SHA1SUMS lists the verified ones",
+        drawn(
+            "max-downloads=5",
+            shards=1,
+            fate=Fate(
+                "pieces",
+                pieces=(
+                    Piece("job-id", (0,), Interruption(signal.SIGKILL, "journal", 10, 0.0)),
+                    Piece("job-id", (1,)),
+                ),
+            ),
+            extras=Extras(slow_disk=0.1),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", CASES)
+def test_a_drawn_round_catches(defect: str) -> None:
+    if defect == "use any part" and os.geteuid() != 0:
+        pytest.skip("files of another user need root")
+    invariant, each = CASES[defect]
+    sound = rounds.play(0, drawn=each)
+    assert not sound.violations
+    outcome = rounds.play(0, drawn=each, defects=(defect,))
+    assert invariant in {violation.invariant for violation in outcome.violations}, outcome.violations
+
+
+@pytest.mark.parametrize(
+    ("defect", "each"),
+    [
+        ("write on the loop", drawn("max-downloads=3", extras=Extras(console="full pipe"))),
+        (
+            "share one pool",
+            drawn("drip=20k", "max-downloads=3", shards=7, parallel=16, extras=Extras(proxy=True, slow_disk=0.01)),
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_run_that_hangs_is_caught(defect: str, each: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LONGEST_RUN", 5.0)
+    outcome = rounds.play(0, drawn=each, defects=(defect,))
+    assert "every run ends in bounded time" in {violation.invariant for violation in outcome.violations}
+
+
+@strace
 @pytest.mark.parametrize(
     ("defect", "invariant"),
     [
@@ -66,5 +170,33 @@ def test_a_round_catches(defect: str, invariant: str) -> None:
 )
 def test_the_enumeration_of_crash_states_catches(defect: str, invariant: str, tmp_path: Path) -> None:
     scenario = powerloss.Scenario(defect, (("", 0),))
-    tally = powerloss.judge_states(scenario, tmp_path, program=program(defect))
+    tally = powerloss.judge_states(scenario, tmp_path, (defect,))
     assert invariant in tally.by_label, tally
+
+
+@strace
+@pytest.mark.parametrize(
+    ("defect", "scenario"),
+    [
+        ("claim a sync", powerloss.SYNCED_IN_THE_BACKGROUND),
+        ("believe the journal alone", powerloss.Scenario("once", (("", 0),))),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_restart_after_power_loss_catches(defect: str, scenario: powerloss.Scenario, tmp_path: Path) -> None:
+    wanted = "every archive that can be had is had, else the code is right"
+    recording, _ = powerloss.record(scenario, tmp_path, (defect,))
+    states = powerloss.states_of_parts(recording)
+    for state in states:
+        found = powerloss.try_state(recording, state, tmp_path, generous=defect == "claim a sync", defects=(defect,))
+        if wanted in {violation.invariant for violation in found}:
+            return
+    raise AssertionError(f"{len(states)} states, and none shows it")
+
+
+@strace
+def test_a_failed_sync_that_is_trusted_is_caught(tmp_path: Path) -> None:
+    fault = DiskFault("fdatasync", diskfaults.ARCHIVE, "EIO", server=diskfaults.CUT)
+    met, violations = diskfaults.try_fault(fault, tmp_path, defects=("trust a failed sync",))
+    assert met
+    assert "after a failed sync the data is not trusted" in {violation.invariant for violation in violations}

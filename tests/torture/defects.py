@@ -171,6 +171,137 @@ def _write_outside() -> None:
     Run._write_records = stray  # type: ignore[method-assign]
 
 
+def _forget_reserved_names() -> None:
+    """Two jobs that are listed in different runs get one file."""
+    from restore_agent.core.names import Names
+
+    Names.keep = lambda *_: None  # type: ignore[assignment, method-assign]
+
+
+def _trust_any_companion() -> None:
+    from restore_agent.dest.journal import Entry
+    from restore_agent.restore.job import state
+    from restore_agent.restore.proof import Kind, Standing
+
+    standing_of = state.standing_of
+
+    def trusting(found: Any) -> Standing:
+        standing = standing_of(found)
+        foreign = found.kind is Kind.UNPROVEN and standing is Standing.FOREIGN
+        return Standing.AWAITS_HASH if foreign else standing
+
+    state.standing_of = trusting
+    Entry.is_ours = property(lambda _: True)  # type: ignore[assignment, method-assign]
+
+
+def _ignore_whole_bytes() -> None:
+    """Whatever came before an unclean end counts as cut."""
+    from restore_agent.restore.job.job import JobRestore
+
+    async def never(_: Any) -> bool:
+        return False
+
+    JobRestore._complete_all_the_same = never  # type: ignore[method-assign]
+
+
+def _forget_the_restore() -> None:
+    """The journal does not say which restore DEST belongs to."""
+    from restore_agent.dest.journal import journal
+
+    journal._header = lambda _: {"schema": journal.SCHEMA, "restore": None}
+
+
+def _trust_a_failed_sync() -> None:
+    from contextlib import suppress
+
+    from restore_agent.core.errors import DestError
+    from restore_agent.dest.archive import Part
+
+    synced = Part._synced
+
+    async def trusting(self: Any, sync: Any) -> None:
+        with suppress(DestError):
+            await synced(self, sync)
+        self.sync_failed = False
+
+    Part._synced = trusting  # type: ignore[method-assign]
+
+
+def _claim_a_sync() -> None:
+    """The journal says that bytes are durable, and nothing was synced."""
+    from restore_agent.dest.archive import Part
+
+    async def flush(self: Any) -> int:
+        return int(self.size)
+
+    Part.flush = flush  # type: ignore[method-assign]
+
+
+def _believe_the_journal_alone() -> None:
+    """A complete part file counts only with the fact that it is complete."""
+    from restore_agent.restore.job.proving import Proving
+    from restore_agent.restore.proof import Standing
+
+    part = Proving.part
+
+    async def believing(self: Any) -> Standing:
+        return await part(self) if self._state.entry.whole else Standing.INCOMPLETE
+
+    Proving.part = believing  # type: ignore[method-assign]
+
+
+def _use_any_part() -> None:
+    """A part file is used whoever made it."""
+    from restore_agent.dest.directory import Directory
+
+    Directory.require_own = lambda *_: None  # type: ignore[assignment, method-assign]
+    from restore_agent.dest import archive
+
+    opened = archive._open_part
+
+    def use_any(*given: Any, **named: Any) -> Any:
+        return opened(*given, **{**named, "ours": True})
+
+    archive._open_part = use_any
+
+
+def _replace_at_the_final_name() -> None:
+    from restore_agent.dest.directory import Directory
+
+    rename = Directory.rename
+
+    def replacing(self: Any, source: str, target: str, **_: Any) -> None:
+        rename(self, source, target)
+
+    Directory.rename = replacing  # type: ignore[method-assign]
+
+
+def _sums_of_this_run_only() -> None:
+    from restore_agent.restore import run
+
+    write = run.write_sums
+    run.write_sums = lambda directory, _, receipt: write(directory, {}, receipt)
+
+
+def _write_on_the_loop() -> None:
+    from restore_agent.cli import session
+
+    session.background = lambda stream: stream
+
+
+def _share_one_pool() -> None:
+    """All threads of the archives, and that of the journal, come from one small pool."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from restore_agent.dest import archive
+    from restore_agent.dest.journal import journal
+
+    shared = ThreadPoolExecutor(6)
+    shared.shutdown = lambda *_, **__: None  # type: ignore[method-assign]
+    archive._started = lambda _: shared
+    journal.ThreadPoolExecutor = lambda *_, **__: shared
+
+
 def _skip_fsync(wanted: Callable[[Any], bool]) -> None:
     for name in ("fsync", "fdatasync"):
         original: Callable[[Any], None] = getattr(os, name)
@@ -197,6 +328,18 @@ DEFECTS: dict[str, Callable[[], None]] = {
     "leave a temporary file": _leave_a_temporary_file,
     "flatter the receipt": _flatter_the_receipt,
     "write outside of DEST": _write_outside,
+    "forget reserved names": _forget_reserved_names,
+    "trust any companion": _trust_any_companion,
+    "ignore whole bytes": _ignore_whole_bytes,
+    "forget the restore": _forget_the_restore,
+    "trust a failed sync": _trust_a_failed_sync,
+    "claim a sync": _claim_a_sync,
+    "believe the journal alone": _believe_the_journal_alone,
+    "use any part": _use_any_part,
+    "replace at the final name": _replace_at_the_final_name,
+    "sums of this run only": _sums_of_this_run_only,
+    "write on the loop": _write_on_the_loop,
+    "share one pool": _share_one_pool,
     "forget the directory's fsync": lambda: _skip_fsync(_is_directory),
     "forget the data's fsync": lambda: _skip_fsync(_ends_with(".part")),
     "forget the journal's fsync": lambda: _skip_fsync(_ends_with("journal.jsonl")),

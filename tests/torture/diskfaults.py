@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,21 +17,27 @@ from pathlib import Path
 from restore_agent.simulator import Simulator
 
 from . import checks
+from .defects import program
 from .powerloss import PROGRAM, environment, options
 from .process import Ended
 from .witness import STATE, Violation, Witness
 
-_CODES = {"ENOSPC": 40, "EDQUOT": 40, "EIO": 41, "EROFS": 41, "EACCES": 41}
+_CODES = {"ENOSPC": 40, "EDQUOT": 40, "EIO": 41, "EROFS": 41, "EACCES": 41, "EINVAL": 0, "ENOSYS": 0}
 ARCHIVE = "<archive>.part"
 
 _LONGEST = 60.0
+
+PLAIN, CUT = "max-downloads=10 drip=60k", "max-downloads=10 drip=60k range=honour cut=70%"
+"""What the server does: a slow transfer, and one that is cut and can be resumed."""
+
+_DIRECTORY = "rename,renameat,renameat2,link,linkat"
 
 
 @dataclass(frozen=True)
 class DiskFault:
     """`call` on `place` (below DEST) fails with `error` at its `number`th time in a thread.
 
-    `for_good`: and ever after.
+    `for_good`: and ever after. `server` are the faults of the simulator.
     """
 
     call: str
@@ -39,13 +45,15 @@ class DiskFault:
     error: str
     number: int = 1
     for_good: bool = False
+    server: str = PLAIN
 
     def __str__(self) -> str:
         again = " and ever after" if self.for_good else ""
-        return f"{self.call} number {self.number}{again} on {self.place or 'DEST'}: {self.error}"
+        cut = " (a transfer that is cut)" if self.server == CUT else ""
+        return f"{self.call} number {self.number}{again} on {self.place or 'DEST'}: {self.error}{cut}"
 
     @property
-    def spoils_an_fsync_of_data(self) -> bool:
+    def spoils_a_sync_of_data(self) -> bool:
         """Whether what the kernel still shows of an archive proves nothing after this."""
         return self.place == ARCHIVE and self.call in ("fsync", "fdatasync")
 
@@ -54,13 +62,20 @@ def cases() -> tuple[DiskFault, ...]:
     """Every kind of call on every kind of file, at its first times."""
     files = (ARCHIVE, f"{STATE}/journal.jsonl", f"{STATE}/.status.json.tmp", ".receipt.json.tmp", ".SHA1SUMS.tmp")
     found = [DiskFault("write", place, error) for place in files for error in ("ENOSPC", "EDQUOT", "EIO")]
-    found += [DiskFault("write", f"{STATE}/journal.jsonl", "ENOSPC", number) for number in range(2, 7)]
+    found += [DiskFault("write", f"{STATE}/journal.jsonl", "ENOSPC", number) for number in range(2, 14)]
+    found += [DiskFault("openat", place, "ENOSPC") for place in files]
     found += [DiskFault("write", ARCHIVE, "ENOSPC", number) for number in (2, 3)]
     found += [DiskFault("fsync", place, error) for place in (*files, "", STATE) for error in ("EIO", "ENOSPC")]
-    found += [DiskFault("fsync", f"{STATE}/journal.jsonl", "EIO", number) for number in range(2, 7)]
+    found += [DiskFault("fsync", f"{STATE}/journal.jsonl", "EIO", number) for number in range(2, 14)]
     found += [DiskFault("fsync", "", "EIO", number) for number in range(2, 6)]
-    found += [DiskFault("rename,renameat,renameat2", place, "EIO", n) for place in ("", STATE) for n in (1, 2, 3)]
-    found += [DiskFault("rename,renameat,renameat2", place, "ENOSPC") for place in ("", STATE)]
+    found += [DiskFault("fdatasync", ARCHIVE, error, n) for error in ("EIO", "ENOSPC", "EDQUOT") for n in (1, 2, 3)]
+    found += [DiskFault("fdatasync", ARCHIVE, "EIO", number, server=CUT) for number in (1, 2, 3, 4)]
+    found += [DiskFault("fsync", ARCHIVE, "EIO", number, server=CUT) for number in (1, 2)]
+    found += [DiskFault("write", ARCHIVE, "EIO", number, server=CUT) for number in (2, 6)]
+    found += [DiskFault(_DIRECTORY, place, "EIO", n) for place in ("", STATE) for n in (1, 2, 3)]
+    found += [DiskFault(_DIRECTORY, place, "ENOSPC") for place in ("", STATE)]
+    found += [DiskFault("renameat2", "", error) for error in ("EINVAL", "ENOSYS")]  # file systems without the flag
+    found += [DiskFault("fsync", place, "EINVAL", for_good=True) for place in ("", STATE)]  # FUSE, CIFS
     found += [
         DiskFault("openat", place, error, n) for place in ("", STATE) for error in ("EIO", "EROFS") for n in range(1, 7)
     ]
@@ -89,17 +104,21 @@ class Tally:
     violations: list[str] = field(default_factory=list)
 
 
-def try_fault(fault: DiskFault, work: Path) -> tuple[bool, list[Violation]]:
-    """One run with the fault and one without; whether the fault was met, and what does not hold."""
+def try_fault(fault: DiskFault, work: Path, defects: Sequence[str] = ()) -> tuple[bool, list[Violation]]:
+    """One run with the fault and one without; whether the fault was met, and what does not hold.
+
+    The agent syncs every few KiB in the background, as it does with large archives.
+    """
     home = Path(tempfile.mkdtemp(prefix="disk-fault-", dir=work))
+    agent = program("sync often", *defects)
     try:
-        with Simulator(shards=0, archive_size=24 << 10, faults=("max-downloads=10", "drip=60k")) as simulator:
+        with Simulator(shards=0, archive_size=24 << 10, faults=fault.server.split()) as simulator:
             dest = home / "restore"
             witness = Witness(simulator, dest)
             with witness.watching():
-                ended, met = _run(fault, simulator, witness, dest, home)
+                ended, met = _run(fault, simulator, witness, dest, home, agent)
                 found = [*_with_fault(fault, ended, met, witness, dest)]
-                found += [] if found else _without(fault, met, simulator, witness, dest, home)
+                found += [] if found else _without(fault, met and ended.code != 0, simulator, witness, dest, home)
             return met, witness.violations + found
     finally:
         shutil.rmtree(home)
@@ -111,25 +130,29 @@ def _with_fault(fault: DiskFault, ended: Ended, met: bool, witness: Witness, des
         yield Violation("the exit code is the right one", f"{ended.code}, not {_CODES[fault.error]}")
     if ended.code == 0 and met and not _may_pass(fault):
         yield Violation("no fault of the disk is passed over", f"exit code 0 after: {fault}")
+    resumed = [get.record.range for get in witness.gets if get.record.range]
+    if ended.code == 0 and met and fault.spoils_a_sync_of_data and resumed:
+        yield Violation("after a failed sync the data is not trusted", f"a resume in the same run: {resumed}")
 
 
 def _may_pass(fault: DiskFault) -> bool:
     """The status file only shows; SHA1SUMS is written again at the end; a leftover that stays is no harm."""
     shown = fault.place in (STATE, f"{STATE}/.status.json.tmp", ".SHA1SUMS.tmp")
-    return shown or fault.call.startswith(("unlink", "openat", "rename", "fsync"))
+    after_a_cut = fault.server == CUT and fault.spoils_a_sync_of_data  # the next attempt starts again
+    return shown or after_a_cut or fault.call.startswith(("unlink", "openat", "rename", "fsync"))
 
 
 def _without(
     fault: DiskFault, met: bool, simulator: Simulator, witness: Witness, dest: Path, home: Path
 ) -> Iterator[Violation]:
     before = len(witness.gets)
-    ended, _ = _run(None, simulator, witness, dest, home)
+    ended, _ = _run(None, simulator, witness, dest, home, PROGRAM)
     yield from _check(ended, witness, dest, None)
     if ended.code != 0:
         yield Violation("a run on a mended disk succeeds", f"exit code {ended.code}: {ended.out.decode()[-600:]}")
     after = [get.record for get in witness.gets[before:]]
-    if met and fault.spoils_an_fsync_of_data and not (after and after[0].range is None):
-        yield Violation("after a failed fsync the data is not trusted", f"{len(after)} GETs, or the first a resume")
+    if met and fault.spoils_a_sync_of_data and not (after and after[0].range is None):
+        yield Violation("after a failed sync the data is not trusted", f"{len(after)} GETs, or the first a resume")
 
 
 def _check(ended: Ended, witness: Witness, dest: Path, fault: DiskFault | None) -> Iterator[Violation]:
@@ -144,11 +167,18 @@ def _check(ended: Ended, witness: Witness, dest: Path, fault: DiskFault | None) 
         yield from checks.check_status(dest, ended)
 
 
-def _run(fault: DiskFault | None, simulator: Simulator, witness: Witness, dest: Path, home: Path) -> tuple[Ended, bool]:
+def _run(
+    fault: DiskFault | None,
+    simulator: Simulator,
+    witness: Witness,
+    dest: Path,
+    home: Path,
+    agent: Sequence[str],
+) -> tuple[Ended, bool]:
     """One run, under strace when there is a fault; whether the fault was met."""
     witness.run += 1
     log = home / "strace.log"
-    command = [sys.executable, *PROGRAM, "run", *options(simulator, dest, home / "key")]
+    command = [sys.executable, *agent, "run", *options(simulator, dest, home / "key")]
     if fault:
         place = dest / fault.place.replace("<archive>", simulator.job(0).archive_name)
         when = f"{fault.number}{'+' if fault.for_good else ''}"

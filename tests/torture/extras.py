@@ -46,7 +46,8 @@ class Intruder:
 class Extras:
     """The surroundings of one round. `slow_disk` is in seconds per sync; `syncs_often`: background syncs of a few KiB.
 
-    `expect_jobs`: the command line says how many jobs the batch has.
+    `expect_jobs`: the command line says how many jobs the batch has. `other_batch`: a run for another batch comes
+    between.
     """
 
     verify: Verify = ""
@@ -57,6 +58,7 @@ class Extras:
     strays: tuple[Stray, ...] = ()
     intruder: Intruder | None = None
     expect_jobs: bool = False
+    other_batch: bool = False
 
     def __str__(self) -> str:
         shown = [f"{item.name} {getattr(self, item.name)}" for item in fields(self) if getattr(self, item.name)]
@@ -81,6 +83,7 @@ class Extras:
             f"console: {self.console}": self.console != "files",
             "stray files": self.strays,
             "intruder": self.intruder,
+            "run for another batch": self.other_batch,
         }
         return tuple(name for name, wanted in found.items() if wanted)
 
@@ -99,6 +102,7 @@ def draw_extras(rng: random.Random, server: Server) -> Extras:
         console=rng.choice(("full pipe", "stopped terminal")) if rng.random() < 0.12 else "files",
         strays=tuple({(one.job, one.suffix): one for one in strays}.values()) if named else (),
         intruder=intruder if named else None,
+        other_batch=server.jobs > 1 and rng.random() < 0.2,
         expect_jobs=any(fault.startswith(("appears-after", "job-unlisted")) for fault in server.faults),
     )
 

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +27,7 @@ from restore_agent.simulator import Job, Simulator
 
 from . import checks
 from .crash import State, Tree, crash_states, final_tree
-from .defects import killed_at
+from .defects import killed_at, program
 from .process import Ended
 from .trace import Op, Recorder
 from .witness import STATE, Violation, Witness, attempts_in, final_names, journal_lines
@@ -39,7 +40,7 @@ QUICK = ("--poll-interval=0.05s", "--wait-timeout=5s", "--hash-timeout=0.3s", "-
 class Scenario:
     """Runs that are recorded one after the other: each with its server's faults, and the exit code it must have.
 
-    `kill_at`: the first run meets `kill -9` instead of its so-maniest fsync.
+    `kill_at`: the first run meets `kill -9` instead of its so-maniest fsync. `conditions` are those of `defects.py`.
     """
 
     name: str
@@ -48,7 +49,15 @@ class Scenario:
     archive_size: int = 24 << 10
     commands: tuple[str, ...] = ()
     kill_at: int | None = None
+    conditions: tuple[str, ...] = ()
 
+
+SYNCED_IN_THE_BACKGROUND = Scenario(
+    "synced in the background, cut, and resumed",
+    (("cut=60% range=honour max-downloads=3 drip=120k", 0),),
+    archive_size=40 << 10,
+    conditions=("sync often",),
+)
 
 SCENARIOS = (
     Scenario("two archives, one of them cut and resumed", (("cut=60%@0 range=honour max-downloads=3 drip=60k", 0),), 1),
@@ -63,6 +72,7 @@ SCENARIOS = (
         (("damaged=1 max-downloads=3", 11), ("damaged=1 max-downloads=3", 0)),
     ),
     Scenario("cut without a resume", (("cut=50% max-downloads=3 drip=60k", 0),)),
+    SYNCED_IN_THE_BACKGROUND,
     Scenario("run again after success", (("", 0), ("", 0))),
     Scenario("killed before DEST's name is durable, then run again", (("", -9), ("", 0)), kill_at=1),
     Scenario("killed before the state directory's name is durable, then run again", (("", -9), ("", 0)), kill_at=2),
@@ -81,6 +91,11 @@ class Tally:
     restarts: int = 0
     violations: list[str] = field(default_factory=list)
     by_label: Counter[str] = field(default_factory=Counter)
+
+    def add(self, found: Sequence[Violation], where: str) -> None:
+        """Count what was violated in one state."""
+        self.violations += [f"{violation} [{where}]" for violation in found]
+        self.by_label.update(violation.invariant for violation in found)
 
 
 # ---------------------------------------------------------------- recording
@@ -183,8 +198,10 @@ def _facts(lines: Sequence[bytes]) -> Iterator[checks.Json]:
                 yield fact
 
 
-def record(scenario: Scenario, work: Path, program: Sequence[str] = PROGRAM) -> tuple[Recording, Path]:
+def record(scenario: Scenario, work: Path, defects: Sequence[str] = ()) -> tuple[Recording, Path]:
     """Record a scenario; the recording and the root of the final tree. AssertionError when a run ends otherwise."""
+    names = (*scenario.conditions, *defects)
+    usual = program(*names) if names else PROGRAM
     root = work / "root"
     root.mkdir()
     recorder = Recorder(root, work)
@@ -197,7 +214,7 @@ def record(scenario: Scenario, work: Path, program: Sequence[str] = PROGRAM) -> 
             arguments = options(simulator, root / "restore", work / "key")
             command = scenario.commands[number] if scenario.commands else "run"
             given = [command, *(arguments if command == "run" else verify_options(arguments))]
-            killed = killed_at(scenario.kill_at) if scenario.kill_at and not number else program
+            killed = killed_at(scenario.kill_at) if scenario.kill_at and not number else usual
             ended = recorder.run(given, environment(work), killed)
             assert ended == code, f"{scenario.name}: run {number} ended with {ended}, not {code}: {simulator.dump()}"
             for job in simulator.jobs:
@@ -252,8 +269,13 @@ def build(tree: Tree, place: Path) -> None:
             (place / name).write_bytes(item)
 
 
-def try_state(recording: Recording, state: State, work: Path, *, generous: bool) -> list[Violation]:
-    """Make one state and run the agent on it; what does not hold. `generous`: one more download is left, else none."""
+def try_state(
+    recording: Recording, state: State, work: Path, *, generous: bool, defects: Sequence[str] = ()
+) -> list[Violation]:
+    """Make one state and run the agent on it; what does not hold. `generous`: one more download is left, else none.
+
+    An agent with defects runs in a process of its own.
+    """
     place = Path(tempfile.mkdtemp(prefix="state-", dir=work))
     try:
         build(state.tree, place / "root")
@@ -266,7 +288,9 @@ def try_state(recording: Recording, state: State, work: Path, *, generous: bool)
             _vouch_for_the_worst(dest)
             bent = "damaged" in recording.faults[0] and recording.whole_before(state.point)
             spoilt = frozenset({11}) if bent else frozenset()  # what came first was damaged, and may be judged again
-            return found or [*_restart(simulator, witness, dest, place, generous=generous, spoilt=spoilt)]
+            return found or [
+                *_restart(simulator, witness, dest, place, generous=generous, spoilt=spoilt, defects=defects)
+            ]
     finally:
         shutil.rmtree(place)
 
@@ -355,7 +379,14 @@ def _vouch_for_the_worst(dest: Path) -> None:
 
 
 def _restart(
-    simulator: Simulator, witness: Witness, dest: Path, place: Path, *, generous: bool, spoilt: frozenset[int]
+    simulator: Simulator,
+    witness: Witness,
+    dest: Path,
+    place: Path,
+    *,
+    generous: bool,
+    spoilt: frozenset[int],
+    defects: Sequence[str] = (),
 ) -> Iterator[Violation]:
     arguments = options(simulator, dest, place / "key")
     had_status = (dest / STATE / "status.json").is_file()
@@ -364,7 +395,7 @@ def _restart(
         yield Violation("the status can be asked for", f"{status.code}: {status.out.decode()[-300:]}")
     wholes = {job.id: _is_whole_somewhere(job, dest) for job in simulator.jobs}
     witness.run += 1
-    ended = call(["run", *arguments])
+    ended = _process(["run", *arguments], place, defects) if defects else call(["run", *arguments])
     witness.look()
     yield from witness.violations
     yield from checks.check_output(ended)
@@ -400,6 +431,12 @@ def call(arguments: Sequence[str]) -> Ended:
     return Ended(code, out.getvalue().encode(), err.getvalue().encode())
 
 
+def _process(arguments: Sequence[str], place: Path, defects: Sequence[str]) -> Ended:
+    command = [sys.executable, *program(*defects), *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, env=environment(place), cwd="/", timeout=60)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
 # ---------------------------------------------------------------- all of them
 
 
@@ -410,43 +447,60 @@ def enumerate_states(
     sample: int | None = None,
     seed: int = 1,
     share: tuple[int, int] = (0, 1),
-    program: Sequence[str] = PROGRAM,
+    defects: Sequence[str] = (),
 ) -> Tally:
     """Record a scenario and try its states, all or a seeded sample of them, each with and without a download left.
 
-    `share` (number, of how many) takes every so-maniest state only, so that several processes can divide the work.
+    With a sample, the other states are judged as they lie on the disk. `share` (number, of how many) takes every
+    so-maniest state only, so that several processes can divide the work.
     """
     os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
     place = Path(tempfile.mkdtemp(prefix="power-loss-", dir=work))
-    recording, _ = record(scenario, place, program)
+    recording, _ = record(scenario, place, defects)
     states = list(crash_states(recording.ops))
     tally = Tally(points=len(recording.ops), states=len(states))
     if sample is not None and sample < len(states):
+        _judge_all(recording, states, place, tally)
         states = sorted(random.Random(seed).sample(states, sample), key=lambda state: state.point)
     for state in states[share[0] :: share[1]]:
         for generous in (True, False):
             tally.restarts += 1
-            found = try_state(recording, state, place, generous=generous)
-            where = f"{scenario.name}; after {state.point} ({recording.ops[state.point - 1]}); {state.label}"
+            found = try_state(recording, state, place, generous=generous, defects=defects)
             left = "a download left" if generous else "no download left"
-            tally.violations += [f"{violation} [{where}; {left}]" for violation in found]
-            tally.by_label.update(violation.invariant for violation in found)
+            tally.add(found, f"{_where(recording, state)}; {left}")
     shutil.rmtree(place)
     return tally
 
 
-def judge_states(scenario: Scenario, work: Path, program: Sequence[str] = PROGRAM) -> Tally:
+def judge_states(scenario: Scenario, work: Path, defects: Sequence[str] = ()) -> Tally:
     """Record a scenario and look at all of its states as they lie on the disk, without running the agent on them."""
     place = Path(tempfile.mkdtemp(prefix="power-loss-", dir=work))
-    recording, _ = record(scenario, place, program)
-    tally = Tally(points=len(recording.ops))
-    for state in crash_states(recording.ops):
-        tally.states += 1
+    recording, _ = record(scenario, place, defects)
+    states = list(crash_states(recording.ops))
+    tally = Tally(points=len(recording.ops), states=len(states))
+    _judge_all(recording, states, place, tally)
+    return tally
+
+
+def states_of_parts(recording: Recording) -> list[State]:
+    """The states right before and after a journal line is synced, latest first: what it says is durable, is it?"""
+    journal = {op.object for op in recording.ops if op.kind == "create" and op.name == "journal.jsonl"}
+    points = {number for number, op in enumerate(recording.ops, 1) if op.kind == "sync" and op.object in journal}
+    modes = ("all names; data there", "all names; data zeros", "all names; data lost")
+    found = [state for state in crash_states(recording.ops) if {state.point, state.point + 1} & points]
+    return [state for state in reversed(found) if state.label in modes]
+
+
+def _judge_all(recording: Recording, states: Sequence[State], place: Path, tally: Tally) -> None:
+    for state in states:
         root = place / "state"
         build(state.tree, root)
-        tally.by_label.update(found.invariant for found in _check_state(recording, state, root / "restore"))
+        tally.add([*_check_state(recording, state, root / "restore")], _where(recording, state))
         shutil.rmtree(root)
-    return tally
+
+
+def _where(recording: Recording, state: State) -> str:
+    return f"{recording.scenario.name}; after {state.point} ({recording.ops[state.point - 1]}); {state.label}"
 
 
 def _part_of(number: int, share: tuple[int, int], sample: int | None, seed: int) -> Tally:

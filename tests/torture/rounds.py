@@ -168,6 +168,7 @@ class Round:
             again = 0
             while not self._failed() and not self._over(ended, again):
                 self._verify_between(ended)
+                self._run_for_another_batch()
                 self._outcome.counts["reruns"] += 1
                 again += 1
                 ended = self._run("rerun")
@@ -345,6 +346,19 @@ class Round:
             honest = job.faults.hash.kind in ("ready", "late", "early", "upper") and job.faults.framing != "close"
             if record["verdict"] == "mismatch" and honest and 11 not in right and job.id not in self._company.visited:
                 self._blame("verify condemns nothing that run would not", f"{job.id}: {record['reason']}")
+
+    def _run_for_another_batch(self) -> None:
+        """DEST belongs to one batch from the first line of its journal on: a run for another one is refused."""
+        if not self._drawn.extras.other_batch or self._failed() or self._starved:
+            return
+        if not (before := journal_lines(self._dest)):
+            return
+        arguments = ["run", *self._options, f"--batch-id={'0' * 24}"]
+        ended = self._process(arguments, f"{self._witness.run:02}-other").wait()
+        self._outcome.counts["runs"] += 1
+        if ended.code != 42 or journal_lines(self._dest) != before:
+            told = f"code {ended.code}, {len(journal_lines(self._dest)) - len(before)} journal lines"
+            self._blame("DEST belongs to one batch", told)
 
     def _records(self, ended: Ended) -> Iterator[tuple[Job, checks.Json]]:
         records = {record["job_id"]: record for record in (checks.result_of(ended) or {"archives": []})["archives"]}

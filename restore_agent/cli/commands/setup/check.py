@@ -19,7 +19,8 @@ from ..results import Results
 
 _EXAMPLES = """
 restore-agent check --config restore.toml
-restore-agent check --url https://opsmanager.example.net:8443 --public-key KEY --private-key-file KEYFILE
+restore-agent check --url https://opsmanager.example.net:8443 --public-key KEY \\
+    --private-key-file KEYFILE
 """
 
 
