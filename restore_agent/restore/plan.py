@@ -36,7 +36,8 @@ from .unpacking.data_place import DataPlace
 class Planned:
     """What `run` would do about one job now. `step` is wait, download, prove, verified, skip, or fail.
 
-    `resumes_at` is in bytes; `largest_bytes` is an upper bound of the size of the archive.
+    `resumes_at` is in bytes; `largest_bytes` is an upper bound of the size of the archive. `data_path` is where `run`
+    unpacks it, or did; `to_unpack` says that it is not there yet.
     """
 
     job: Job
@@ -47,6 +48,8 @@ class Planned:
     largest_bytes: int | None = None
     expires_in: float | None = None
     resumes_at: int = 0
+    data_path: str | None = None
+    to_unpack: bool = False
 
     def fields(self) -> dict[str, Any]:
         """Return plain values, for a line of JSON."""
@@ -63,6 +66,8 @@ class Planned:
             "max_downloads": self.job.max_downloads,
             "largest_bytes": self.largest_bytes,
             "resumes_at": self.resumes_at,
+            "data_path": self.data_path,
+            "to_unpack": self.to_unpack,
         }
 
 
@@ -170,9 +175,15 @@ class Plan:
         return tuple(self._foreseen(row, place) for row in rows)
 
     def _foreseen(self, row: Planned, place: DataPlace) -> Planned:
-        if row.exit_code or row.step == "skip" or self._is_unpacked(row, place):
+        """The row with its data path, and the error that `run` would meet there."""
+        if row.exit_code or row.step == "skip":
             return row
         entry = self._workspace.journal.entry(row.job.id)
+        if self._is_unpacked(row, place):
+            done = entry.data_path_in(str(place.path)) or entry.staged
+            return replace(row, data_path=done.path if done else None)
+        data_path = str(place.path / place.name_of(row.job.id)) if row.archive else None
+        row = replace(row, data_path=data_path, to_unpack=True)
         error = place.foresee(row.job.id) if row.archive else place.error
         if row.step == "verified" and not entry.archive_kept:
             error = ArchiveDiscarded("the archive was removed after it had been unpacked into another directory")

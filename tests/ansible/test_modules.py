@@ -70,6 +70,37 @@ def test_a_run_changes_once_and_the_next_one_nothing(simulator: StartSimulator, 
     assert not run_module("restore", options_for(sim, dest), check_mode=True)["changed"]
 
 
+def test_unpacking_changes_once_and_check_mode_says_so(simulator: StartSimulator, dest: Path, tmp_path: Path) -> None:
+    sim, data = simulator(shards=1), tmp_path / "data"
+    run_module("restore", options_for(sim, dest))
+    options = options_for(sim, dest, unpack=str(data), discard_archive=True)
+    planned = run_module("restore", options, check_mode=True)
+    assert (planned["changed"], planned["exit_code"]) == (True, 0)
+    assert all(row["to_unpack"] and row["data_path"].startswith(str(data)) for row in planned["plan"])
+    assert not data.exists()
+    answer = run_module("restore", options)
+    assert (answer["changed"], answer["exit_code"]) == (True, 0)
+    for record in answer["receipt"]["archives"]:
+        assert (Path(record["data_path"]) / "WiredTiger").exists()
+        assert (record["archive_kept"], record["path"]) == (False, None)
+    assert run_module("restore", options)["changed"] is False
+    assert run_module("restore", options, check_mode=True)["changed"] is False
+    assert len(deliveries(sim)) == 2
+
+
+def test_an_archive_that_cannot_be_unpacked_fails_the_module(
+    simulator: StartSimulator, dest: Path, tmp_path: Path
+) -> None:
+    sim, data = simulator(), tmp_path / "data"
+    data.write_text("a file")
+    options = options_for(sim, dest, unpack=str(data))
+    for internal in ({"check_mode": True}, {}):
+        answer = run_module("restore", options, **internal)
+        assert (answer["failed"], answer["exit_code"], answer["reason"]) == (True, 13, "cannot-unpack")
+    assert answer["receipt"]["archives"][0]["verdict"] == "verified"
+    assert run_module("restore", options_for(sim, dest, owner="root"))["exit_code"] == 2
+
+
 def test_a_failure_carries_what_happened_and_what_to_do_next(simulator: StartSimulator, dest: Path) -> None:
     answer = run_module("restore", options_for(simulator("broken@0", shards=1), dest))
     assert answer["failed"]

@@ -47,6 +47,7 @@ def filled_in(lab: Lab, text: str) -> str:
         "/etc/restore-agent": "$LAB/$host/etc",
         "/backup/restore": "$LAB/$host/backup",
         "/var/lib/mongodb": "$LAB/$host/data",
+        "/var/lib/restore": "$LAB/$host/unpacked",
     }.items():
         text = text.replace(placeholder, value)
     return text

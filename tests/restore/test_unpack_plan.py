@@ -47,6 +47,9 @@ def test_nothing_in_the_way_is_0_and_nothing_is_written(
     sim = simulator(shards=1)
     ended = plan(sim)
     assert ended.code == 0
+    data_paths = [str(data / data_path_of(sim, index)) for index in range(2)]
+    assert sorted(row["data_path"] for row in ended.result["plan"]) == sorted(data_paths)
+    assert all(row["to_unpack"] for row in ended.result["plan"])
     assert not data.exists()
     assert not dest.exists()
     assert deliveries(sim) == []
@@ -111,7 +114,10 @@ def test_what_is_done_already_is_0(simulator: StartSimulator, plan: Plan, restor
     sim = simulator()
     restore(sim, f"--unpack={data}")
     before = snapshot_of(data)
-    assert plan(sim).code == 0
+    ended = plan(sim)
+    assert ended.code == 0
+    (row,) = ended.result["plan"]
+    assert (row["to_unpack"], row["data_path"]) == (False, str(data / data_path_of(sim)))
     (data / data_path_of(sim)).rename(data / "shard0")
     assert plan(sim).code == 0
     assert snapshot_of(data / "shard0").keys() == {name.split("/", 1)[1] for name in before if "/" in name}

@@ -149,9 +149,24 @@ def test_nothing_is_complete_while_the_jobs_are_not_known() -> None:
     assert "could not be listed" in said
 
 
+def test_an_archive_that_is_verified_but_not_unpacked_is_a_problem_where_unpacking_was_asked_for() -> None:
+    hosts = complete()
+    hosts["a"]["unpack"] = True
+    assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on a, but not unpacked (no data path)"]
+    row = hosts["a"]["rows"][0]
+    row |= {"data_path": "/data/s0-1", "exit_code": 0}
+    assert batch.batch_problems(hosts, JOBS) == []
+    row |= {"reason": "no-space-to-unpack", "exit_code": 13}
+    assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on a, but not unpacked (no-space-to-unpack)"]
+    hosts["a"]["unpack"] = False
+    assert batch.batch_problems(hosts, JOBS) == []
+
+
 def test_an_archive_is_told_in_one_line() -> None:
     assert batch.archive_line(archive("s0", path="/d/s0.tar.gz", sha1="ab")) == "verified /d/s0.tar.gz sha1 ab"
     assert batch.archive_line({"job_id": "x", "verdict": "failed"}) == "failed x"
+    unpacked = archive("s0", path=None, sha1="ab", data_path="/data/s0-1")
+    assert batch.archive_line(unpacked) == "verified s0-1.tar.gz sha1 ab data path /data/s0-1"
 
 
 def test_every_filter_is_documented_in_a_file_of_its_name() -> None:

@@ -15,6 +15,7 @@ from functools import partial
 from ...core.errors import CannotUnpack, NoSpaceToUnpack, NotUnpacked
 from ...core.untrusted import printable
 from ...unpack.datapath import Staging
+from ...unpack.pipeline import start_thread
 from ...unpack.reading.source import Source
 from ...unpack.unpacker import Options, Unpacked, Unpacker
 from ..unpacking.data_place import DataPlace
@@ -28,8 +29,7 @@ class Follower:
     """Unpacks a file into the staging directory of one job, in a thread of its own.
 
     The methods of `dest.archive.Follower` tell it how far the file is; they return at once, except `make_room`, and
-    never raise. `staging` exists once the result does; `void` is why it was
-    given up after all.
+    never raise. `staging` exists once the result does; `void` is why it was given up after all.
     """
 
     def __init__(self, state: JobState, place: DataPlace, *, rehash: bool = False) -> None:
@@ -38,6 +38,7 @@ class Follower:
         self.staging: Staging | None = None
         self._lock = threading.Lock()
         self._claimed = False
+        self._giving_back: threading.Thread | None = None
         self.void: NotUnpacked | None = None
         self.inode: int | None = None
         self.sha1 = None if not rehash else hashlib.sha1(usedforsecurity=False)
@@ -62,7 +63,7 @@ class Follower:
             return
         if self._source is None:
             self._source = Source(descriptor, drop_read_pages=True)
-            threading.Thread(target=self._run, args=(self._source,), name="unpack", daemon=True).start()
+            start_thread(partial(self._run, self._source), "unpack")
         elif inode != self.inode:
             self._source.restart(descriptor=descriptor)
         else:
@@ -119,7 +120,7 @@ class Follower:
             if self.void is None:
                 self.void = error
                 if self.result.done():
-                    threading.Thread(target=self._give_back, name="unpack-give-back", daemon=True).start()
+                    self._giving_back = start_thread(self._give_back, "unpack-give-back")
         self._source.cancel(error)
         return True
 
@@ -184,15 +185,22 @@ class Follower:
 
     def close(self) -> None:
         """Stop, and release the staging directory and the file. Blocks for a moment."""
-        if self._source and self._stopped(_STOP_TIME):  # a thread that hangs must not find other files at its numbers
+        if self._source and self._stopped(_STOP_TIME):
             self._source.close()
             if self.staging:
                 self.staging.close()
         self._place.space.ended(self)
 
     def _stopped(self, patience: float) -> bool:
+        """Stop, and return whether no thread uses the descriptors any more: another file could get their numbers."""
         self.stop()
-        return self._source is None or bool(concurrent.futures.wait([self.result], patience).done)
+        if self._source is None:
+            return True
+        ended = bool(concurrent.futures.wait([self.result], patience).done)
+        if self._giving_back:
+            self._giving_back.join(patience)
+            ended = ended and not self._giving_back.is_alive()
+        return ended
 
 
 def defect(error: BaseException) -> CannotUnpack:

@@ -95,14 +95,13 @@ class JobUnpacking:
             descriptor = self._state.context.directory.open_file(file_name, os.O_RDONLY)
         try:
             status = os.fstat(descriptor)
-            if self.follower is not None:
+            if self.follower is not None and self.follower.inode == status.st_ino:
                 self.follower.complete(digest.size)
                 with suppress(UnpackCancelled):
                     result = await asyncio.wrap_future(self.follower.result)
-                    same = (result.archive_bytes, self.follower.inode) == (digest.size, status.st_ino)
-                    if self.follower.is_current and same:
+                    if self.follower.is_current and result.archive_bytes == digest.size:
                         return self.follower
-                await self._discard_follower()
+            await self._discard_follower()
             follower = self.follower = Follower(self._state, self._place, rehash=True)
             follower.opened(descriptor)
             follower.complete(status.st_size)

@@ -52,8 +52,9 @@ def batch_overlaps(hosts):
 def batch_problems(hosts, jobs, batch_id=None, allow_unproven=False):
     """Return the reasons why a batch is not complete on all hosts, one sentence each. Empty if it is complete.
 
-    `hosts`: name to a dict with `rows` (the archives of its receipt), `select`, `batch_id`, and `failure`, a text or
-    None. `jobs`: every job of the batch, as listed by a plan without select.
+    `hosts`: name to a dict with `rows` (the archives of its receipt), `select`, `batch_id`, `unpack` (whether its
+    archives must be unpacked), and `failure`, a text or None. `jobs`: every job of the batch, as listed by a plan
+    without select.
     """
     problems = ["%s: %s" % (name, hosts[name]["failure"]) for name in sorted(hosts) if hosts[name].get("failure")]
     problems += _foreign_receipts(hosts, batch_id)
@@ -69,9 +70,10 @@ def batch_problems(hosts, jobs, batch_id=None, allow_unproven=False):
 
 
 def archive_line(row):
-    """Return one archive of a receipt as a line of text: verdict, path, and SHA1."""
+    """Return one archive of a receipt as a line of text: verdict, path, SHA1, and data path."""
     text = "%s %s" % (row.get("verdict"), row.get("path") or _name(row))
-    return text + (" sha1 " + row["sha1"] if row.get("sha1") else "")
+    text += " sha1 " + row["sha1"] if row.get("sha1") else ""
+    return text + (" data path " + row["data_path"] if row.get("data_path") else "")
 
 
 def _foreign_receipts(hosts, batch_id):
@@ -99,7 +101,16 @@ def _of_job(job, hosts, verified_on, downloaded_by):
         row = next(row for row in hosts[host]["rows"] if row["job_id"] == job["job_id"])
         if not _matches(row, hosts[host].get("select")):
             problems.append("%s: verified on %s, whose select does not match it" % (name, host))
+        if hosts[host].get("unpack") and not _is_unpacked(row):
+            problems.append(
+                "%s: verified on %s, but not unpacked (%s)" % (name, host, row.get("reason") or "no data path")
+            )
     return problems
+
+
+def _is_unpacked(row):
+    """Return whether an archive has the data path that the last run was asked for."""
+    return bool(row.get("data_path")) and not row.get("exit_code")
 
 
 class FilterModule(object):

@@ -49,6 +49,7 @@ ENVIRONMENT = {
     "cluster_id": "RESTORE_AGENT_CLUSTER_ID",
     "batch_id": "RESTORE_AGENT_BATCH_ID",
     "dest": "RESTORE_AGENT_DEST",
+    "unpack": "RESTORE_AGENT_UNPACK",
     "ca_file": "RESTORE_AGENT_CA_FILE",
     "client_cert": "RESTORE_AGENT_CLIENT_CERT",
     "client_key": "RESTORE_AGENT_CLIENT_KEY",

@@ -99,6 +99,24 @@ options:
     description: Accept a structurally complete archive even if no hash was published. It stays C(.unproven).
     type: bool
     default: false
+  unpack:
+    description:
+      - Also unpack each verified archive into a data path of its own in this directory on the host, which is created if
+        it is missing. Falls back to C(RESTORE_AGENT_UNPACK).
+      - If an archive is verified but cannot be unpacked, the module fails with exit code 13. A further run unpacks from
+        disk, without a download.
+    type: path
+    version_added: 1.1.0
+  owner:
+    description: Owner of the data paths, in a form of C(chown), such as V(mongod:mongod). It needs root and O(unpack).
+      By default, the user that runs the agent.
+    type: str
+    version_added: 1.1.0
+  discard_archive:
+    description: Remove each archive after its data path is published. It needs O(unpack).
+    type: bool
+    default: false
+    version_added: 1.1.0
   ca_file:
     description: CA certificates (PEM) on the host. Falls back to C(RESTORE_AGENT_CA_FILE), then the system's.
     type: path
@@ -151,6 +169,18 @@ EXAMPLES = r"""
   poll: 30
   register: restored
 
+- name: Download the shard of this host and unpack it, ready for mongod
+  restore_agent.mongodb.restore:
+    config: /etc/restore-agent/config.toml
+    batch_id: 5fc4f7c1b2e4a1000155b8dd
+    select: ["{{ mongodb_shard }}-*"]
+    dest: /backup/restore
+    unpack: /data/restore
+    owner: mongod:mongod
+  async: 43200
+  poll: 30
+  register: unpacked
+
 - name: Restore a replica set, with the private key from a variable
   restore_agent.mongodb.restore:
     config: /etc/restore-agent/config.toml
@@ -170,7 +200,7 @@ receipt:
       type: str
       returned: always
     changed:
-      description: Whether the run changed anything in O(dest).
+      description: Whether the run changed anything in O(dest) or O(unpack).
       type: bool
       returned: always
     batch_id:
@@ -181,6 +211,8 @@ receipt:
       description:
         - One dict each with C(job_id), C(file_name), C(path), C(bytes), C(sha1), C(expected_sha1), C(verdict),
           C(reason), C(downloads_spent) and more.
+        - With O(unpack), also C(data_path), C(data_files), C(data_bytes), C(restore_info), and C(archive_kept). An
+          archive that is verified but not unpacked has the C(exit_code) 13.
       type: list
       elements: dict
       returned: always
@@ -205,7 +237,7 @@ problems:
   type: list
   elements: dict
 plan:
-  description: One dict for each job with job_id, archive, step, reason, exit_code, and more.
+  description: One dict for each job with job_id, file_name, step, reason, exit_code, data_path, to_unpack, and more.
   returned: in check mode
   type: list
   elements: dict
@@ -240,7 +272,7 @@ def argument_spec():
     spec.update((name, from_environment(name, type="str")) for name in ("url", "cluster_id", "batch_id"))
     spec.update(
         (name, from_environment(name, type="path"))
-        for name in ("dest", "ca_file", "client_cert", "config", "metrics_file")
+        for name in ("dest", "unpack", "ca_file", "client_cert", "config", "metrics_file")
     )
     spec.update(
         public_key=from_environment("public_key", type="str", no_log=False),
@@ -252,6 +284,8 @@ def argument_spec():
         job_id=dict(type="list", elements="str", aliases=["job_ids"]),
         select=dict(type="list", elements="str"),
         allow_unproven=dict(type="bool", default=False),
+        owner=dict(type="str"),
+        discard_archive=dict(type="bool", default=False),
         executable=dict(type="list", elements="str", default=["restore-agent"]),
     )
     return spec
@@ -282,7 +316,7 @@ def planned(row):
 
 def would_change(rows):
     """Return whether a run would change anything for the jobs of a plan."""
-    return any(row.get("step") in ("wait", "download", "prove") for row in rows)
+    return any(row.get("step") in ("wait", "download", "prove") or row.get("to_unpack") for row in rows)
 
 
 def problem_of(code, problems, receipt):
