@@ -210,7 +210,7 @@ def test_a_host_that_dies_during_its_download_is_made_good_by_running_the_play_a
         cut = ended(running)
         assert cut.code != 0
         assert cut.unreachable["shard0"] == 1
-        assert "shard0: no receipt came back" in cut.out
+        assert "shard0: no receipt was returned" in cut.out
         assert part.exists(), "what has come stays"
 
         host.start()
