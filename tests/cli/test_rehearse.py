@@ -44,6 +44,31 @@ def test_a_drill_in_text_ends_with_the_table(rehearse: Rehearse, dest: Path) -> 
     assert str(dest) in ended.out
 
 
+def test_a_drill_goes_from_a_snapshot_to_a_report(rehearse: Rehearse, dest: Path) -> None:
+    ended = rehearse("--shards=1", f"--unpack={dest / 'data'}")
+    assert ended.code == 0
+    assert "requested the restore of snapshot" in ended.events("notice")[0]["message"]
+    assert ended.result["receipt"] == str(dest / "receipt.json")
+    assert ended.result["report"] == str(dest / "report.html")
+    page = (dest / "report.html").read_text()
+    assert "The batch is complete: all 2 archives are verified." in page
+    assert all(Path(record["data_path"]).is_dir() for record in ended.result["archives"])
+    text = rehearse("--output=text", "--shards=1").out.splitlines()
+    assert text[-2:] == [f"  receipt  {dest / 'receipt.json'}", f"  report   {dest / 'report.html'}"]
+
+
+def test_a_drill_that_fails_has_a_report_too(rehearse: Rehearse, dest: Path) -> None:
+    assert rehearse("--shards=1", "--fault=broken@0").code == 21
+    assert "The batch is not complete" in (dest / "report.html").read_text()
+
+
+def test_a_report_that_cannot_be_written_changes_no_code(rehearse: Rehearse, dest: Path) -> None:
+    (dest / "report.html").mkdir(parents=True)
+    ended = rehearse("--shards=0")
+    assert (ended.code, ended.result["report"]) == (0, None)
+    assert "no report was written" in ended.events("notice")[-1]["message"]
+
+
 def test_a_replica_set_has_no_batch(rehearse: Rehearse) -> None:
     ended = rehearse("--shards=0")
     assert (ended.code, ended.result["batch_id"], len(ended.verdicts)) == (0, None, 1)

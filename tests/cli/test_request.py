@@ -301,6 +301,15 @@ def test_stopped_before_the_answer_it_says_that_a_restore_may_exist(
     assert posts(sim) == 1
 
 
+def test_without_an_output_the_batch_is_named_in_the_log(start_agent: StartAgent, simulator: StartSimulator) -> None:
+    sim = simulator(shards=1)
+    with Path("/dev/full").open("w") as full:
+        args = ["request", *connection_args(sim, jobs=False), "--snapshot=latest"]
+        ended = finished(start_agent(args, stdout=full))
+    assert ended.code == 41
+    assert f"the restore was requested: {sim.jobs[2].batch_id}" in ended.err
+
+
 def test_no_secret_is_printed(run_agent: RunAgent, simulator: StartSimulator) -> None:
     for faults in (["url-v2"], ["post-lost"], ["hostile-text", "post-refuse=403"]):
         sim = simulator(*faults, shards=1)

@@ -1,4 +1,4 @@
-"""Tables of many rows: aligned columns, as many as the width holds; the other cells stand below their row."""
+"""Tables of many rows: aligned columns, as many as fit the width; the other cells are shown below their row."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Column:
 
 
 def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Return the lines of a table without rows of its own longer than `width`, unless a single cell is longer.
+    """Return the lines of a table; none is longer than `width`, unless a single cell is.
 
-    Columns from the first that does not fit stand below each row as `label cell`; empty cells are left out there.
+    Columns from the first that does not fit are shown below each row as `label cell`, without empty cells and `-`.
     """
     widths = [max([len(column.heading), *(len(row[n]) for row in rows)]) for n, column in enumerate(columns)]
     beside = 1
@@ -45,7 +45,7 @@ def _line(columns: Sequence[Column], cells: Sequence[str], widths: Sequence[int]
 
 def _below(columns: Sequence[Column], cells: Sequence[str], width: int) -> list[str]:
     """Return the cells that do not fit beside the others; a pair of label and cell is not broken."""
-    pairs = [f"{column.label} {cell}".strip() for column, cell in zip(columns, cells, strict=True) if cell]
+    pairs = [f"{column.label} {cell}".strip() for column, cell in zip(columns, cells, strict=True) if cell.strip("-")]
     lines: list[str] = []
     for pair in pairs:
         if lines and len(lines[-1]) + 2 + len(pair) <= width:

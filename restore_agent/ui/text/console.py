@@ -86,7 +86,8 @@ class TextConsole:
             rows = plan_rows(event.plan, width)
         else:
             rows = archive_rows(event.receipt, self._clean, width, colored=self._colored)
-        write_lines("\n".join([*rows, *self._closing(event)]), self._out)
+        files = [f"  {name:<8} {self._clean(path)}" for name, path in (event.more or {}).items() if path]
+        write_lines("\n".join([*rows, *self._closing(event), *files]), self._out)
 
     def _closing(self, event: RunFinished) -> list[str]:
         receipt, code = event.receipt, event.receipt.exit_code

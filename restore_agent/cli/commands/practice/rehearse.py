@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -29,12 +28,10 @@ from ....core.settings import (
     Target,
     UnpackSettings,
 )
-from ....core.untrusted import printable
 from ....restore.request.ordering import Requested, RestoreRequest
 from ....restore.run import Run
 from ....simulator import Simulator
 from ....ui.report import BatchReport, as_text, judge, receipt_file
-from ....ui.terminal import write_lines
 from ...config import unpack
 from ...help import Command
 from ...options import OUTPUT_OPTIONS, common, options, own_option
@@ -110,6 +107,9 @@ def _requested(session: Session, reach: Connection, simulated: Simulator) -> Tar
     before = None if model.faults.snapshots is not None else Before(moment=model.snapshots.first.time)
     order = RestoreOrder(LATEST, before, max_downloads=model.faults.max_downloads)
     done: Requested = run_loop(RestoreRequest(reach, place, order, _services(session)).make)
+    with simulated.lock:
+        for job in simulated.jobs:
+            job.archive()  # made now: during the run, the server would not answer meanwhile
     snapshot = done.snapshot.id if done.snapshot else None
     of = f", batch {done.batch_id}" if done.batch_id else ""
     text = f"requested the restore of snapshot {snapshot}: {len(done.jobs)} restore jobs{of}"
@@ -124,9 +124,6 @@ def _run(session: Session, agent: Run, path: Path) -> int:
     receipt: Receipt = run_loop(agent.run, agent.stop)
     files = {"receipt": str(path / RECEIPT), "report": _reported(session, path)}
     session.console.report(RunFinished(receipt, more=files))
-    if session.values.get("output") == "text":
-        lines = [f"  {name:<8} {printable(file, 1000)}" for name, file in files.items() if file]
-        write_lines("\n".join(lines), sys.stdout)
     return receipt.exit_code
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import click
 
 from ....core.clock import SystemClock, rfc3339_seconds
+from ....core.errors import OutputUnwritable
+from ....core.events import Notice
 from ....core.settings import RestoreOrder, Services
 from ....restore.request.jobs import listed
 from ....restore.request.ordering import Requested, RestoreRequest
@@ -49,7 +51,13 @@ def _request(session: Session) -> int:
         done: Requested = run_loop(asking.make)
     finally:
         results.ops_manager = asking.state.ops_manager
-    results.show((), lambda width: _lines(session, wanted, done, width))
+    try:
+        results.show((), lambda width: _lines(session, wanted, done, width))
+    except OutputUnwritable:
+        if done.jobs:  # the only record of what was created
+            created = done.batch_id or ", ".join(job.id for job in done.jobs)
+            session.console.report(Notice("warning", f"the restore was requested: {created}"))
+        raise
     return results.finish(_fields(done), changed=bool(done.jobs))
 
 
