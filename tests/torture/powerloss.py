@@ -452,8 +452,8 @@ def enumerate_states(
 ) -> Tally:
     """Record a scenario and try its states, all or a seeded sample of them, each with and without a download left.
 
-    With a sample, thirty times as many states are judged as they lie on the disk. `share` (number, of how many) takes every
-    so-maniest state only, so that several processes can divide the work.
+    With a sample, thirty times as many states are judged as they lie on the disk. `share` (number, of how many) takes
+    every so-maniest state only, so that several processes can divide the work.
     """
     os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
     place = Path(tempfile.mkdtemp(prefix="power-loss-", dir=work))
