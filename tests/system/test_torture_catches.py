@@ -92,7 +92,7 @@ CASES = {
     ),
     "ignore whole bytes": (
         "every archive that can be had is had, else the code is right",
-        drawn("framing=chunked", "cut=100%", "chunk-end=no-crlf", "max-downloads=1"),
+        drawn("framing=chunked", "cut=100%", "chunk-end=missing", "max-downloads=1"),
     ),
     "forget the restore": (
         "DEST belongs to one batch",
@@ -120,7 +120,7 @@ CASES = {
             fate=Fate(
                 "pieces",
                 pieces=(
-                    Piece("job-id", (0,), Interruption(signal.SIGKILL, "journal", 10, 0.0)),
+                    Piece("job-id", (0,), Interruption(signal.SIGKILL, "journal", 9, 0.0)),
                     Piece("job-id", (1,)),
                 ),
             ),
@@ -147,13 +147,20 @@ def test_a_drawn_round_catches(defect: str) -> None:
         ("write on the loop", drawn("max-downloads=3", extras=Extras(console="full pipe"))),
         (
             "share one pool",
-            drawn("drip=20k", "max-downloads=3", shards=7, parallel=16, extras=Extras(proxy=True, slow_disk=0.01)),
+            drawn(
+                "drip=20k",
+                "max-downloads=3",
+                shards=7,
+                parallel=16,
+                archive_size=24 << 10,
+                extras=Extras(proxy=True, slow_disk=0.05, syncs_often=True),
+            ),
         ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_run_that_hangs_is_caught(defect: str, each: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "LONGEST_RUN", 5.0)
+    monkeypatch.setattr(process, "LONGEST_RUN", 8.0)
     outcome = rounds.play(0, drawn=each, defects=(defect,))
     assert "every run ends in bounded time" in {violation.invariant for violation in outcome.violations}
 

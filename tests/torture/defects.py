@@ -173,9 +173,15 @@ def _write_outside() -> None:
 
 def _forget_reserved_names() -> None:
     """Two jobs that are listed in different runs get one file."""
-    from restore_agent.core.names import Names
+    from restore_agent.dest.journal import Journal
+    from restore_agent.restore.selection import JobSelection
 
-    Names.keep = lambda *_: None  # type: ignore[assignment, method-assign]
+    begin = JobSelection.__init__
+
+    def forgetful(self: Any, target: Any, _: Any, **more: Any) -> None:
+        begin(self, target, Journal(), **more)
+
+    JobSelection.__init__ = forgetful  # type: ignore[method-assign, assignment]
 
 
 def _trust_any_companion() -> None:
@@ -197,11 +203,13 @@ def _trust_any_companion() -> None:
 def _ignore_whole_bytes() -> None:
     """Whatever came before an unclean end counts as cut."""
     from restore_agent.restore.job.job import JobRestore
+    from restore_agent.restore.job.proving import Proving
 
     async def never(_: Any) -> bool:
         return False
 
     JobRestore._complete_all_the_same = never  # type: ignore[method-assign]
+    Proving.verified_now = lambda _: None  # type: ignore[method-assign]
 
 
 def _forget_the_restore() -> None:

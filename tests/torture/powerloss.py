@@ -33,6 +33,7 @@ from .trace import Op, Recorder
 from .witness import STATE, Violation, Witness, attempts_in, final_names, journal_lines
 
 PROGRAM = ("-m", "restore_agent")
+_JUDGED = 30
 QUICK = ("--poll-interval=0.05s", "--wait-timeout=5s", "--hash-timeout=0.3s", "--stall-timeout=5s", "--output=json")
 
 
@@ -451,8 +452,8 @@ def enumerate_states(
 ) -> Tally:
     """Record a scenario and try its states, all or a seeded sample of them, each with and without a download left.
 
-    With a sample, the other states are judged as they lie on the disk. `share` (number, of how many) takes every
-    so-maniest state only, so that several processes can divide the work.
+    With a sample, thirty times as many states are judged as they lie on the disk. `share` (number, of how many) takes
+    every so-maniest state only, so that several processes can divide the work.
     """
     os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
     place = Path(tempfile.mkdtemp(prefix="power-loss-", dir=work))
@@ -460,8 +461,9 @@ def enumerate_states(
     states = list(crash_states(recording.ops))
     tally = Tally(points=len(recording.ops), states=len(states))
     if sample is not None and sample < len(states):
-        _judge_all(recording, states, place, tally)
-        states = sorted(random.Random(seed).sample(states, sample), key=lambda state: state.point)
+        rng = random.Random(seed)
+        _judge_all(recording, rng.sample(states, min(len(states), _JUDGED * sample)), place, tally)
+        states = sorted(rng.sample(states, sample), key=lambda state: state.point)
     for state in states[share[0] :: share[1]]:
         for generous in (True, False):
             tally.restarts += 1
