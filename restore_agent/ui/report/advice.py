@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from ...core.exit_codes import EXIT_CODES
-
 NO_HASH, DIFFERS, SEVERAL, NOT_UNPACKED, NOT_LISTED, IN_THE_WAY = 10, 11, 12, 13, 24, 42
 
 _NEW_JOB = "Create a new restore job in Ops Manager, then run restore-agent on its host with an empty --dest."
@@ -57,6 +55,4 @@ NOTHING = "Check the batch in Ops Manager: it needs restore jobs with the delive
 
 def advice(code: int) -> tuple[str, str]:
     """Return title and next step for an exit code of an archive."""
-    meaning, step = EXIT_CODES.get(code, EXIT_CODES[SEVERAL])
-    fallback = (meaning.replace("`", "").capitalize(), step.replace("`", "").capitalize() + ".")
-    return _ADVICE.get(code, fallback)
+    return _ADVICE.get(code, ("Failed", f"Run `restore-agent explain {code}` for the meaning of the exit code."))
