@@ -44,7 +44,8 @@ def why(row: Row) -> str | None:
         Standing.UNPROVEN: "complete, no published hash",
         Standing.NOT_UNPACKED: "not unpacked",
         Standing.ELSEWHERE: "verified on another host",
-        Standing.SKIPPED: "automated restore",
+        Standing.SKIPPED: None if row.archive.reason else "automated restore",
+        Standing.TWICE: "also verified on another host",
     }
     if row.archive.contradicts:
         return "the receipt calls it verified, but its two hashes differ"
