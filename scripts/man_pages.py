@@ -19,6 +19,9 @@ _PAGE_DATE = "2026-11-24"
 
 """When the pages last changed in substance; a date of the build would make each build another one."""
 
+_LINE = 78
+"""Bytes of an input line; mandoc's lint accepts 80."""
+
 _CONFIG_FILE = ((str(DEFAULT_CONFIG), "Configuration file, unless --config or RESTORE_AGENT_CONFIG sets another one."),)
 
 _DEST_FILES = (
@@ -158,13 +161,22 @@ def _first_sentence(command: click.Command) -> str:
 
 def _filled(text: str) -> list[str]:
     """Return text that roff fills, in input lines of ordinary length."""
-    return [_text(line) for line in textwrap.wrap(text, 70, break_long_words=False, break_on_hyphens=False)]
+    lines = textwrap.wrap(_escaped(text), _LINE, break_long_words=False, break_on_hyphens=False)
+    return [_no_request(line) for line in lines]
 
 
 def _text(text: str) -> str:
     """Return text that roff prints unchanged: no escapes, no requests, dashes that can be copied into a shell."""
+    return _no_request(_escaped(text))
+
+
+def _escaped(text: str) -> str:
     for plain, set_as in (("\\", "\\e"), ("-", "\\-"), ("…", "..."), ("–", "\\(en"), ("`", "\\(ga"), ("'", "\\(aq")):
         text = text.replace(plain, set_as)
+    return text
+
+
+def _no_request(text: str) -> str:
     return "\\&" + text if text[:1] in (".", "'") else text
 
 

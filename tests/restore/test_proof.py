@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from restore_agent.core.errors import Finding
 from restore_agent.dest.archive import Digest
 from restore_agent.dest.journal import Entry
+from restore_agent.dest.journal.facts import Identity
 from restore_agent.restore.proof import Evidence, Kind, Standing, needs_structure, standing_of, trusted_bytes
 
 MINE, OTHER, THIRD = "1" * 40, "2" * 40, "3" * 40
@@ -26,6 +27,8 @@ WHOLE = Entry(attempts=1, boot=NOW, whole=MINE, total=SIZE)
 """A job whose part file arrived completely."""
 ASIDE = Entry(attempts=1, set_aside=MINE)
 PROVEN = Entry(attempts=1, proven=MINE)
+PLACE = Identity(inode=7, size=SIZE, changed_ns=7)
+"""The file that the agent promoted, as it was then."""
 
 
 def standing(kind: Kind, entry: Entry, published: Sequence[str] = (), size: int = SIZE, **known: Any) -> Standing:
@@ -58,8 +61,9 @@ def test_a_published_hash_verifies_any_file(kind: Kind, entry: Entry, finding: F
     [
         (PROVEN, (), Standing.VERIFIED),
         (PROVEN, (OTHER,), Standing.VERIFIED),  # verified by the hash that was published before
-        (replace(PROVEN, proven=OTHER), (), Standing.ALTERED),
-        (replace(PROVEN, proven=OTHER), (THIRD,), Standing.ALTERED),
+        (replace(PROVEN, proven=OTHER, promoted=PLACE), (), Standing.ALTERED),
+        (replace(PROVEN, proven=OTHER, promoted=PLACE), (THIRD,), Standing.ALTERED),
+        (replace(PROVEN, proven=OTHER), (), Standing.FOREIGN),  # proven, but never renamed to this name by us
         (NONE, (), Standing.FOREIGN),
         (NONE, (OTHER,), Standing.FOREIGN),
         (SENT, (), Standing.FOREIGN),

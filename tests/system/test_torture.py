@@ -62,7 +62,16 @@ def test_every_drawn_behaviour_can_be_played() -> None:
 def test_half_of_the_rounds_are_over_tls_and_every_fate_is_met() -> None:
     drawn = [draw.draw(seed) for seed in range(300)]
     assert sum(each.tls for each in drawn) == 150
-    assert {each.fate.kind for each in drawn} == {"through", "sigterm", "sigint", "kill", "full-disk", "second-agent"}
+    assert {each.fate.kind for each in drawn} == {
+        "through",
+        "pieces",
+        "sigterm",
+        "sigint",
+        "sighup",
+        "kill",
+        "full-disk",
+        "second-agent",
+    }
 
 
 @pytest.mark.parametrize("seed", range(1, 7))

@@ -299,7 +299,7 @@ tests:
           - exp_labels: {{severity: page, batch_id: bad, instance: a}}
             exp_annotations:
               summary: Restore of batch bad on a ended with 23
-              description: Running again does not help. See `restore-agent explain 23` and the receipt.
+              description: A further run does not resolve this. See `restore-agent explain 23` and the receipt.
       - eval_time: 1m
         alertname: RestoreNeedsRerun
         exp_alerts: []
@@ -308,8 +308,8 @@ tests:
         exp_alerts:
           - exp_labels: {{severity: warning, batch_id: away, instance: a}}
             exp_annotations:
-              summary: Restore of batch away on a stands still with 32
-              description: Nothing has started it again. `restore-agent run` continues where it stopped.
+              summary: Restore of batch away on a stopped with 32
+              description: It has not been started again. `restore-agent run` resumes it.
   - interval: 1m
     input_series:
       - {{series: 'restore_agent_archive_total_bytes{{archive="slow",instance="a"}}', values: '1000000x20'}}
@@ -327,7 +327,7 @@ tests:
           - exp_labels: {{severity: page, archive: slow, instance: a}}
             exp_annotations:
               summary: slow on a needs longer than its delivery lasts
-              description: At this rate it takes 2h 46m 40s. Find the bottleneck, or create a new restore job now.
+              description: At the current rate, it needs 2h 46m 40s more. Find the bottleneck, or create a new restore job.
       - eval_time: 5m
         alertname: RestoreDeliveryExpiresSoon
         exp_alerts: []
@@ -347,7 +347,7 @@ tests:
           - exp_labels: {{severity: page, batch_id: gone, instance: a}}
             exp_annotations:
               summary: The restore on a has written no metrics for 3m 0s
-              description: The process is gone or stuck. `restore-agent status` tells; running again continues.
+              description: The process has ended or hangs. Check `restore-agent status`; `restore-agent run` resumes the restore.
   - interval: 1m
     input_series:
       - {{series: 'restore_agent_archive_verdict{{archive="x",instance="a",verdict="mismatch"}}', values: '1x5'}}
@@ -369,14 +369,14 @@ tests:
           - exp_labels: {{severity: warning, archive: x, instance: a}}
             exp_annotations:
               summary: x on a has spent 2 downloads
-              description: Transfers are cut on the way; the job's maxDownloads may run out.
+              description: Transfers are interrupted. The job's maxDownloads may be used up.
       - eval_time: 1m
         alertname: RestoreDeliveryExpiresSoon
         exp_alerts:
           - exp_labels: {{severity: warning, archive: x, instance: a}}
             exp_annotations:
               summary: The delivery of x expires in 10m 0s
-              description: The archive on a is not settled yet.
+              description: The archive on a is not finished yet.
 """
 
 
