@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from support.agents import QUICK, SMALL, Result, RunAgent, StartAgent, StartSimulator, connection_args
 
 from restore_agent.cli.main import main
 from restore_agent.simulator import Simulator
+
+hypothesis_settings.register_profile("restore-agent", deadline=None)  # a loaded machine is no failure
+hypothesis_settings.load_profile("restore-agent")
 
 
 @pytest.fixture(autouse=True)

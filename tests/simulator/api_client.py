@@ -15,7 +15,7 @@ import httpx
 from restore_agent.simulator import Simulator
 
 SMALL = 1 << 16
-PATIENCE = 5.0
+PATIENCE = 30.0
 API = "/api/public/v1.0"
 FRAMINGS = ["length", "chunked", "close"]
 

@@ -18,7 +18,7 @@ from restore_agent.simulator import Simulator
 from restore_agent.simulator.log import Request
 
 SMALL = 1 << 16
-PATIENCE = 15.0
+PATIENCE = 30.0
 """Seconds after which waiting for a condition is a failure; no test waits that long when all is well."""
 
 QUICK = ("--poll-interval=0.05s", "--wait-timeout=5s", "--hash-timeout=2s", "--stall-timeout=5s")

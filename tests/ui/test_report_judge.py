@@ -194,9 +194,3 @@ def test_an_encrypted_or_point_in_time_snapshot_is_noted() -> None:
 def test_a_report_that_is_not_complete_has_a_next_step(case: str) -> None:
     report = judge(CASES[case](), EXPECTED_JOBS.get(case))
     assert bool(report.next_steps) == bool(report.exit_code)
-
-
-def test_an_exit_code_without_advice_of_its_own_refers_to_explain() -> None:
-    assert judged([failed(1, 50, "dest-held")]).next_steps == (
-        "Run `restore-agent explain 50` for the meaning of the exit code.",
-    )

@@ -27,7 +27,7 @@ from restore_agent.unpack.datapath import DataPaths, Staging
 from restore_agent.unpack.reading.source import READ_SIZE, Restarted, Source
 from restore_agent.unpack.unpacker import Options, Unpacked, Unpacker
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 
 
 def archive_of(seed: int, files: int = 12) -> bytes:
