@@ -63,7 +63,8 @@ class Redactor:
     def __init__(self) -> None:
         self._kept: set[str] = set()
         self._secrets: dict[str, tuple[str, ...]] = {}  # each with its forms, the latest one last
-        self._index: dict[str, tuple[str, ...]] = {}  # forms by their first characters, as often as secrets have them
+        # forms by their first characters, each with the number of secrets that have it: tokens often begin alike
+        self._index: dict[str, dict[str, int]] = {}
         self._transient: deque[str] = deque(maxlen=_MOST_TRANSIENT)
 
     def learn(self, secret: Secret | str | None) -> None:
@@ -78,17 +79,20 @@ class Redactor:
         if forms is None:
             forms = tuple({form.translate(_LOWER) for form in set(_forms(value))})
             for form in forms:
-                self._index[form[:_KEY]] = (*self._index.get(form[:_KEY], ()), form)
+                alike = self._index.setdefault(form[:_KEY], {})
+                alike[form] = alike.get(form, 0) + 1
         self._secrets[value] = forms
         if len(self._secrets) > _MOST_SECRETS:
             self._forget(next((known for known in self._secrets if known not in self._kept), value))
 
     def _forget(self, value: str) -> None:
         for form in self._secrets.pop(value):
-            rest = list(self._index.pop(form[:_KEY]))
-            rest.remove(form)
-            if rest:
-                self._index[form[:_KEY]] = tuple(rest)
+            alike = self._index[form[:_KEY]]
+            alike[form] -= 1
+            if not alike[form]:
+                del alike[form]
+            if not alike:
+                del self._index[form[:_KEY]]
 
     def learn_url(self, url: str) -> None:
         """Add the secrets of a delivery URL: the values in its query, and every path segment that may be a token."""

@@ -301,20 +301,16 @@ class _BlockFile(io.FileIO):
     make_room: Callable[[], bool] = staticmethod(lambda: False)
 
     def writelines(self, lines: Iterable[Any], /) -> None:
-        """Write every block as a whole; `write` alone may write less. On a full disk, ask for room once per block.
-
-        Whatever the answer, the block is tried once more: room may have been made just before.
-        """
+        """Write every block as a whole; `write` alone may write less. On a full disk, ask for room once per block."""
         for block in lines:
             rest, asked = block, False
             while rest:
                 try:
                     rest = rest[self.write(rest) or 0 :]
                 except OSError as error:
-                    if error.errno != errno.ENOSPC or asked:
+                    if error.errno != errno.ENOSPC or asked or not self.make_room():
                         raise
                     asked = True
-                    self.make_room()
 
 
 async def hash_file(directory: Directory, name: str, seen: Callable[[int], None] = lambda _: None) -> Hashed:

@@ -27,18 +27,12 @@ class DiskSpace:
     def reserve(self, archive: str, to_come: int | None) -> None:
         """Set the bytes that an archive still needs (None: unknown). Raises NoSpace if not all archives fit."""
         self._reserved[archive] = MINIMUM if to_come is None else to_come
-        if self._missing() <= 0 or self.request_room():
-            return
-        # what was unpacked may have been removed between the two calls: only a second look decides
-        wanted, free = self.still_needed(), self._directory.free_bytes()
-        if (missing := wanted + RESERVED_FOR_RECORDS - free) > 0:
+        wanted, free = sum(self._reserved.values()), self._directory.free_bytes()
+        if (missing := wanted + RESERVED_FOR_RECORDS - free) > 0 and not self.request_room():
             self.release(archive)
             others = f" with {len(self._reserved)} other archives" if self._reserved else ""
             kept = f"only {free} are free, of which {RESERVED_FOR_RECORDS} are reserved for records"
             raise NoSpace(f"{wanted} bytes are needed{others}, but {kept}: {missing} bytes short", archive=archive)
-
-    def _missing(self) -> int:
-        return self.still_needed() + RESERVED_FOR_RECORDS - self._directory.free_bytes()
 
     def still_needed(self) -> int:
         """Return the bytes that all active downloads still need, as far as they are known."""

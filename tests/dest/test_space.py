@@ -106,18 +106,3 @@ def test_a_full_disk_is_no_error_while_other_space_is_given_back(
     assert asked == [True]
     with pytest.raises(NoSpace):
         space.reserve("a", 5000)
-
-
-def test_space_that_is_given_back_while_it_is_asked_for_counts(
-    dest: Directory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An unpacker on the same disk stops by itself, and has nothing to give back any more when it is asked."""
-    free(monkeypatch, RESERVED_FOR_RECORDS)
-    space = DiskSpace(dest)
-
-    def given_back() -> bool:
-        free(monkeypatch, 5000 + RESERVED_FOR_RECORDS)
-        return False
-
-    space.request_room = given_back
-    space.reserve("a", 5000)

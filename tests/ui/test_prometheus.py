@@ -377,7 +377,7 @@ tests:
             exp_annotations:
               summary: The delivery of x expires in 10m 0s
               description: The archive on a is not finished yet.
-"""
+"""  # noqa: E501
 
 
 @needs_promtool

@@ -128,7 +128,7 @@ class Follower:
         if self.staging:
             with suppress(NotUnpacked):
                 self.staging.empty()
-        self._place.space.ended(self)
+        self._place.space.gave_back(self)
 
     # ------------------------------------------------------------ the thread
 

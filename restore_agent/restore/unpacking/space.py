@@ -35,6 +35,7 @@ class UnpackSpace:
         self._space = space
         self._shared = False
         self._users: set[SpaceUser] = set()
+        self._given_back = False
         self._changed = threading.Condition()
 
     def share(self) -> None:
@@ -60,15 +61,23 @@ class UnpackSpace:
             self._users.discard(user)
             self._changed.notify_all()
 
+    def gave_back(self, user: SpaceUser) -> None:
+        """Note that a staging directory was emptied for want of space."""
+        self._given_back = True
+        self.ended(user)
+
     def request_room(self) -> bool:
         """Give up everything that is unpacked on the disk of DEST and not published; return whether that makes room.
 
+        Room that was made since the last request counts: the download may have found the disk full just before.
         From any thread; returns at once.
         """
         with self._changed:
             users = list(self._users) if self._shared else []
+            given_back, self._given_back = self._given_back and self._shared, False
         error = NoSpaceToUnpack("a download needs the space of what was unpacked")
-        return sum(user.give_up(error) for user in users) > 0  # each, not only the first one
+        asked = [user.give_up(error) for user in users]  # each, not only the first one
+        return given_back or any(asked)
 
     def make_room(self) -> bool:
         """Like `request_room`, and wait until the room is there."""
