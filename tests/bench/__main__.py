@@ -22,15 +22,25 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from .contest import AGENT, CURL_SUM, PEERS, Contest, Sample
+from .contest import AGENT, CURL_SUM, PEERS, Contest, Sample, in_turn
 from .flat import flat
 from .memory import kept_warm
 from .plot import svg
 from .report import START_UP, Findings
 from .servers import TRANSPORTS, Archive, Nginx, ops_manager
+from .unpacking import UnpackBench
 
 _RAM, _DISK = "/dev/shm", "/var/tmp"  # a directory of its own is made there
-_NEEDED = {"nginx": "nginx-light", "openssl": "openssl", "curl": "curl", "aria2c": "aria2", "wget": "wget"}
+_NEEDED = {
+    "nginx": "nginx-light",
+    "openssl": "openssl",
+    "curl": "curl",
+    "aria2c": "aria2",
+    "wget": "wget",
+    "pigz": "pigz",
+    "igzip": "isal",
+    "tc": "iproute2",
+}
 _AT_ONCE, _MANY = 4, 8
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin"
 
@@ -38,6 +48,8 @@ _PATH = os.environ.get("PATH", "") + ":/usr/sbin"
 def main() -> int:
     """Parse, measure, tell; 1 when a goal's least value is missed and --strict is given."""
     given = _parser().parse_args()
+    given.size = given.size or _usual_size(given)
+    given.rounds = given.rounds or (3 if given.quick else 5)
     _require_programs()
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1"
     given.out.mkdir(parents=True, exist_ok=True)
@@ -49,10 +61,11 @@ def main() -> int:
         where = given.directory or (_RAM if target == "ram" else _DISK)
         name = f"{'RAM disk' if target == 'ram' else 'disk'} ({where})"
         with _home(_RAM) as home, _home(where) as into, _memory(given, home):
-            findings = Bench(given, home, into).run(name)
+            findings = (UnpackBench if given.unpack else Bench)(given, home, into).run(name)
         print(findings.table(), flush=True)
-        (given.out / f"bench-{target}.json").write_text(json.dumps(findings.data(), indent=1) + "\n")
-        (given.out / f"bench-{target}.svg").write_text(svg(findings))
+        file = given.out / f"bench-{'unpack-' if given.unpack else ''}{target}"
+        file.with_suffix(".json").write_text(json.dumps(findings.data(), indent=1) + "\n")
+        file.with_suffix(".svg").write_text(svg(findings))
         missed += sum(not goal.reached(goal.least) for goal in findings.goals())
     return 1 if missed and given.strict else 0
 
@@ -69,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--transport", action="append", choices=TRANSPORTS, help="repeatable (all)")
     parser.add_argument("--seconds", type=float, default=1500.0, metavar="MAX", help="begin no round after this (1500)")
     parser.add_argument("--flat", action="store_true", help="instead: memory and dirty pages over 8 GiB, and 8 at once")
+    parser.add_argument(
+        "--unpack",
+        action="store_true",
+        help="instead: until the data path is there, without a limit and over links of 1 and 2.5 Gbit/s",
+    )
     parser.add_argument("--out", type=Path, default=Path(".bench"), metavar="DIR", help="for JSON and SVG (.bench)")
     parser.add_argument("--strict", action="store_true", help="exit 1 when an `at least` is missed")
     return parser
@@ -79,6 +97,12 @@ def _size(text: str) -> int:
     if not match:
         raise argparse.ArgumentTypeError("a size is digits and K, M or G")
     return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
+
+
+def _usual_size(given: argparse.Namespace) -> int:
+    if given.quick:
+        return 256 << 20
+    return (8 if given.flat else 1 if given.unpack else 2) << 30
 
 
 def _require_programs() -> None:
@@ -104,22 +128,15 @@ def _home(where: str) -> Iterator[Path]:
 def _memory(given: argparse.Namespace, home: Path) -> contextlib.AbstractContextManager[None]:
     """Memory for the archives that are served, those that are written, and some more."""
     if given.memory == "warm":
-        return kept_warm(home, 3 * _size_of(given) + (1 << 30))
+        return kept_warm(home, (5 if given.unpack else 3) * given.size + (1 << 30))
     return contextlib.nullcontext()
-
-
-def _size_of(given: argparse.Namespace) -> int:
-    size: int = given.size or (256 << 20 if given.quick else 2 << 30)
-    return size
 
 
 class Bench:
     """One target's measurements."""
 
     def __init__(self, given: argparse.Namespace, home: Path, target: Path) -> None:
-        self._size = _size_of(given)
-        self._memory = given.memory
-        self._rounds = given.rounds or (3 if given.quick else 5)
+        self._size, self._memory, self._rounds = given.size, given.memory, given.rounds
         self._who = [one for one in (AGENT, *PEERS) if not given.only or one in given.only]
         self._transports = given.transport or list(TRANSPORTS)
         self._until = time.monotonic() + given.seconds
@@ -134,12 +151,14 @@ class Bench:
             contest = Contest(nginx, self._target)
             for transport in self._transports:
                 with ops_manager(nginx, transport, whole, 1, self._home / transport.replace(" ", "-")) as options:
-                    self._rounds_of(findings.single, transport, self._singles(contest, transport, whole, options))
+                    work = self._singles(contest, transport, whole, options)
+                    in_turn(findings.single, transport, work, self._rounds, self._until)
             together = [one for one in self._transports if one.endswith("length")] or self._transports
             for transport in together if CURL_SUM in self._who and AGENT in self._who else []:
                 home = self._home / f"{transport.replace(' ', '-')}-4"
                 with ops_manager(nginx, transport, part, _AT_ONCE, home) as options:
-                    self._rounds_of(findings.together, transport, self._fours(contest, transport, part, options))
+                    work = self._fours(contest, transport, part, options)
+                    in_turn(findings.together, transport, work, self._rounds, self._until)
             if AGENT in self._who:
                 findings.memory_of_eight = self._eight(contest, nginx, part)
                 findings.start_up = self._start_up()
@@ -157,19 +176,6 @@ class Bench:
             AGENT: lambda: contest.agent(options, archive, _AT_ONCE),
             CURL_SUM: lambda: contest.peer(CURL_SUM, transport, archive, _AT_ONCE),
         }
-
-    def _rounds_of(self, samples: dict[tuple[str, str], list[Sample]], transport: str, work: Work) -> None:
-        """Everybody once per round, each round beginning with the next one."""
-        names = list(work)
-        for number in range(self._rounds):
-            if number and time.monotonic() > self._until:
-                print(f"{transport}: out of time after {number} rounds", file=sys.stderr)
-                return
-            for place in range(len(names)):
-                who = names[(number + place) % len(names)]
-                sample = work[who]()
-                samples.setdefault((transport, who), []).append(sample)
-                print(f"{transport}, round {number + 1}, {who}: {sample.cost.seconds:.2f} s", file=sys.stderr)
 
     def _eight(self, contest: Contest, nginx: Nginx, archive: Archive) -> int:
         """The peak memory of eight archives at once, over the transport that needs most."""

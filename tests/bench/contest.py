@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +88,26 @@ class Contest:
         shutil.rmtree(self._target, ignore_errors=True)
         self._target.mkdir(parents=True)
         os.sync()
+
+
+def in_turn(
+    samples: dict[tuple[str, str], list[Sample]],
+    label: str,
+    work: dict[str, Callable[[], Sample]],
+    rounds: int,
+    until: float,
+) -> None:
+    """Run each command once per round, each round beginning with the next one; begin no round after `until`."""
+    names = list(work)
+    for number in range(rounds):
+        if number and time.monotonic() > until:
+            print(f"{label}: out of time after {number} rounds", file=sys.stderr)
+            return
+        for place in range(len(names)):
+            who = names[(number + place) % len(names)]
+            sample = work[who]()
+            samples.setdefault((label, who), []).append(sample)
+            print(f"{label}, round {number + 1}, {who}: {sample.cost.seconds:.2f} s", file=sys.stderr)
 
 
 def _steps(who: str, url: str, file: Path, archive: Archive, nginx: Nginx) -> list[Pipeline]:

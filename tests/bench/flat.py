@@ -57,9 +57,9 @@ def _watched() -> Iterator[Memory]:
         thread.join()
 
 
-def flat(home: Path, target: Path, size: int | None) -> int:
-    """One archive of `size` bytes (8 GiB), then eight at once that share it; prints a line each."""
-    nginx, size = Nginx(home), size or 8 << 30
+def flat(home: Path, target: Path, size: int) -> int:
+    """One archive of `size` bytes, then eight at once that share it; prints a line each."""
+    nginx = Nginx(home)
     whole = nginx.make("whole", size)
     with nginx.running():
         contest = Contest(nginx, target / "target")

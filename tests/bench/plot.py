@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
-from .contest import AGENT, PEERS
+from .contest import AGENT
 from .report import Findings
 
-_WIDTH, _BAR, _GAP, _LEFT, _TOP = 860, 16, 26, 190, 54
-_COLOURS = {AGENT: "#1a7f37"}
-_OTHER = "#8c959f"
+_WIDTH, _BAR, _GAP, _LEFT, _TOP = 860, 16, 26, 250, 54
+_OURS, _OTHER = "#1a7f37", "#8c959f"
 
 
 def svg(findings: Findings) -> str:
@@ -17,10 +16,9 @@ def svg(findings: Findings) -> str:
     shapes, at, scale = [], _TOP, (_WIDTH - _LEFT - 90) / max(_rates(findings).values(), default=1.0)
     for transport in dict.fromkeys(transport for transport, _ in findings.single):
         shapes.append(_text(10, at + 12, transport, "bold"))
-        for who in (AGENT, *PEERS):
-            if (transport, who) in findings.single:
-                shapes += _bar(findings, transport, who, at, scale)
-                at += _BAR + 4
+        for who in [one for seen, one in findings.single if seen == transport]:
+            shapes += _bar(findings, transport, who, at, scale)
+            at += _BAR + 4
         at += _GAP
     title = f"{findings.target}: MB/s of whole runs, archives of {findings.size >> 20} MiB"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{at}" font-family="sans-serif">'
@@ -41,8 +39,9 @@ def _bar(findings: Findings, transport: str, who: str, at: int, scale: float) ->
     rate = findings.size / 1e6 / findings.seconds(transport, who)
     low, high = (_LEFT + findings.size / 1e6 / seconds * scale for seconds in (max(times), min(times)))
     middle = at + _BAR // 2
+    colour = _OURS if who.startswith(AGENT) else _OTHER
     return [
-        f'<rect x="{_LEFT}" y="{at}" width="{rate * scale:.1f}" height="{_BAR}" fill="{_COLOURS.get(who, _OTHER)}"/>',
+        f'<rect x="{_LEFT}" y="{at}" width="{rate * scale:.1f}" height="{_BAR}" fill="{colour}"/>',
         f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}" stroke="black"/>',
         _text(_LEFT - 6, at + 12, who, anchor="end"),
         _text(int(max(high, _LEFT + rate * scale)) + 6, at + 12, f"{rate:.0f}"),

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ http {{
     default_type application/x-gzip;
     root {root}/archives;
     server {{
-        listen 127.0.0.1:{port};
-        listen 127.0.0.1:{tls_port} ssl;
+        listen {host}:{port};
+        listen {host}:{tls_port} ssl;
         ssl_certificate {root}/server.pem;
         ssl_certificate_key {root}/server.key;
         location ~ ^/length/(?<which>[a-z]+)/ {{ sendfile on; try_files /$which =404; }}
@@ -62,14 +62,17 @@ class Archive:
 
 
 class Nginx:
-    """A running nginx below `root`; one process, so that one core is left to the client."""
+    """A running nginx below `root`; one process, so that one core is left to the client.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    `host` is the address at which it serves; `prefix` is what runs a command where that address is.
+    """
+
+    def __init__(self, root: Path, host: str = "127.0.0.1", prefix: Sequence[str] = ()) -> None:
+        self.root, self.host, self._prefix = root, host, prefix
         self.ports = {"http": _free_port(), "https": _free_port()}
         self.certificate = root / "server.pem"
         for name in ("archives", "tmp"):
-            (root / name).mkdir()
+            (root / name).mkdir(exist_ok=True)
 
     def make(self, which: str, size: int) -> Archive:
         """Make an archive: 4 MiB of random bytes over and over, behind the first bytes of a gzip file."""
@@ -85,19 +88,28 @@ class Nginx:
     def url(self, transport: str, archive: Archive, number: int = 0) -> str:
         """Where an archive can be had; other numbers give the same bytes under other names."""
         scheme, framing = transport.split()
-        return f"{scheme}://127.0.0.1:{self.ports[scheme]}/{framing}/{archive.which}/{name_of(archive, number)}"
+        return f"{scheme}://{self.host}:{self.ports[scheme]}/{framing}/{archive.which}/{name_of(archive, number)}"
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Start it, and stop it at the end. RuntimeError when it does not come up."""
         self._make_certificate()
-        ports = {"port": self.ports["http"], "tls_port": self.ports["https"]}
+        ports = {"host": self.host, "port": self.ports["http"], "tls_port": self.ports["https"]}
         (self.root / "nginx.conf").write_text(_CONFIG.format(root=self.root, **ports))
         program = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin") or "nginx"
-        command = [program, "-p", str(self.root), "-c", str(self.root / "nginx.conf"), "-e", str(self.root / "early")]
+        command = [
+            *self._prefix,
+            program,
+            "-p",
+            str(self.root),
+            "-c",
+            str(self.root / "nginx.conf"),
+            "-e",
+            str(self.root / "early"),
+        ]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            _wait_for(self.ports["https"], process)
+            _wait_for(self.root / "nginx.pid", process)
             yield
         finally:
             process.terminate()
@@ -124,14 +136,24 @@ def name_of(archive: Archive, number: int) -> str:
 
 
 @contextlib.contextmanager
-def ops_manager(nginx: Nginx, transport: str, archive: Archive, count: int, home: Path) -> Iterator[list[str]]:
+def ops_manager(
+    nginx: Nginx, transport: str, archive: Archive, count: int, home: Path, prefix: Sequence[str] = ()
+) -> Iterator[list[str]]:
     """A simulated Ops Manager with `count` jobs; the options that make an agent restore them."""
     faults = ["max-downloads=1000000"]
     for number in range(count):
         hashes = [{"fileName": name_of(archive, number), "hash": archive.sha1, "typeName": "SHA1"}]
         faults.append(f"job-field=delivery.url:{json.dumps(nginx.url(transport, archive, number))}@{number}")
         faults.append(f"job-field=hashes:{json.dumps(hashes)}@{number}")
-    command = [sys.executable, "-m", "restore_agent", "simulator", f"--shards={count - 1}", "--archive-size=64K"]
+    command = [
+        *prefix,
+        sys.executable,
+        "-m",
+        "restore_agent",
+        "simulator",
+        f"--shards={count - 1}",
+        "--archive-size=64K",
+    ]
     command += [f"--fault={fault}" for fault in faults] + (["--tls"] if transport.startswith("https") else [])
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     try:
@@ -163,11 +185,11 @@ def _free_port() -> int:
         return port
 
 
-def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait_for(pid_file: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until nginx listens: it writes its process ID after that."""
     end = time.monotonic() + 10
     while process.poll() is None and time.monotonic() < end:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
+        if pid_file.exists():
+            return
         time.sleep(0.01)
     raise RuntimeError("nginx did not start")
