@@ -363,7 +363,7 @@ def _opened(
 ) -> AsyncFileIO:
     """An unbuffered file in DEST, its reads and writes in threads.
 
-    Opened here and not by `aiofiles.open`, whose thread may open a file after its caller was cancelled, for nobody.
+    Opened here and not by `aiofiles.open`, whose thread may open a file after a cancellation of its caller, and leak it.
     """
     descriptor = directory.open_file(name, flags)
     blocks = _BlockFile(descriptor, "r+b" if flags & os.O_RDWR else "rb")

@@ -23,7 +23,7 @@ _EXAMPLES = """
 restore-agent run --url https://opsmanager.example.net:8443 --public-key KEY \\
     --private-key-file /etc/restore-agent/key --group-id GROUP --cluster-id CLUSTER \\
     --batch-id BATCH --dest /backup/restore
-restore-agent run --config restore.toml --batch-id BATCH --select '*shard0*' -o json
+restore-agent run --config restore.toml --batch-id BATCH --select 'electron_0-*' -o json
 """
 
 
