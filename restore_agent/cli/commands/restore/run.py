@@ -64,7 +64,7 @@ def _metrics(session: Session, path: Path, console: Display) -> Display:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "prometheus_client":
             raise
-        hint = "Install it (pip install 'restore-agent[metrics]'), use restore-agent.pyz, or leave --metrics-file out."
+        hint = "Run `pip install prometheus-client` with the Python of restore-agent, or leave out --metrics-file."
         raise UsageError("--metrics-file needs prometheus-client, which is not installed", hint=hint) from None
     batch_id = session.values.get("batch_id")
     return MetricsFile(path, batch_id, lambda text: console.report(Notice("warning", text)), session.redactor)
