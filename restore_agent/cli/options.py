@@ -65,9 +65,9 @@ class Option:
 
     @property
     def default_text(self) -> str:
-        """The default as the help shows it, for example `default 6h`; empty if the option has none."""
+        """The default as the help shows it, for example `default: 6h`; empty if the option has none."""
         if self.default is not None and self.metavar:
-            return f"default {self.default}"
+            return f"default: {self.default}"
         return f"default: {self.unset}" if self.unset else ""
 
 
@@ -188,9 +188,7 @@ OPTIONS: dict[str, Option] = {
             default="false",
             unset="off",
         ),
-        Option(
-            "dest", "dest", "Directory for the archives; created with mode 0700 if it does not exist.", directory, "DIR"
-        ),
+        Option("dest", "dest", "Directory for the archives; `run` creates it with mode 0700.", directory, "DIR"),
         Option(
             "unpack",
             "dest",
@@ -381,7 +379,7 @@ def common(function: Callable[..., Any] | None = None, *, config: bool = True) -
         if config:
             text = (
                 "TOML file that sets options by their names, with underscores instead of dashes. "
-                f"[$RESTORE_AGENT_CONFIG; default {DEFAULT_CONFIG}, if it exists]"
+                f"[$RESTORE_AGENT_CONFIG; default: {DEFAULT_CONFIG}, if it exists]"
             )
             path = click.Path()  # only for shell completion; `Values` reports a file that cannot be read
             decorated = click.option("--config", metavar="FILE", type=path, help=text)(decorated)

@@ -20,7 +20,7 @@ from ..core.receipt import Receipt
 from ..core.redaction import Redactor
 from ..core.untrusted import printable
 from ..dest.status import holder
-from ..ui.background import BackgroundStream, background
+from ..ui.background import BackgroundStream, background, in_order
 from ..ui.console import Console, console_for
 from ..ui.terminal import write_lines
 from .config import Values, output_form, unknown_variables
@@ -72,7 +72,7 @@ def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int],
 
 def console(output: str, progress: str, redactor: Redactor, command: str) -> Console:
     """Return the console for the output and progress options. `finish_output` must follow."""
-    _streams[:] = [background(sys.stdout), background(sys.stderr)]
+    _streams[:] = in_order(background(sys.stdout), background(sys.stderr))
     return console_for(output, progress, _streams[0], _streams[1], redactor, command)
 
 
@@ -90,7 +90,7 @@ def finish_output(command: str | None, code: int) -> int:
     It is that of an unwritable output for a command whose product is its output, and otherwise `code`.
     """
     code_now = code
-    for stream in _streams:
+    for stream in dict.fromkeys(_streams):
         if isinstance(stream, BackgroundStream):
             stream.drain(_DRAIN_TIME)
             if stream.failure and stream.descriptor == 1 and command not in _RECORDED:

@@ -209,7 +209,7 @@ class RunFinished(Event):
 
 
 class Reporter(Protocol):
-    """Whoever shows what happens. Must not raise and must not take long."""
+    """Receiver of events. `report` must not raise or block."""
 
     def report(self, event: Event) -> None:
         """Take one event."""

@@ -140,7 +140,7 @@ def decide(job: Job) -> Decision:
 
 
 def refusal(job: Job, decision: Decision, after: str = "") -> ArchiveError:
-    """Return the error of a decision to fail; `after` is the end of a sentence about the last failed attempt."""
+    """Return the error of a decision to fail; `after` adds what the last failed attempt reported."""
     assert decision.error is not None  # noqa: S101  # every decision to fail has one
     if decision.error is DeliveryUrlUnusable:
         return DeliveryUrlUnusable(f"the delivery URL cannot be used: {job.delivery_url_defect}")

@@ -363,7 +363,8 @@ def _opened(
 ) -> AsyncFileIO:
     """An unbuffered file in DEST, its reads and writes in threads.
 
-    Opened here and not by `aiofiles.open`, whose thread may open a file after its caller was cancelled, for nobody.
+    It is not opened by `aiofiles.open`, whose thread may still open the file after the caller was cancelled: that
+    descriptor would leak.
     """
     descriptor = directory.open_file(name, flags)
     blocks = _BlockFile(descriptor, "r+b" if flags & os.O_RDWR else "rb")

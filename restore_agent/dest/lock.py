@@ -69,7 +69,7 @@ class Lock:
 
 
 def _exclusively(descriptor: int) -> None:
-    """Lock, with a little patience: whoever asks whether the lock is held shares it for a moment."""
+    """Lock; try again for a moment, because a process that only asks whether the lock is held shares it briefly."""
     for _ in range(_GLANCES):
         with suppress(BlockingIOError):
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

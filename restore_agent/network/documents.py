@@ -302,6 +302,25 @@ def parse_created_jobs(document: dict[str, Any]) -> list[Job]:
     return [parse_job_document(entry) for entry in entries]
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster of a project. `is_part`: a shard or the config servers of a sharded cluster."""
+
+    id: str
+    name: str | None
+    is_part: bool
+
+
+def parse_cluster(document: Any) -> Cluster:
+    """Return a `Cluster` from one entry of `results`. Raises AnswerUnusable."""
+    fields = document if isinstance(document, dict) else {}
+    reader = _Reader(fields, "", [])
+    if (cluster_id := reader.text("id")) is None:
+        raise AnswerUnusable("the API's answer is unusable: a cluster has no id")
+    is_part = bool(reader.text("shardName")) or (reader.text("typeName") or "").startswith("CONFIG_SERVER")
+    return Cluster(cluster_id, name_of(fields, "clusterName", "replicaSetName"), is_part)
+
+
 def name_of(document: dict[str, Any], *fields: str) -> str | None:
     """Return the first of the fields that is there, as text on one line."""
     reader = _Reader(document, "", [])

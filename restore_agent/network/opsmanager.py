@@ -34,6 +34,7 @@ from ..core.settings import API_PATH, Connection, Target
 from ..core.untrusted import printable
 from .digest import DigestAuth
 from .documents import (
+    Cluster,
     Snapshot,
     count_of,
     error_text,
@@ -41,6 +42,7 @@ from .documents import (
     is_error_document,
     name_of,
     parse_answer,
+    parse_cluster,
     parse_created_jobs,
     parse_job_document,
     parse_snapshot,
@@ -71,7 +73,7 @@ _PROXY_HINT = "Set the user name and password of the proxy in https_proxy or htt
 _HTTPS_HINT = "Give --url with https:// instead of http://."
 
 
-_Entry = TypeVar("_Entry", Job, Snapshot)
+_Entry = TypeVar("_Entry", Job, Snapshot, Cluster)
 
 
 class OpsManager:
@@ -148,11 +150,11 @@ class OpsManager:
         job = parse_job_document(document)
         if job.id != job_id:
             raise AnswerUnusable(f"the API's answer for job {printable(job_id, 60)} is about {printable(job.id, 60)}")
-        return self._learned(job)
+        return _learned(job, self._redactor)
 
     async def recent_jobs(self, target: Target) -> list[Job]:
         """Return all restore jobs of the target's cluster or host, whatever their batch."""
-        return [self._learned(job) for job in await self._list(_jobs_path(target), {}, parse_job_document)]
+        return [_learned(job, self._redactor) for job in await self._list(_jobs_path(target), {}, parse_job_document)]
 
     async def create_restore(
         self, target: Target, snapshot_id: str, *, max_downloads: int, expiration_hours: int
@@ -166,7 +168,7 @@ class OpsManager:
         body = {"snapshotId": snapshot_id, "delivery": delivery}
         try:
             answer = parse_answer(await self._exchange("POST", _jobs_path(target), {}, body))
-            return [self._learned(job) for job in parse_created_jobs(answer)]
+            return [_learned(job, self._redactor) for job in parse_created_jobs(answer)]
         except TransientApiError as error:
             if isinstance(error.__cause__, NEVER_SENT):
                 raise
@@ -180,15 +182,7 @@ class OpsManager:
                 other = f"batch {printable(job.batch_id, 60)}" if job.batch_id else "no batch"
                 remarks.append(f"Ops Manager listed job {printable(job.id, 60)} of {other}, which is not used")
         self.remarks = tuple(remarks)
-        return [self._learned(job) for job in found if job.batch_id == batch_id]
-
-    def _learned(self, job: Job) -> Job:
-        """Return the job after its secrets are known to the redactor."""
-        if job.delivery_url:
-            self._redactor.learn_url(job.delivery_url.url)
-            if job.delivery_url.header:
-                self._redactor.learn_header(job.delivery_url.header[1])
-        return job
+        return [_learned(job, self._redactor) for job in found if job.batch_id == batch_id]
 
     # ------------------------------------------------------------ snapshots, cluster, project
 
@@ -217,6 +211,11 @@ class OpsManager:
     async def group(self, target: Target) -> str | None:
         """Return the name of the target's project, None if it has none."""
         return name_of(await self._get(f"/groups/{_part(target.group_id)}"), "name")
+
+    async def clusters(self, target: Target) -> list[Cluster]:
+        """Return the clusters of the target's project, without the parts of sharded clusters."""
+        found = await self._list(f"/groups/{_part(target.group_id)}/clusters", {}, parse_cluster)
+        return [cluster for cluster in found if not cluster.is_part]
 
     async def cluster(self, target: Target) -> str | None:
         """Return the name of the target's cluster or host, None if it has none."""
@@ -276,6 +275,15 @@ class OpsManager:
         if response.status_code not in ((200,) if method == "GET" else (200, 201, 202)):
             raise _refusal(response, content, self.clock)
         return content
+
+
+def _learned(job: Job, redactor: Redactor) -> Job:
+    """Return the job after its secrets are known to the redactor."""
+    if job.delivery_url:
+        redactor.learn_url(job.delivery_url.url)
+        if job.delivery_url.header:
+            redactor.learn_header(job.delivery_url.header[1])
+    return job
 
 
 def _part(text: str) -> str:

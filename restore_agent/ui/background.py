@@ -7,6 +7,7 @@ import select
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any, TextIO, cast
 
 _MOST_WAITING = 4 << 20  # characters that wait for a reader that has stopped; further output is dropped
@@ -82,3 +83,15 @@ def background(stream: TextIO) -> TextIO:
         return cast(TextIO, BackgroundStream(stream))
     except (OSError, ValueError, AttributeError):
         return stream
+
+
+def in_order(out: TextIO, err: TextIO) -> tuple[TextIO, TextIO]:
+    """Return the streams; one stream twice if both are the same terminal or pipe, so that their texts keep their order.
+
+    Two threads would write at the same time: the results would appear between progress bars that are not yet removed.
+    """
+    if isinstance(out, BackgroundStream) and isinstance(err, BackgroundStream):
+        with suppress(OSError):
+            if os.path.sameopenfile(out.descriptor, err.descriptor):
+                return cast(TextIO, out), cast(TextIO, out)
+    return out, err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -46,10 +47,22 @@ def shortened(text: str, width: int) -> str:
 def folded(text: str, width: int) -> list[str]:
     """Return `text` in lines of `width` columns, the later ones indented below the first word after the time.
 
-    A longer word, such as a path, is not broken, so that it can be copied, unless the terminal is narrow.
+    A number stays with its unit. A longer word, such as a path, is not broken, so that it can be copied, unless the
+    terminal is narrow; there, the indent is so small that the name of an archive fits.
     """
-    indent, narrow = " " * 9, width < NARROW
-    return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=narrow)
+    narrow = width < NARROW
+    wrapper = textwrap.TextWrapper(
+        width,
+        subsequent_indent="  " if narrow else " " * 9,
+        break_on_hyphens=False,
+        break_long_words=narrow,
+    )
+    return [line.replace(_GLUE, " ") for line in wrapper.wrap(_UNIT.sub(rf"\1{_GLUE}\2", text))]
+
+
+_GLUE = "\N{NO-BREAK SPACE}"
+
+_UNIT = re.compile(r"(\d) (B\b|[KMGT]iB|bytes\b|s\b)")
 
 
 def waiting_text(archives: tuple[ArchiveProgress, ...]) -> str | None:

@@ -48,7 +48,7 @@ class Queue(Generic[_Item]):
             self._changed.notify_all()
 
     def close(self) -> list[_Item]:
-        """Refuse further items; returns those that nobody has taken."""
+        """Refuse further items; return those that were not taken."""
         with self._changed:
             self._closed = True
             left = list(self._items)

@@ -63,6 +63,7 @@ def test_project_and_cluster_are_checked_only_where_they_are_given(
     assert (ended.code, list(found(ended))) == (0, [name for name in NAMES if name not in ("project", "cluster")])
     ended = run_agent(["check", *reach, f"--group-id={sim.hello['group_id']}", "-o", "json"])
     assert (ended.code, list(found(ended))) == (0, [name for name in NAMES if name != "cluster"])
+    assert found(ended)["project"][1].endswith(f"; clusters: {sim.hello['cluster_id']} (electron)")
     ended = run_agent(["check", *reach, "--cluster-id=c", "-o", "json"])
     assert (ended.code, ended.events("error")[0]["message"]) == (2, "--cluster-id needs --group-id")
 

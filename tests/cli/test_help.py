@@ -143,7 +143,7 @@ def test_man_shows_every_option_with_its_help_and_the_examples_as_they_stand() -
     text = shown("restore-agent-run")
     for name in ("url", "private_key_file", "wait_timeout", "metrics_file"):
         assert f"{OPTIONS[name].flag} {OPTIONS[name].metavar} {OPTIONS[name].help}" in text
-    assert "restore-agent run --config restore.toml --batch-id BATCH --select '*shard0*' -o json" in text
+    assert "restore-agent run --config restore.toml --batch-id BATCH --select 'electron_0-*' -o json" in text
     assert "-h, --help Show this message and exit." in text
 
 

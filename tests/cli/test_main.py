@@ -102,7 +102,7 @@ def test_help_has_every_option_with_its_variable_and_default(run_agent: RunAgent
         option = OPTIONS[name]
         assert option.flag in text
         assert option.env is None or f"${option.env}" in text
-        assert option.default in (None, "false") or f"default {option.default}" in text
+        assert option.default in (None, "false") or f"default: {option.default}" in text
     assert "--project-id" in text
     assert "--config" in text
 

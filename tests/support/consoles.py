@@ -163,6 +163,9 @@ class Terminal:
     def __init__(self, args: list[str], env: Mapping[str, str], columns: int = 80, lines: int = 24) -> None:
         self._main, side = pty.openpty()
         fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        mode = termios.tcgetattr(side)
+        mode[3] |= termios.NOFLSH  # else a ^C drops what was written and not yet read here, and the screen is wrong
+        termios.tcsetattr(side, termios.TCSANOW, mode)
         command = [sys.executable, "-m", "restore_agent", *args]
         self.process = subprocess.Popen(
             ["setsid", "--ctty", "--wait", *command],  # only its own terminal turns a ^C into a signal

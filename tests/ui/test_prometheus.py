@@ -201,7 +201,7 @@ def test_without_prometheus_client_the_option_is_a_mistake_with_a_hint(tmp_path:
     error = json.loads(done.stdout.splitlines()[0])
     assert done.returncode == 2
     assert "prometheus-client" in error["message"]
-    assert "restore-agent[metrics]" in error["hint"]
+    assert "pip install prometheus-client" in error["hint"]
 
 
 def test_no_secret_is_in_it(simulator: StartSimulator, restore: Restore, file: Path) -> None:

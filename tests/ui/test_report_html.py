@@ -133,4 +133,4 @@ def test_without_jinja2_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(UsageError, match="Jinja2") as caught:
         page_of("success")
-    assert "restore-agent[report]" in caught.value.hint
+    assert "pip install jinja2" in caught.value.hint

@@ -265,7 +265,7 @@ class JobRestore:
         elif over and not self.retries.made and self._quarantined:  # the verdict of an earlier run
             self._finishing.mismatch(self._quarantined, state.named() + MISMATCH)
         else:
-            after = f" after: {self.retries.last.message}" if self.retries.last else ""
+            after = f"; the last attempt failed: {self.retries.last.message}" if self.retries.last else ""
             self._finishing.fail(refusal(state.job, decision, after))
 
     def fail(self, error: AgentError) -> None:

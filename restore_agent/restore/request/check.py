@@ -15,6 +15,8 @@ from .asking import Asker
 
 _CLOSE_ENOUGH = 2.0  # seconds; a Date header has whole seconds
 
+_MOST_CLUSTERS = 50
+
 
 class Check:
     """Checks in the order address, tls, proxy, key, project, cluster, version, clock.
@@ -56,7 +58,7 @@ class Check:
         if problem:
             self._fail("project", problem, api)
         if self._target.group_id:
-            self._pass("project", _named(self._target.group_id, self._project))
+            self._pass("project", _named(self._target.group_id, self._project) + await self._clusters(api))
 
     async def _first_answer(self, api: OpsManager) -> AgentError | None:
         """Ask for the project or, if none is given, for the root of the API. Return an error of the project alone."""
@@ -82,6 +84,18 @@ class Check:
         except AgentError:
             return False
         return True
+
+    async def _clusters(self, api: OpsManager) -> str:
+        """Return the clusters of the project, if none is given: their IDs are hard to find elsewhere."""
+        if self._target.cluster_id or self._target.host_id:
+            return ""
+        try:
+            found = await self._asker.ask(lambda: api.clusters(self._target))
+        except AgentError:  # only a hint depends on it
+            return ""
+        shown = [_named(cluster.id, cluster.name) for cluster in found[:_MOST_CLUSTERS]]
+        more = [f"{len(found) - _MOST_CLUSTERS} more"] if len(found) > _MOST_CLUSTERS else []
+        return "; clusters: " + (", ".join([*shown, *more]) or "none")
 
     async def _cluster(self, api: OpsManager) -> None:
         target = self._target

@@ -44,7 +44,7 @@ class RateLimit:
 
 @dataclass
 class Meter:
-    """How far an archive is; read by whoever shows progress."""
+    """Progress of one archive, read by the displays."""
 
     clock: Clock
     bytes: int = 0

@@ -183,7 +183,7 @@ async def finished(task: asyncio.Future[Any]) -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.wait({task})
     if not task.cancelled():
-        task.exception()  # seen, so that the loop does not complain when nobody asks for it again
+        task.exception()  # retrieved, so that the loop does not log an exception that was never retrieved
 
 
 async def pour(body: Body, pipeline: Pipeline, limit: RateLimit) -> None:

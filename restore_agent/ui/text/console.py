@@ -7,7 +7,7 @@ import textwrap
 import time
 from typing import TextIO
 
-from ...core.events import Event, Progress, RunFailed, RunFinished
+from ...core.events import ArchiveFinished, Event, Progress, RunFailed, RunFinished
 from ...core.exit_codes import EXIT_CODES
 from ...core.receipt import Verdict
 from ...core.redaction import Redactor
@@ -37,8 +37,8 @@ class TextConsole:
             self._progress = Bars(err) if kind == "bar" else PlainLines(self._log)
         self._folds = kind == "bar" or err.isatty()
         self._colored = "NO_COLOR" not in os.environ and out.isatty()
-        self._hints: dict[int, str] = {}
-        """Next step by exit code, from the error that ended the run."""
+        self._hints: dict[int, set[str]] = {}
+        """Next steps by exit code, from the errors of the run and of its archives."""
 
     def report(self, event: Event) -> None:
         """Show one event."""
@@ -51,7 +51,9 @@ class TextConsole:
         else:
             if isinstance(event, RunFailed):
                 self.close()  # no progress is shown below the error
-                self._hints[event.problem["exit_code"]] = event.problem["hint"]
+                self._hints[event.problem["exit_code"]] = {event.problem["hint"]}
+            elif isinstance(event, ArchiveFinished) and event.problem:
+                self._hints.setdefault(event.problem["exit_code"], set()).add(event.problem["hint"])
             self._log(lines_of(event, self._command), priority_of(event))
 
     def close(self) -> None:
@@ -96,8 +98,10 @@ class TextConsole:
         if code == 0:
             return success_lines(receipt, self._command)
         meaning, next_step = EXIT_CODES[code].meaning.replace("`", ""), EXIT_CODES[code].next_step.replace("`", "")
+        hints = self._hints.get(code, set())
+        hint = self._clean(next(iter(hints))) if len(hints) == 1 else f"{next_step}."
         judged = [record for record in receipt.archives if record.verdict is not Verdict.SKIPPED]
         verified = sum(record.verdict is Verdict.VERIFIED for record in judged)
         count = [f"{verified} of {len(judged)} archives verified."] if event.plan is None and len(judged) > 1 else []
-        texts = (f"Exit code {code}: {meaning}.", f"Next: {self._clean(self._hints.get(code, f'{next_step}.'))}")
+        texts = (f"Exit code {code}: {meaning}.", f"Next: {hint}")
         return [*count, *(line for text in texts for line in textwrap.wrap(text, WIDTH, break_on_hyphens=False))]

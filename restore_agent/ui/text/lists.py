@@ -92,7 +92,7 @@ def requested_rows(jobs: Sequence[JobListed], width: int) -> list[str]:
 def check_rows(done: CheckDone, width: int) -> list[str]:
     """Return the result of one check; only its first line is not indented."""
     first = f"{_MARKS[done.ok]:<7} {done.check:<8} "
-    text = first + _cell(done.detail)
+    text = first + printable(done.detail, 10_000)
     indent = " " * len(first)
     return textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 

@@ -112,7 +112,7 @@ def _trouble(event: Trouble) -> str:
         return event.message
     soon = f"; next attempt in {time_text(event.next_in)}" if event.next_in is not None else ""
     until = f"; retrying until {clock_text(event.until)}" if event.until else ""
-    return f"warning: {event.message}{soon}{until}"
+    return f"warning: {event.message.rstrip('.')}{soon}{until}"
 
 
 def clock_text(moment: str) -> str:

@@ -46,7 +46,7 @@ def _trouble(document: Mapping[str, Any], width: int) -> list[str]:
     if not isinstance(trouble, Mapping):
         return []
     until = f"; retrying until {clock_text(str(trouble['until']))}" if trouble.get("until") else ""
-    text = f"trouble: {printable(str(trouble.get('message')), 500)}{until}"
+    text = f"trouble: {printable(str(trouble.get('message')), 500).rstrip('.')}{until}"
     return textwrap.wrap(text, width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...core.receipt import ArchiveRecord, Receipt, Verdict
 from ...core.untrusted import printable
+from ..terminal import WIDTH
 from ..wording import shortened, size_text, time_text
 from .sentences import name_of
 
@@ -20,10 +21,16 @@ _COLORS = {"verified": "32", "skipped": "2", "unproven": "33", "mismatch": "31",
 def archive_rows(receipt: Receipt, clean: Callable[[str], str], width: int, *, colored: bool) -> list[str]:
     """Return the table of archives; the directory stands above them if it is the same for all."""
     directories = {os.path.dirname(record.path) for record in receipt.archives if record.path}
+    width = _fitting([clean(name_of(record)) for record in receipt.archives], 23, width)
     rows = [f"{_INDENT}In {clean(directory)}:" for directory in directories if len(directories) == 1]
     for record in receipt.archives:
         rows += _archive_row(record, clean, width, colored=colored, one_directory=len(directories) == 1)
     return rows
+
+
+def _fitting(names: list[str], others: int, width: int) -> int:
+    """Return the width of a table: at most `width`, and no more than the longest name and the `others` need, but 80."""
+    return min(width, max([WIDTH, *(len(name) + others for name in names)]))
 
 
 def _archive_row(
@@ -85,16 +92,16 @@ def _next_step(receipt: Receipt, command: str) -> list[str]:
     if command == "rehearse" or not receipt.archives:
         return []
     unpacked = any(record.data_path for record in receipt.archives)
-    step = "start mongod on each data path" if unpacked else "unpack each archive into its data path"
+    step = "start mongod on each data path" if unpacked else "run with --unpack DIR (no download)"
     return [f"Next: {step}; see `restore-agent man runbook`."]
 
 
 def plan_rows(plan: tuple[Mapping[str, Any], ...], width: int) -> list[str]:
     """Return the table of a plan: what `run` would do about each job, and why."""
-    name_width = width - 34
+    names = [printable(str(row["file_name"] or f"job {row['job_id']}")) for row in plan]
+    name_width = _fitting(names, 35, width) - 34
     rows = [f"{'STEP':<9}{'ARCHIVE':<{name_width}}{'DELIVERY':<14}{'EXPIRES IN':>10}"]
-    for row in plan:
-        name = printable(str(row["file_name"] or f"job {row['job_id']}"))
+    for row, name in zip(plan, names, strict=True):
         left = "-" if row["expires_in"] is None else time_text(row["expires_in"]) if row["expires_in"] > 0 else "past"
         status = shortened(printable(str(row["delivery_status"] or "-")), 13)
         rows.append(f"{row['step']:<9}{shortened(name, name_width - 1):<{name_width}}{status:<14}{left:>10}")

@@ -73,8 +73,8 @@ def rehearse(dest: str | None, shards: str, archive_size: str, faults: tuple[str
     """Practice a whole restore against a simulated Ops Manager: snapshot, request, run, unpack, report.
 
     It runs the real agent over real sockets, with the faults that are chosen, and exits as `run` does. Without --dest,
-    the data paths are in the new directory, too. The report is DEST/report.html or,
-    without Jinja2, DEST/report.txt.
+    it also unpacks the archives, into the new directory. The report is DEST/report.html or, without Jinja2,
+    DEST/report.txt.
     """
     return execute("rehearse", flags, lambda session: _rehearse(session, dest, shards, archive_size, faults))
 

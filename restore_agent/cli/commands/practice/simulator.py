@@ -25,7 +25,11 @@ def complete_fault(ctx: click.Context, parameter: click.Parameter, incomplete: s
 
 
 shards_option = click.option(
-    "--shards", metavar="N", default="2", show_default=True, help="Shards beside the config server; 0: a replica set."
+    "--shards",
+    metavar="N",
+    default="2",
+    show_default=True,
+    help="Shards, in addition to the config server; 0: a replica set.",
 )
 
 archive_size_option = click.option(

@@ -23,7 +23,7 @@ _EXAMPLES = """
 restore-agent run --url https://opsmanager.example.net:8443 --public-key KEY \\
     --private-key-file /etc/restore-agent/key --group-id GROUP --cluster-id CLUSTER \\
     --batch-id BATCH --dest /backup/restore
-restore-agent run --config restore.toml --batch-id BATCH --select '*shard0*' -o json
+restore-agent run --config restore.toml --batch-id BATCH --select 'electron_0-*' -o json
 """
 
 
@@ -64,7 +64,7 @@ def _metrics(session: Session, path: Path, console: Display) -> Display:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "prometheus_client":
             raise
-        hint = "Install it (pip install 'restore-agent[metrics]'), use restore-agent.pyz, or leave --metrics-file out."
+        hint = "Run `pip install prometheus-client` with the Python of restore-agent, or leave out --metrics-file."
         raise UsageError("--metrics-file needs prometheus-client, which is not installed", hint=hint) from None
     batch_id = session.values.get("batch_id")
     return MetricsFile(path, batch_id, lambda text: console.report(Notice("warning", text)), session.redactor)

@@ -31,7 +31,8 @@ def check(**flags: Any) -> int:
     """Check whether the address, TLS, key, project, and cluster of Ops Manager are good.
 
     Each check is one line; the exit code is that of the first one that fails. Project and cluster are checked if they
-    are given. It also shows the trust store, the proxy, the version of the server, and the difference of its clock.
+    are given; with a project alone, the IDs of its clusters are shown. It also shows the trust store, the proxy, the
+    version of the server, and the difference of its clock.
     """
     return execute("check", flags, _check)
 

@@ -6,6 +6,7 @@ import json
 import sys
 import textwrap
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ import click
 from ....core.clock import rfc3339
 from ....core.errors import UsageError
 from ....core.untrusted import printable
-from ....ui.terminal import write_lines
+from ....ui.terminal import output_width, write_lines
 from ...config import Values
 from ...help import GROUPS, Command
 from ...options import OPTIONS, RUN_OPTIONS, Option, common, options
@@ -31,6 +32,8 @@ _INTRODUCTION = """\
 """
 
 _WIDTH = 100
+
+_NAME_WIDTH = max(map(len, OPTIONS))
 
 
 @click.command(cls=Command, epilog=_EXAMPLES)
@@ -73,7 +76,7 @@ def _show(session: Session) -> int:
     else:
         path = session.values.config_path
         lines = [f"configuration file: {printable(str(path)) if path else 'none'}"]
-        lines += [f"{row['name']:<17} {_text(row['value'])}  ({row['source']})" for row in rows]
+        lines += [line for row in rows for line in _setting_lines(row, output_width(sys.stdout))]
     write_lines(session.redactor.clean("\n".join(lines)), sys.stdout)
     return 0
 
@@ -93,6 +96,13 @@ def _setting(values: Values, option: Option) -> dict[str, Any]:
     texts = found.text if option.name != "url" else str(value)  # without a path of the API
     shown = list(texts) if isinstance(texts, tuple) else texts
     return {"name": option.name, "value": shown, "source": "default" if found.rank == 3 else found.source}
+
+
+def _setting_lines(row: Mapping[str, Any], width: int) -> list[str]:
+    """Return one line, or two if the source does not fit."""
+    line, source = f"{row['name']:<{_NAME_WIDTH}}  {_text(row['value'])}", f"({row['source']})"
+    whole = f"{line}  {source}"
+    return [whole] if len(whole) <= width else [line, f"{'':<{_NAME_WIDTH}}  {source}"]
 
 
 def _key_source(values: Values) -> str:
