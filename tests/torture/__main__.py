@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 
-from .rounds import Outcome, faults_of, play
+from .rounds import faults_of, play
+from .stage import Outcome
 
 
 def main() -> int:

@@ -136,7 +136,7 @@ def comes_and_goes(faults: Iterable[str]) -> bool:
 
 def is_bent(faults: Faults) -> bool:
     """Whether bodies may differ from the archive, or the archive is damaged itself."""
-    return bool(faults.damaged or faults.damaged_gzip or faults.trailing_garbage)
+    return bool(faults.damaged or faults.damaged_gzip or faults.damaged_inside or faults.trailing_garbage)
 
 
 def _ends_at_the_end(faults: Faults) -> bool:

@@ -227,6 +227,29 @@ def _lists(server: Server) -> None:
         server.add("stray job", f"stray-job={rng.choice(('none', 'other'))}")
 
 
+def shapes(server: Server, rng: random.Random) -> None:
+    """What the archives hold, for rounds that unpack them."""
+    harmless = ("long-name", "pax-name", "hard-link", "duplicate", "empty", "setuid", "sparse-gnu", "sparse-pax")
+    hostile = ("absolute", "dotdot", "symlink", "through-symlink", "through-file", "link-outside", "device", "fifo")
+    if rng.random() < 0.35:
+        server.add("members: harmless", *(f"member={kind}" for kind in rng.sample(harmless, rng.choice((1, 2)))))
+    if rng.random() < 0.12:
+        server.add("members: hostile", f"member={rng.choice(hostile)}{server.place()}")
+    if rng.random() < 0.2:
+        server.add("several gzip members", "gzip-members")
+    if rng.random() < 0.2:
+        server.add("top directories", f"top={rng.choice(('none', 'several'))}")
+    if rng.random() < 0.15:
+        server.add("many small files", f"small-files={rng.choice((20, 200))}")
+    if rng.random() < 0.08:
+        server.add(
+            "damaged inside", f"damaged-inside={rng.choice(('header', 'gzip-end', 'no-members'))}{server.place()}"
+        )
+    if rng.random() < 0.15:
+        info = ("replica-set", "cluster-id", "group-id", "missing", "huge", "binary")
+        server.add("restoreInfo.txt", f"restore-info={rng.choice(info)}{server.place()}")
+
+
 def _clocks(server: Server) -> None:
     faults = ("clock-skew=7200", "clock-skew=-86400", "no-date", "bad-date")
     server.add("server clock", server.rng.choice(faults))
