@@ -48,7 +48,9 @@ def result_of(ended: Ended) -> Json | None:
 def check_output(ended: Ended) -> Iterator[Violation]:
     """JSON Lines only, each with an event and a time, and a last one that knows the exit code."""
     if ended.code is None:
-        yield Violation("every run ends in bounded time", "it had to be killed")
+        yield Violation(
+            "every run ends in bounded time", f"it had to be killed: {ended.err.decode(errors='replace')[-6000:]}"
+        )
         return
     if ended.code not in CODES:
         tail = ended.err[-2000:].decode(errors="replace")

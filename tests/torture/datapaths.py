@@ -10,60 +10,23 @@ import tempfile
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from restore_agent.simulator import Job, Simulator
 from tests.support.data_paths import content_of
 
 from . import checks
 from .disk import SmallDisk, may_mount, small_disk
+from .extras import Unpack
 from .witness import STATE, Violation, Witness, final_names
-
-Where = Literal["beside", "other disk", "dest"]
-Obstacle = Literal["", "file", "directory", "empty directory", "link", "staging link", "staging file", "no directory"]
-Afterwards = Literal["", "moved", "written"]
 
 STAGING, UNPROVEN = ".unpacking", ".unproven"
 HARMLESS = ("long-name", "pax-name", "hard-link", "duplicate", "empty", "setuid", "sparse-gnu", "sparse-pax")
 
+_MADE_NOW = 1_600_000_000 * 10**9  # nanoseconds; times in the simulator's archives are before that
+
 Content = dict[str, tuple[str, int]]
-
-
-@dataclass(frozen=True)
-class Unpack:
-    """How a round unpacks. `disk_kib` is the size of a disk of its own that fills up; the obstacle concerns one job.
-
-    `late`: the runs before the fate is over have no `--unpack`. `afterwards`: what happens to a data path at the end.
-    """
-
-    where: Where = "beside"
-    discard: bool = False
-    late: bool = False
-    disk_kib: int = 0
-    obstacle: Obstacle = ""
-    job: int = 0
-    afterwards: Afterwards = ""
-
-    def __str__(self) -> str:
-        shown = [self.where, *["discard"] * self.discard, *["late"] * self.late]
-        shown += [f"disk of {self.disk_kib} KiB"] if self.disk_kib else []
-        shown += [f"{self.obstacle} in the way of job {self.job}"] if self.obstacle else []
-        return ", ".join([*shown, *filter(None, [self.afterwards])])
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        """The kinds of it, for the figures."""
-        found = {
-            f"unpack: {self.where}": True,
-            "unpack: archive discarded": self.discard,
-            "unpack: later": self.late,
-            "unpack: full disk": self.disk_kib,
-            f"unpack: {self.obstacle} in the way": self.obstacle,
-            f"unpack: data path {self.afterwards}": self.afterwards,
-        }
-        return tuple(name for name, wanted in found.items() if wanted)
 
 
 def stem_of(archive: str) -> str:
@@ -327,4 +290,11 @@ class DataPlace:
 
 
 def _same(expected: Content, found: Content) -> bool:
-    return expected == {name: seen for name, seen in found.items() if name in expected or name != "."}
+    """Equal names, kinds, bytes and times; a directory that the archive does not list has no time of its own."""
+    found = {name: seen for name, seen in found.items() if name in expected or name != "."}
+    timeless = {name for name, (kind, time) in expected.items() if kind == "directory" and time > _MADE_NOW}
+    return _without_times(expected, timeless) == _without_times(found, timeless)
+
+
+def _without_times(content: Content, timeless: Collection[str]) -> Content:
+    return {name: (kind, 0 if name in timeless else time) for name, (kind, time) in content.items()}

@@ -10,11 +10,10 @@ import signal
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from .datapaths import Obstacle, Unpack, Where
-from .extras import Extras, draw_extras
+from .extras import Extras, Obstacle, Unpack, Where, draw_extras
 from .servers import Server, ordinary, refusing_api, shapes
 
-Moment = Literal["start", "request", "delivery", "journal", "last-byte", "unpack"]
+Moment = Literal["start", "request", "delivery", "journal", "last-byte", "unpack", "held"]
 FateKind = Literal["through", "sigterm", "sigint", "sighup", "kill", "full-disk", "second-agent", "pieces"]
 
 WAIT_TIMEOUT = 4.0

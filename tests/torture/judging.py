@@ -23,6 +23,7 @@ class Judging(Stage):
 
     def _judge(self, ended: Ended, process: AgentProcess, step: Interruption | None) -> None:
         """Every check that holds after this end."""
+        self._witness.settle()
         self._outcome.codes.append(ended.code)
         self._blame_all(self._check_secrets(ended))
         self._blame_all(self._check_tries())

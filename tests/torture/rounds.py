@@ -168,6 +168,8 @@ class Round(Judging):
         return dataclasses.replace(ended, out=json.dumps(result).encode() + b"\n")
 
     def _happened(self, step: Interruption) -> bool:
+        if step.after == "held":
+            return (self._home / "held").exists()
         if step.after == "unpack":
             return self._data is not None and self._data.happened(step.number)
         if step.after == "journal":

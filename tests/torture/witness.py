@@ -27,6 +27,7 @@ OWN_NAMES = ("receipt.json", "SHA1SUMS", STATE)
 COMPANIONS = (".part", ".unproven", ".mismatch")
 _HOP = re.compile(r"[?&]hop=\d+")
 _LOOK_EVERY = 0.003  # seconds between two looks at the final names
+_SETTLED = 2.0  # seconds; a server that stalls does not notice the end
 _STALE_WORD = 1.0  # seconds for which a GET may still act on what the API said before
 
 
@@ -99,6 +100,7 @@ class Witness:
         self.also: list[Callable[[], None]] = []  # what else is looked at all the time
         self._verified: dict[str, str] = {}
         self._lock = threading.Lock()
+        self._handlers: list[threading.Thread] = []
         self.run = 0
         self.earlier: Counter[str] = Counter()  # GETs that a simulator before this one saw, by job
         self.violations: list[Violation] = []
@@ -125,6 +127,7 @@ class Witness:
         def heard(request: Request) -> Request:
             add(request)
             if request.kind == "delivery":
+                self._handlers.append(threading.current_thread())
                 self._on_delivery(request)
             return request
 
@@ -188,6 +191,12 @@ class Witness:
         proven = {str(line["file_name"]) for line in mine if line.get("fact") == "proven"}
         for name in proven & set(final_names(self._dest)) - self.foreign.keys():
             self.blame("nothing after success", f"{job.id}: a GET while {name} is there")
+
+    def settle(self) -> None:
+        """After the end of a run, wait until its deliveries have ended, too: their records count every byte then."""
+        until = time.monotonic() + _SETTLED
+        while self._handlers:
+            self._handlers.pop().join(max(0.0, until - time.monotonic()))
 
     # ------------------------------------------------------------ DEST's side
 
