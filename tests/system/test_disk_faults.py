@@ -1,6 +1,6 @@
-"""A disk that fails: an error at every kind of call, and a DEST that goes away under a run.
+"""A disk that fails, in DEST and in the directory of data paths, and a DEST that is removed during a run.
 
-Every fifth fault here, and at least one of each kind of call; all of them in `scripts/torture --disk-faults`.
+A few faults of each kind here; all of them in `scripts/torture --disk-faults`.
 """
 
 from __future__ import annotations
@@ -11,25 +11,44 @@ from pathlib import Path
 import pytest
 from support.agents import QUICK, StartAgent, StartSimulator, connection_args, deliveries, finished, wait_until
 from torture import diskfaults, trace
-from torture.diskfaults import DiskFault
+from torture.diskfaults import ARCHIVE, SLOW_CUT, STAGED, STATE, DiskFault
 
 strace = pytest.mark.skipif(not trace.strace_works(), reason="faults at system calls are injected by strace")
-KINDS = sorted({fault.call for fault in diskfaults.cases()})
+
+IN_DEST = (
+    DiskFault("write", ARCHIVE, "ENOSPC"),
+    DiskFault("write", f"{STATE}/journal.jsonl", "EIO"),
+    DiskFault("openat", STATE, "EIO", 3),
+    DiskFault("fsync", ARCHIVE, "EIO"),
+    DiskFault("fsync", f"{STATE}/journal.jsonl", "EIO", 3),
+    DiskFault("fsync", "", "EINVAL", for_good=True),
+    DiskFault("rename,renameat,renameat2,link,linkat", "", "EIO"),
+    DiskFault("renameat2", "", "ENOSYS"),
+    next(diskfaults.read_only_cases()),
+)
+IN_DIR = (
+    DiskFault("pwrite64", STAGED, "ENOSPC"),
+    DiskFault("fsync", STAGED, "EIO"),
+    DiskFault("fsync", "<data>/<staging>", "EIO"),
+    DiskFault("renameat,renameat2", "<data>", "EIO"),
+    DiskFault("openat", "<data>/<staging>", "EIO", 5),
+)
 
 
 @strace
-@pytest.mark.parametrize("call", KINDS)
-def test_a_fault_ends_in_its_exit_code_and_the_next_run_mends_it(call: str, tmp_path: Path) -> None:
-    faults = tuple(fault for fault in diskfaults.cases() if fault.call == call)[::5]
-    tally = diskfaults.try_all(faults, tmp_path)
+@pytest.mark.parametrize("faults", [IN_DEST, IN_DIR], ids=["in DEST", "in the directory of data paths"])
+def test_a_fault_ends_in_its_exit_code_and_the_next_run_repairs_it(
+    faults: tuple[DiskFault, ...], tmp_path: Path
+) -> None:
+    assert set(faults) <= set(diskfaults.cases())
+    tally = diskfaults.try_all(faults, tmp_path, jobs=2)
     assert not tally.violations, "\n".join(tally.violations)
-    assert tally.met * 2 >= len(faults), f"only {tally.met} of {len(faults)} faults were met"
+    assert tally.met == len(faults)
 
 
 @strace
-def test_after_a_failed_fsync_of_an_archive_it_is_fetched_afresh(tmp_path: Path) -> None:
-    fault = DiskFault("fsync", diskfaults.ARCHIVE, "EIO")
-    tally = diskfaults.try_all((fault,), tmp_path)
+def test_a_failed_sync_in_the_background_ends_the_transfer(tmp_path: Path) -> None:
+    tally = diskfaults.try_all((DiskFault("fdatasync", ARCHIVE, "EIO", server=SLOW_CUT),), tmp_path)
     assert (tally.met, tally.violations) == (1, [])
 
 

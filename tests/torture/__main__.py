@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 
-from .rounds import Outcome, faults_of, play
+from .rounds import faults_of, play
+from .stage import Outcome
 
 
 def main() -> int:
@@ -19,14 +20,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/torture", description=__doc__)
     parser.add_argument("--rounds", type=int, default=200, metavar="N", help="how many rounds (200)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of the first round (1); +1 for each")
-    parser.add_argument("--seconds", type=float, default=3600.0, metavar="MAX", help="begin no round after this (3600)")
+    parser.add_argument(
+        "--seconds", type=float, default=3600.0, metavar="MAX", help="begin no round or disk fault after this (3600)"
+    )
     parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1), metavar="K", help="rounds at once")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first violation")
     parser.add_argument("--show", action="store_true", help="show what each round drew and how it went")
     parser.add_argument(
         "--power-loss", action="store_true", help="every crash state instead of rounds; see powerloss.py"
     )
-    parser.add_argument("--disk-faults", action="store_true", help="every disk fault instead; see diskfaults.py")
+    parser.add_argument(
+        "--disk-faults", action="store_true", help="disk faults instead, in an order drawn from the seed"
+    )
     parser.add_argument("--sample", type=int, metavar="N", help="with --power-loss: N states of each scenario only")
     given = parser.parse_args()
     if given.power_loss:
@@ -36,7 +41,7 @@ def main() -> int:
     if given.disk_faults:
         from .diskfaults import main as disk_faults
 
-        return disk_faults(given.jobs)
+        return disk_faults(given.jobs, given.seed, given.seconds)
     return _torture(given)
 
 

@@ -18,9 +18,9 @@ from restore_agent.simulator import Simulator
 from .process import Ended
 from .witness import STATE, Violation, Witness, attempts_in, final_names, journal_lines
 
-CODES = frozenset({0, 10, 11, 12, 20, 21, 22, 23, 24, 25, 30, 31, 32, 40, 41, 42, 50, 129, 130, 143})
+CODES = frozenset({0, 10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 30, 31, 32, 40, 41, 42, 50, 129, 130, 143})
 """Every end that is neither a defect (1) nor a wrong call (2), which is what this driver never makes."""
-RECEIPT_CODES = frozenset({0, 10, 11, 12, 20, 21, 22, 23, 24, 25, 40, 41, 42})
+RECEIPT_CODES = frozenset({0, 10, 11, 12, 13, 20, 21, 22, 23, 24, 25, 40, 41, 42})
 _SUFFIX = {"verified": "", "unproven": ".unproven", "mismatch": ".mismatch"}
 _DIGEST_RESPONSE = re.compile(r'\bresponse="?([0-9a-f]{32,64})')
 
@@ -48,7 +48,9 @@ def result_of(ended: Ended) -> Json | None:
 def check_output(ended: Ended) -> Iterator[Violation]:
     """JSON Lines only, each with an event and a time, and a last one that knows the exit code."""
     if ended.code is None:
-        yield Violation("every run ends in bounded time", "it had to be killed")
+        yield Violation(
+            "every run ends in bounded time", f"it had to be killed: {ended.err.decode(errors='replace')[-6000:]}"
+        )
         return
     if ended.code not in CODES:
         tail = ended.err[-2000:].decode(errors="replace")
@@ -100,7 +102,7 @@ def _forms(secret: str) -> set[str]:
 
 def texts_below(root: Path) -> Iterator[tuple[str, bytes]]:
     """Every file below `root` but archives on their way, with its name as a text of its own."""
-    for path in sorted(root.rglob("*")):
+    for path in sorted((*root.glob("*"), *(root / STATE).glob("*"))):  # not in data paths
         yield f"the name {path.name!r}", path.name.encode()
         if path.is_symlink():
             yield f"the link {path.name}", os.readlink(path).encode()
@@ -111,11 +113,11 @@ def texts_below(root: Path) -> Iterator[tuple[str, bytes]]:
 # ---------------------------------------------------------------- DEST and around it
 
 
-def tree_of(root: Path, without: Path | None = None) -> dict[str, tuple[int, int, str]]:
+def tree_of(root: Path, *without: Path) -> dict[str, tuple[int, int, str]]:
     """Everything below `root` but `without`: mode, time of change, content. Equal trees: nothing was touched."""
     found = {}
     for path in sorted(root.rglob("*")):
-        if without is not None and (path == without or without in path.parents):
+        if any(path == one or one in path.parents for one in without):
             continue
         status = path.lstat()
         content = sha1_of(path) if stat.S_ISREG(status.st_mode) else ""
@@ -192,6 +194,10 @@ def _check_file(dest: Path, record: Json, published: set[str]) -> Iterator[Viola
             yield Violation("a failed archive has no path", str(record))
         return
     path = dest / f"{name}{_SUFFIX[verdict]}"
+    if verdict == "verified" and not record["archive_kept"]:
+        if record["path"] is not None or path.exists() or record["sha1"] not in published:
+            yield Violation("a discarded archive is gone, and its proof is kept", str(record))
+        return
     if record["path"] != str(path) or not path.is_file() or path.is_symlink():
         yield Violation("the receipt's path is there", f"{record['path']}, expected {path}")
         return
@@ -199,7 +205,7 @@ def _check_file(dest: Path, record: Json, published: set[str]) -> Iterator[Viola
     if (record["sha1"], record["bytes"]) != (digest, size):
         yield Violation("the receipt's SHA1 and size are the file's", f"{record}; found {size} bytes, SHA1 {digest}")
     expected = record["expected_sha1"]
-    if verdict == "verified" and (digest not in published or expected != digest or record["exit_code"]):
+    if verdict == "verified" and (digest not in published or expected != digest or record["exit_code"] not in (0, 13)):
         yield Violation("verified is what was published", f"{record}; published {sorted(published)}")
     if verdict == "mismatch" and expected == digest:
         yield Violation("a mismatch differs", str(record))
@@ -218,7 +224,8 @@ def check_finals(
     result = result_of(ended)
     if result is None or ended.code not in RECEIPT_CODES or not result["archives"]:
         return
-    verified = {r["file_name"]: r["sha1"] for r in result["archives"] if r["verdict"] == "verified"}
+    kept = [r for r in result["archives"] if r["verdict"] == "verified" and r["archive_kept"]]
+    verified = {r["file_name"]: r["sha1"] for r in kept}
     finals = set(final_names(dest)) - set(foreign)
     if not set(verified) <= finals or (finals != set(verified) and not partial):
         yield Violation("final names are the verified ones", f"{sorted(finals)}, said {sorted(verified)}")

@@ -32,7 +32,7 @@ class Company:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         if extras.strays:
-            dest.mkdir(mode=0o700)
+            dest.mkdir(mode=0o700, exist_ok=True)
         for stray in extras.strays:
             self._put(stray, jobs[stray.job])
         if extras.intruder:

@@ -7,18 +7,16 @@ is one thing: never half. An fsync of a file does not cover its name.
 
 from __future__ import annotations
 
-import copy
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .trace import ROOT, Op
+from .trace import ROOT, Kind, Op
 
 Tree = dict[str, "bytes | Tree"]
 """Names to a file's bytes or to a directory's tree."""
 
 DATA_MODES = ("there", "lost", "half", "zeros", "untruncated")
-_NAMING = ("create", "mkdir", "rename", "unlink")
+_NAMING = ("create", "mkdir", "link", "rename", "unlink")
 
 
 @dataclass(frozen=True)
@@ -30,13 +28,14 @@ class State:
     tree: Tree
 
     @property
-    def digest(self) -> str:
-        """Equal for equal trees."""
-        return hashlib.sha256(repr(_sorted(self.tree)).encode()).hexdigest()
+    def digest(self) -> int:
+        """Equal for equal trees; of this process only."""
+        return hash(_sorted(self.tree))
 
 
-def _sorted(tree: Tree) -> list[object]:
-    return [(name, _sorted(item) if isinstance(item, dict) else item) for name, item in sorted(tree.items())]
+def _sorted(tree: Tree) -> tuple[object, ...]:
+    """A tree as a value. Bytes keep their hash, so that those that many states share are read only once."""
+    return tuple((name, _sorted(item) if isinstance(item, dict) else item) for name, item in sorted(tree.items()))
 
 
 @dataclass
@@ -47,9 +46,12 @@ class _Disk:
     names: dict[int, dict[str, int]] = field(default_factory=lambda: {ROOT: {}})
     waiting_data: dict[int, list[Op]] = field(default_factory=dict)
     waiting_names: list[Op] = field(default_factory=list)
+    contents: dict[tuple[int, str], bytes] = field(default_factory=dict)  # by object and mode, until it changes
 
     def take(self, op: Op) -> None:
         """The next operation."""
+        for mode in DATA_MODES:
+            self.contents.pop((op.object, mode), None)
         if op.kind in ("write", "truncate"):
             self.waiting_data.setdefault(op.object, []).append(op)
         elif op.kind in _NAMING:
@@ -70,7 +72,7 @@ class _Disk:
 
     def tree(self, naming: Sequence[Op], modes: dict[int, str], default: str) -> Tree:
         """The tree when these waiting name operations came through, and each file's waiting data by its mode."""
-        names = copy.deepcopy(self.names)
+        names = {directory: dict(entries) for directory, entries in self.names.items()}
         _apply(names, naming)
         return self._tree(ROOT, names, modes, default)
 
@@ -80,13 +82,16 @@ class _Disk:
             if item in names:
                 found[name] = self._tree(item, names, modes, default)
             else:
-                found[name] = _content(self.data[item], self.waiting_data.get(item, []), modes.get(item, default))
+                key = (item, modes.get(item, default))
+                if key not in self.contents:
+                    self.contents[key] = _content(self.data[item], self.waiting_data.get(item, []), key[1])
+                found[name] = self.contents[key]
         return found
 
 
 def _apply(names: dict[int, dict[str, int]], naming: Sequence[Op]) -> None:
     for op in naming:
-        if op.kind in ("create", "mkdir"):
+        if op.kind in ("create", "mkdir", "link"):
             names[op.directory][op.name] = op.object
         else:
             if names[op.directory].get(op.name) == op.object:
@@ -126,12 +131,17 @@ def final_tree(ops: Sequence[Op]) -> Tree:
     return disk.tree(disk.waiting_names, {}, "there")
 
 
-def crash_states(ops: Sequence[Op]) -> Iterator[State]:
-    """Every state after every operation, the same one at the same number of GETs and words only once."""
+def crash_states(ops: Sequence[Op], after: Container[Kind] | None = None) -> Iterator[State]:
+    """Every state after every operation, the same one at the same number of GETs and words only once.
+
+    With `after`, only those right after operations of these kinds.
+    """
     disk, seen, marks = _Disk(), set(), 0
     for point, op in enumerate(ops, 1):
         disk.take(op)
         marks += op.kind in ("get", "said")
+        if after is not None and op.kind not in after:
+            continue
         for state in _states_at(point, disk):
             key = (marks, state.digest)
             if key not in seen:

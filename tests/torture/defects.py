@@ -1,12 +1,11 @@
 """Defects planted on purpose: the agent with one thing broken, to show that each invariant would catch it.
 
 `program(name, …)` is what to run instead of `-m restore_agent`. Conditions of the host go the same way: "slow disk
-SECONDS" and "sync often".
+SECONDS" and those of `CONDITIONS`.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import itertools
 import os
 import signal
@@ -14,9 +13,10 @@ import stat
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-_HANGS_AFTER = 45.0  # seconds; less than a run of torture may take
+_HELD = 600.0  # seconds; longer than any run of torture may take
 
 
 def program(*names: str) -> tuple[str, str]:
@@ -49,23 +49,16 @@ def run_with(*names: str) -> None:
     from restore_agent.cli.signals import store_signals
 
     store_signals()  # before anything else, as `-m restore_agent` does
-    _tell_where_it_hangs()
     from restore_agent.cli.main import main
 
     for name in names:
         if name.startswith("slow disk "):
             _slow_disk(float(name.removeprefix("slow disk ")))
-        elif name == "sync often":
-            _sync_often()
+        elif name in CONDITIONS:
+            CONDITIONS[name]()
         else:
             DEFECTS[name]()
     main()
-
-
-def _tell_where_it_hangs() -> None:
-    """Leave the stacks of all threads beside the other evidence, should this run have to be killed."""
-    place = open(f"{os.environ['HOME']}/stacks-{os.getpid()}.txt", "w")  # noqa: SIM115
-    faulthandler.dump_traceback_later(_HANGS_AFTER, file=place)
 
 
 def _slow_disk(seconds: float) -> None:
@@ -88,6 +81,21 @@ def _sync_often() -> None:
 
     transfer._KEEP_EVERY = transfer._LEAST_KEEP = 4096
     transfer._LOOK_EVERY = 0.01
+
+
+def _hold_the_first_receipt() -> None:
+    """Let the first run that comes to its receipt wait there, and say so: it is to be killed at this moment."""
+    from restore_agent.restore import run
+
+    write, held = run.write_receipt, Path(os.environ["HOME"]) / "held"
+
+    def holding(*given: Any) -> None:
+        if not held.exists():
+            held.touch()
+            time.sleep(_HELD)
+        write(*given)
+
+    run.write_receipt = holding
 
 
 def _publish_before_the_hash() -> None:
@@ -298,16 +306,82 @@ def _write_on_the_loop() -> None:
 
 
 def _share_one_pool() -> None:
-    """All threads of the archives, and that of the journal, come from one small pool."""
+    """All threads of the archives, and that of the journal, come from one pool, smaller than two transfers need."""
     from concurrent.futures import ThreadPoolExecutor
 
     from restore_agent.dest import archive
     from restore_agent.dest.journal import journal
 
-    shared = ThreadPoolExecutor(6)
+    shared = ThreadPoolExecutor(3)
     shared.shutdown = lambda *_, **__: None  # type: ignore[method-assign]
     archive._started = lambda _: shared
     journal.ThreadPoolExecutor = lambda *_, **__: shared
+
+
+def _publish_data_paths_before_the_hash() -> None:
+    """A data path gets its name as soon as it is unpacked."""
+    from restore_agent.restore.job.follower import Follower
+
+    unpack = Follower._unpack
+
+    def eager(self: Any, source: Any) -> Any:
+        result = unpack(self, source)
+        name = self._place.name_of(self._state.job_id)
+        os.rename(self._place.path / self.staging.name, self._place.path / name)
+        return result
+
+    Follower._unpack = eager  # type: ignore[method-assign]
+
+
+def _follow_links() -> None:
+    """A link at the name of a staging directory leads to where files are removed and written."""
+    from restore_agent.unpack import datapath
+
+    datapath._DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    datapath._Names.find = lambda self, name: _status_of(self.fd, name)  # type: ignore[method-assign]
+
+
+def _status_of(directory: int, name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+
+
+def _unpack_again() -> None:
+    """What was unpacked before is not remembered."""
+    from restore_agent.restore.job.unpacking import JobUnpacking
+
+    JobUnpacking._published = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+
+
+def _discard_before_publishing() -> None:
+    from restore_agent.restore.job.job import JobRestore
+
+    unpack = JobRestore._unpack
+
+    async def hasty(self: Any) -> None:
+        assert self._unpacking is not None
+        await self._promoter.remove_archive(self.state.job_id, self.state.named())
+        await unpack(self)
+
+    JobRestore._unpack = hasty  # type: ignore[method-assign]
+
+
+def _share_one_staging_directory() -> None:
+    from restore_agent.unpack import datapath
+
+    datapath.staging_name = lambda _: ".all.unpacking"
+
+
+def _forget_the_sync_of_unpacked_files() -> None:
+    from restore_agent.unpack.pipeline import Syncer
+
+    Syncer._sync = lambda _, descriptor: os.close(descriptor)  # type: ignore[method-assign]
+
+
+def _is_unpacked_directory(descriptor: Any) -> bool:
+    return _is_directory(descriptor) and "unpacking" in os.readlink(f"/proc/self/fd/{descriptor}")
 
 
 def _skip_fsync(wanted: Callable[[Any], bool]) -> None:
@@ -327,6 +401,12 @@ def _is_directory(descriptor: Any) -> bool:
 def _ends_with(suffix: str) -> Callable[[Any], bool]:
     return lambda descriptor: os.readlink(f"/proc/self/fd/{descriptor}").endswith(suffix)
 
+
+CONDITIONS: dict[str, Callable[[], None]] = {
+    "sync often": _sync_often,
+    "hold the first receipt": _hold_the_first_receipt,
+}
+"""Conditions of the host, and moments that a run is stopped at, by name."""
 
 DEFECTS: dict[str, Callable[[], None]] = {
     "publish before the hash": _publish_before_the_hash,
@@ -348,9 +428,16 @@ DEFECTS: dict[str, Callable[[], None]] = {
     "sums of this run only": _sums_of_this_run_only,
     "write on the loop": _write_on_the_loop,
     "share one pool": _share_one_pool,
+    "publish data paths before the hash": _publish_data_paths_before_the_hash,
+    "follow links": _follow_links,
+    "unpack again": _unpack_again,
+    "discard before publishing": _discard_before_publishing,
+    "share one staging directory": _share_one_staging_directory,
+    "forget the sync of unpacked files": _forget_the_sync_of_unpacked_files,
+    "forget the sync of unpacked directories": lambda: _skip_fsync(_is_unpacked_directory),
     "forget the directory's fsync": lambda: _skip_fsync(_is_directory),
     "forget the data's fsync": lambda: _skip_fsync(_ends_with(".part")),
     "forget the journal's fsync": lambda: _skip_fsync(_ends_with("journal.jsonl")),
     "forget the receipt's fsync": lambda: _skip_fsync(_ends_with(".receipt.json.tmp")),
 }
-"""What is broken, by name; the last four show only when the power is lost."""
+"""What is broken, by name; the last ones show only when the power is lost."""

@@ -10,10 +10,10 @@ import signal
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from .extras import Extras, draw_extras
-from .servers import Server, ordinary, refusing_api
+from .extras import Extras, Obstacle, Unpack, Where, draw_extras
+from .servers import Server, ordinary, refusing_api, shapes
 
-Moment = Literal["start", "request", "delivery", "journal", "last-byte"]
+Moment = Literal["start", "request", "delivery", "journal", "last-byte", "unpack", "held"]
 FateKind = Literal["through", "sigterm", "sigint", "sighup", "kill", "full-disk", "second-agent", "pieces"]
 
 WAIT_TIMEOUT = 4.0
@@ -89,11 +89,12 @@ class Draw:
     verify: bool
     fate: Fate
     extras: Extras = field(default_factory=Extras)
+    unpack: Unpack | None = None
 
     def __str__(self) -> str:
         server = f"{'TLS, ' if self.tls else ''}{self.shards} shards, {self.archive_size} bytes"
         agent = f"--retries {self.retries} --parallel {self.parallel}{' --allow-unproven' * self.allow_unproven}"
-        around = f"fate: {self.fate}\naround: {self.extras}"
+        around = f"fate: {self.fate}\naround: {self.extras}\nunpack: {self.unpack}"
         return f"server: {server}: {' '.join(self.faults) or 'no fault'}\nagent: {agent}\n{around}"
 
 
@@ -121,13 +122,16 @@ def draw(seed: int) -> Draw:
     extras = draw_extras(random.Random(f"torture/extras/{seed}"), server) if fate_allowed else Extras()
     if crowded:
         extras = replace(extras, proxy=True, slow_disk=0.05)
+    unpack = _unpack(random.Random(f"torture/unpack/{seed}"), server, fate) if fate_allowed else None
+    if unpack:
+        fate = _killed_while_unpacking(random.Random(f"torture/unpack/fate/{seed}"), fate)
     return Draw(
         seed=seed,
         tls=tls,
         shards=shards,
         archive_size=archive_size,
         faults=tuple(server.faults),
-        families=tuple(dict.fromkeys((*server.families, *extras.families))),
+        families=tuple(dict.fromkeys((*server.families, *extras.families, *(unpack.families if unpack else ())))),
         retries=rng.choice((5, 5, 5, 8, 2, 1)),
         parallel=16 if crowded else rng.choice((4, 4, 1, 2)),
         wait_timeout=wait_timeout,
@@ -137,6 +141,7 @@ def draw(seed: int) -> Draw:
         verify=rng.random() < 0.15,
         fate=fate,
         extras=extras,
+        unpack=unpack,
     )
 
 
@@ -174,6 +179,37 @@ def _pieces(rng: random.Random, jobs: int) -> tuple[Piece, ...]:
         )
         for group in groups
     )
+
+
+def _unpack(rng: random.Random, server: Server, fate: Fate) -> Unpack | None:
+    """How the round unpacks, if it does, and archives that are worth it."""
+    if rng.random() < 0.45:
+        return None
+    shapes(server, rng)
+    where: Where = rng.choice(("beside", "beside", "other disk", "other disk", "dest"))
+    named = where != "dest" and not any(fault.startswith(("name", "same-name")) for fault in server.faults)
+    obstacles: tuple[Obstacle, ...] = ("file", "directory", "empty directory", "link", "staging link", "staging file")
+    small = where == "other disk" and fate.kind != "full-disk" and rng.random() < 0.25
+    return Unpack(
+        where=where,
+        discard=rng.random() < 0.3,
+        late=rng.random() < 0.15,
+        disk_kib=rng.choice((4200, 4400, 5000, 6000)) if small else 0,
+        obstacle=rng.choice((*obstacles, "no directory")) if named and not small and rng.random() < 0.2 else "",
+        job=rng.randrange(server.jobs),
+        afterwards=rng.choice(("", "", "moved", "written")),
+    )
+
+
+def _killed_while_unpacking(rng: random.Random, fate: Fate) -> Fate:
+    """Let some of the signals come at moments of unpacking."""
+    steps = tuple(
+        Interruption(step.signal, "unpack", rng.randrange(1, 5), rng.choice((0.0, rng.uniform(0, 0.02))))
+        if rng.random() < 0.5
+        else step
+        for step in fate.interruptions
+    )
+    return replace(fate, interruptions=steps)
 
 
 def _interruption(rng: random.Random, number: int) -> Interruption:

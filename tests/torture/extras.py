@@ -12,6 +12,10 @@ Console = Literal["files", "full pipe", "stopped terminal"]
 Verify = Literal["", "offline", "online"]
 StrayKind = Literal["noise", "zeros", "another archive", "right bytes"]
 
+Where = Literal["beside", "other disk", "dest"]
+Obstacle = Literal["", "file", "directory", "empty directory", "link", "staging link", "staging file", "no directory"]
+Afterwards = Literal["", "moved", "written"]
+
 SUFFIXES = (".part", ".unproven", ".mismatch")
 
 
@@ -84,6 +88,41 @@ class Extras:
             "stray files": self.strays,
             "intruder": self.intruder,
             "run for another batch": self.other_batch,
+        }
+        return tuple(name for name, wanted in found.items() if wanted)
+
+
+@dataclass(frozen=True)
+class Unpack:
+    """How a round unpacks. `disk_kib` is the size of a disk of its own that fills up; the obstacle concerns one job.
+
+    `late`: the runs before the fate is over have no `--unpack`. `afterwards`: what happens to a data path at the end.
+    """
+
+    where: Where = "beside"
+    discard: bool = False
+    late: bool = False
+    disk_kib: int = 0
+    obstacle: Obstacle = ""
+    job: int = 0
+    afterwards: Afterwards = ""
+
+    def __str__(self) -> str:
+        shown = [self.where, *["discard"] * self.discard, *["late"] * self.late]
+        shown += [f"disk of {self.disk_kib} KiB"] if self.disk_kib else []
+        shown += [f"{self.obstacle} in the way of job {self.job}"] if self.obstacle else []
+        return ", ".join([*shown, *filter(None, [self.afterwards])])
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The kinds of it, for the figures."""
+        found = {
+            f"unpack: {self.where}": True,
+            "unpack: archive discarded": self.discard,
+            "unpack: later": self.late,
+            "unpack: full disk": self.disk_kib,
+            f"unpack: {self.obstacle} in the way": self.obstacle,
+            f"unpack: data path {self.afterwards}": self.afterwards,
         }
         return tuple(name for name, wanted in found.items() if wanted)
 

@@ -31,7 +31,10 @@ API_REFUSALS: dict[str, frozenset[int]] = {
     "not-json": frozenset({32}),
     "json-array": frozenset({32}),
     "null-results": frozenset({24, 32, 0}),  # a list of nothing is 24 or no list at all, 32; one job has no list: 0
+    "endless-header": frozenset({32}),
+    "endless-pages": frozenset({32, 0}),  # runs for single jobs read no list
     "no-batch": frozenset({24}),
+    "wrong-count=1": frozenset({20, 24, 32, 0}),
     "wrong-host": frozenset({31}),
     "expired-cert": frozenset({31}),
 }
@@ -136,7 +139,7 @@ def comes_and_goes(faults: Iterable[str]) -> bool:
 
 def is_bent(faults: Faults) -> bool:
     """Whether bodies may differ from the archive, or the archive is damaged itself."""
-    return bool(faults.damaged or faults.damaged_gzip or faults.trailing_garbage)
+    return bool(faults.damaged or faults.damaged_gzip or faults.damaged_inside or faults.trailing_garbage)
 
 
 def _ends_at_the_end(faults: Faults) -> bool:

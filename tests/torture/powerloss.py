@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +25,11 @@ from pathlib import Path
 from restore_agent.cli.main import main as agent_main
 from restore_agent.simulator import Job, Simulator
 
-from . import checks
+from . import checks, crashdata
 from .crash import State, Tree, crash_states, final_tree
 from .defects import killed_at, program
 from .process import Ended
-from .trace import Op, Recorder
+from .trace import Kind, Op, Recorder
 from .witness import STATE, Violation, Witness, attempts_in, final_names, journal_lines
 
 PROGRAM = ("-m", "restore_agent")
@@ -42,6 +42,7 @@ class Scenario:
     """Runs that are recorded one after the other: each with its server's faults, and the exit code it must have.
 
     `kill_at`: the first run meets `kill -9` instead of its so-maniest fsync. `conditions` are those of `defects.py`.
+    `options` are more options of each run; DIR in them is the directory of data paths.
     """
 
     name: str
@@ -51,6 +52,12 @@ class Scenario:
     commands: tuple[str, ...] = ()
     kill_at: int | None = None
     conditions: tuple[str, ...] = ()
+    options: tuple[tuple[str, ...], ...] = ()
+
+    def options_of(self, run: int, root: Path) -> list[str]:
+        """The options of one run beside the usual ones; the last ones are those of the runs after it, too."""
+        given = self.options[min(run, len(self.options) - 1)] if self.options else ()
+        return [option.replace("DIR", str(root / "data")) for option in given]
 
 
 SYNCED_IN_THE_BACKGROUND = Scenario(
@@ -60,7 +67,27 @@ SYNCED_IN_THE_BACKGROUND = Scenario(
     conditions=("sync often",),
 )
 
+UNPACKED = Scenario(
+    "unpacked while it comes, and discarded",
+    (("cut=60% range=honour max-downloads=3 drip=60k member=hard-link", 0),),
+    archive_size=1 << 10,
+    options=(("--unpack=DIR", "--discard-archive"),),
+)
+
 SCENARIOS = (
+    UNPACKED,
+    Scenario(
+        "unpacked from the disk by a later run",
+        (("", 0), ("", 0)),
+        archive_size=1 << 10,
+        options=((), ("--unpack=DIR",)),
+    ),
+    Scenario(
+        "an unproven data path, then its final name",
+        (("hash=never", 0), ("", 0)),
+        archive_size=1 << 10,
+        options=(("--unpack=DIR", "--allow-unproven"),),
+    ),
     Scenario("two archives, one of them cut and resumed", (("cut=60%@0 range=honour max-downloads=3 drip=60k", 0),), 1),
     Scenario(
         "a cut, then another version from the start",
@@ -148,6 +175,8 @@ class Recording:
     faults: list[str]
     archives: dict[str, set[str]]
     sent: dict[str, list[Sent]]
+    root: Path
+    contents: dict[str, crashdata.Names] = field(default_factory=dict)
 
     def run_at(self, point: int) -> int:
         """Which run an operation belongs to."""
@@ -208,25 +237,28 @@ def record(scenario: Scenario, work: Path, defects: Sequence[str] = ()) -> tuple
     recorder = Recorder(root, work)
     archives: dict[str, set[str]] = {}
     sent: dict[str, list[Sent]] = {}
+    contents: dict[str, crashdata.Names] = {}
     before: list[Job] = []
     for number, (faults, code) in enumerate(scenario.runs):
         with start(scenario, faults) as simulator:
             _carry_over(before, simulator)
             arguments = options(simulator, root / "restore", work / "key")
             command = scenario.commands[number] if scenario.commands else "run"
-            given = [command, *(arguments if command == "run" else verify_options(arguments))]
+            more = scenario.options_of(number, root)
+            given = [command, *(arguments + more if command == "run" else verify_options(arguments))]
             killed = killed_at(scenario.kill_at) if scenario.kill_at and not number else usual
             ended = recorder.run(given, environment(work), killed)
             assert ended == code, f"{scenario.name}: run {number} ended with {ended}, not {code}: {simulator.dump()}"
             for job in simulator.jobs:
                 archives.setdefault(job.id, set()).update(job.archive(n).sha1 for n in range(max(1, job.attempts)))
                 sent.setdefault(job.id, []).extend(_answers(simulator, job))
+                contents |= crashdata.served(job, work) if scenario.options else {}
             before = simulator.jobs
     if final_tree(recorder.ops) != tree_on_disk(root):
         raise RuntimeError(f"{scenario.name}: the recording does not lead to what is on the disk")
-    return Recording(
-        scenario, recorder.ops, recorder.ends, [faults for faults, _ in scenario.runs], archives, sent
-    ), root
+    faults_of_runs = [faults for faults, _ in scenario.runs]
+    found = Recording(scenario, recorder.ops, recorder.ends, faults_of_runs, archives, sent, root, contents)
+    return found, root
 
 
 def _answers(simulator: Simulator, job: Job) -> Iterator[Sent]:
@@ -280,6 +312,7 @@ def try_state(
     place = Path(tempfile.mkdtemp(prefix="state-", dir=work))
     try:
         build(state.tree, place / "root")
+        crashdata.moved_to(place / "root", recording.root)
         dest = place / "root" / "restore"
         with start(recording.scenario, _mended(recording.faults[-1])) as simulator:
             _set_back(simulator, recording, state.point, generous=generous)
@@ -290,7 +323,7 @@ def try_state(
             bent = "damaged" in recording.faults[0] and recording.whole_before(state.point)
             spoilt = frozenset({11}) if bent else frozenset()  # what came first was damaged, and may be judged again
             return found or [
-                *_restart(simulator, witness, dest, place, generous=generous, spoilt=spoilt, defects=defects)
+                *_restart(simulator, witness, dest, place, recording, generous=generous, spoilt=spoilt, defects=defects)
             ]
     finally:
         shutil.rmtree(place)
@@ -321,6 +354,8 @@ def _check_state(recording: Recording, state: State, dest: Path) -> Iterator[Vio
     if said is not None:
         yield from _check_promised(said, dest)
     yield from _check_receipt_file(dest)
+    if recording.scenario.options:
+        yield from crashdata.check_on_disk(dest, recording.contents)
 
 
 def _check_promised(said: checks.Json, dest: Path) -> Iterator[Violation]:
@@ -340,7 +375,7 @@ def _check_receipt_file(dest: Path) -> Iterator[Violation]:
     except OSError:
         raw = b'{"archives": []}'
     try:
-        verified = [r for r in json.loads(raw)["archives"] if r["verdict"] == "verified"]
+        verified = [r for r in json.loads(raw)["archives"] if r["verdict"] == "verified" and r["archive_kept"]]
     except ValueError:
         yield Violation("the receipt reads", f"{len(raw)} bytes after a power loss")
         return
@@ -373,6 +408,8 @@ def _vouch_for_the_worst(dest: Path) -> None:
         if fact.get("fact") == "published" and final.is_file():
             status = final.stat()
             fact |= {"inode": status.st_ino, "changed_ns": status.st_ctime_ns}
+        if fact.get("fact") in ("staged", "unpacked"):
+            fact["inode"] = crashdata.inode_of(fact, dest) or fact["inode"]
         if "boot" in fact:
             fact["boot"] = "the-one-before"
         changed.append(json.dumps(fact, separators=(",", ":")).encode() + b"\n" if fact else line)
@@ -384,17 +421,20 @@ def _restart(
     witness: Witness,
     dest: Path,
     place: Path,
+    recording: Recording,
     *,
     generous: bool,
     spoilt: frozenset[int],
     defects: Sequence[str] = (),
 ) -> Iterator[Violation]:
     arguments = options(simulator, dest, place / "key")
+    arguments += recording.scenario.options_of(len(recording.faults) - 1, dest.parent)
     had_status = (dest / STATE / "status.json").is_file()
     status = call(["status", f"--dest={dest}", "--output=json"])
     if status.code not in (0, 41, 42) or (had_status and status.code):
         yield Violation("the status can be asked for", f"{status.code}: {status.out.decode()[-300:]}")
-    wholes = {job.id: _is_whole_somewhere(job, dest) for job in simulator.jobs}
+    discarded = {job.id for job in simulator.jobs if crashdata.is_discarded(dest, job)}
+    wholes = {job.id: _is_whole_somewhere(job, dest) or job.id in discarded for job in simulator.jobs}
     witness.run += 1
     ended = _process(["run", *arguments], place, defects) if defects else call(["run", *arguments])
     witness.look()
@@ -412,6 +452,8 @@ def _restart(
         if code not in right | spoilt:
             told = f"{code} ({records.get(job.id, {}).get('reason')}), right is {sorted(right)}"
             yield Violation("every archive that can be had is had, else the code is right", f"{job.id}: {told}")
+        elif recording.scenario.options:
+            yield from crashdata.check_after(dest, job, code, recording.contents)
 
 
 def _is_whole_somewhere(job: Job, dest: Path) -> bool:
@@ -474,13 +516,21 @@ def enumerate_states(
     return tally
 
 
-def judge_states(scenario: Scenario, work: Path, defects: Sequence[str] = ()) -> Tally:
-    """Record a scenario and look at all of its states as they lie on the disk, without running the agent on them."""
+def judge_states(
+    scenario: Scenario, work: Path, defects: Sequence[str] = (), after: Container[Kind] | None = None
+) -> Tally:
+    """Record a scenario and look at its states as they lie on the disk, without running the agent on them.
+
+    All of them, or those after operations of some kinds only; the first one that shows something ends it.
+    """
     place = Path(tempfile.mkdtemp(prefix="power-loss-", dir=work))
     recording, _ = record(scenario, place, defects)
-    states = list(crash_states(recording.ops))
-    tally = Tally(points=len(recording.ops), states=len(states))
-    _judge_all(recording, states, place, tally)
+    tally = Tally(points=len(recording.ops))
+    for state in crash_states(recording.ops, after):
+        tally.states += 1
+        _judge_all(recording, [state], place, tally)
+        if tally.violations:
+            break
     return tally
 
 
@@ -497,6 +547,7 @@ def _judge_all(recording: Recording, states: Sequence[State], place: Path, tally
     for state in states:
         root = place / "state"
         build(state.tree, root)
+        crashdata.moved_to(root, recording.root)
         tally.add([*_check_state(recording, state, root / "restore")], _where(recording, state))
         shutil.rmtree(root)
 

@@ -59,6 +59,7 @@ class AgentProcess:
         env = {**keep, "HOME": str(home), "TMPDIR": str(home), "SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
         env |= {
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONFAULTHANDLER": "1",  # stacks of a run that hangs, see `wait`
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             "LANG": "C.UTF-8",
         }
@@ -119,10 +120,13 @@ class AgentProcess:
         return True
 
     def wait(self, *, interrupted: bool = False) -> Ended:
-        """Wait for the end. A process that hangs is killed, and its code is None."""
+        """Wait for the end. A process that hangs is killed, its code is None, and its stacks are in `err`."""
         try:
             code: int | None = self._process.wait(LONGEST_RUN)
         except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGABRT)
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(2.0)
             self._process.kill()
             self._process.wait()
             code = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import shutil
 import signal
@@ -14,34 +13,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from restore_agent.simulator import Job, Simulator
-from tests.support.proxy import proxy
+from restore_agent.simulator import Job
 
 from . import checks, draw, oracle
-from .company import Company
-from .defects import program
-from .disk import SmallDisk, may_mount, small_disk
 from .draw import Draw, Interruption, Piece
+from .judging import STOPPED, Judging
 from .process import AgentProcess, Ended
-from .witness import Get, Violation, Witness, final_names, journal_lines
+from .stage import Outcome
+from .witness import final_names, journal_lines
 
 MOST_RERUNS = 8
 _RUN_AGAIN = (20, 24, 25, 32)  # ends after which another run may succeed; it may try twice
 _FORGIVING = 2
-_STOPPED = (129, 130, 143)
-_LONGEST_STOP = 3.0 + 4.0  # seconds from a signal to the end; the second number is for a busy host
-
-
-@dataclasses.dataclass
-class Outcome:
-    """What came of a round. `evidence` is kept where something was violated."""
-
-    drawn: Draw
-    violations: list[Violation] = dataclasses.field(default_factory=list)
-    codes: list[int | None] = dataclasses.field(default_factory=list)
-    counts: Counter[str] = dataclasses.field(default_factory=Counter)
-    evidence: Path | None = None
-    seconds: float = 0.0
 
 
 def play(seed: int, *, defects: Sequence[str] = (), drawn: Draw | None = None) -> Outcome:
@@ -65,101 +48,8 @@ def play(seed: int, *, defects: Sequence[str] = (), drawn: Draw | None = None) -
     return outcome
 
 
-class Round:
-    """The stage of one round: its directory, its simulator, its witness."""
-
-    def __init__(self, drawn: Draw, home: Path, outcome: Outcome, defects: Sequence[str]) -> None:
-        self._drawn, self._home, self._outcome = drawn, home, outcome
-        conditions = (*drawn.extras.conditions, *defects)
-        self._program = program(*conditions) if conditions else ("-m", "restore_agent")
-        self._stack = ExitStack()
-        self._disk: SmallDisk | None = None
-        self._file_limit: int | None = None
-        self._disturbances = 0
-        self._starved = False
-        self._made_canaries()
-        self._dest = self._place_for_dest() / "restore"
-        self._simulator = self._stack.enter_context(
-            Simulator(tls=drawn.tls, shards=drawn.shards, archive_size=drawn.archive_size, faults=drawn.faults)
-        )
-        self._jobs = [job for job in self._simulator.jobs if not job.stray]
-        self._asked = {job.id for job in self._jobs}
-        self._witness = Witness(self._simulator, self._dest)
-        self._options = self._command_line()
-        self._environment: dict[str, str] = {}
-        if drawn.extras.proxy:
-            url = self._stack.enter_context(proxy()).url
-            self._environment = {"http_proxy": url, "https_proxy": url}
-        self._company = Company(drawn.extras, self._jobs, self._dest, self._witness)
-        self._stack.callback(self._company.leave)
-        self._around = checks.tree_of(home / "canaries", self._dest)
-
-    def close(self) -> None:
-        """Stop the simulator, keep what the log saw beside the other evidence, unmount the disk."""
-        if self._outcome.violations:
-            (self._home / "draw.txt").write_text(f"seed {self._drawn.seed}\n{self._drawn}\n")
-            (self._home / "server.txt").write_text(self._simulator.dump())
-            if self._dest.exists() and self._disk:
-                shutil.copytree(self._dest, self._home / "restore-copy", symlinks=True)
-        self._stack.close()
-
-    def _made_canaries(self) -> None:
-        canaries = self._home / "canaries"
-        (canaries / "beside").mkdir(parents=True)
-        (canaries / "beside" / "bird").write_text("it sings\n")
-        (canaries / "bird").write_text("it sings, too\n")
-        (self._home / "cwd").mkdir()
-
-    def _place_for_dest(self) -> Path:
-        """A directory among the canaries, or a small disk."""
-        kib = self._drawn.fate.disk_kib
-        if not kib:
-            return self._home / "canaries"
-        if not may_mount(self._home):
-            self._file_limit = kib << 9
-            return self._home / "canaries"
-        self._disk = self._stack.enter_context(small_disk(self._home / "disk", kib))
-        return self._home / "disk"
-
-    def _command_line(self) -> list[str]:
-        drawn, hello = self._drawn, self._simulator.hello
-        key = self._home / "private-key"
-        key.touch(mode=0o600)
-        key.write_text(hello["private_key"] + "\n")
-        options = {
-            "url": hello["url"],
-            "public-key": hello["public_key"],
-            "private-key-file": key,
-            "group-id": hello["group_id"],
-            "cluster-id": hello["cluster_id"],
-            "dest": self._dest,
-            "poll-interval": f"{draw.POLL_INTERVAL}s",
-            "wait-timeout": f"{drawn.wait_timeout}s",
-            "hash-timeout": f"{draw.HASH_TIMEOUT}s",
-            "stall-timeout": f"{draw.STALL_TIMEOUT}s",
-            "retries": drawn.retries,
-            "parallel": drawn.parallel,
-            "output": "json",
-        }
-        arguments = [f"--{name}={value}" for name, value in options.items()]
-        if hello["ca_file"]:
-            arguments.append(f"--ca-file={hello['ca_file']}")
-        return [*arguments, *["--allow-unproven"] * drawn.allow_unproven, *["--debug"] * drawn.debug]
-
-    def _run_arguments(self, piece: Piece | None = None) -> list[str]:
-        """The command line of a run for all jobs, or for some."""
-        hello = self._simulator.hello
-        batch = [f"--batch-id={hello['batch_id']}"] if hello["batch_id"] else []
-        ids = [self._jobs[number].id for number in piece.jobs] if piece else hello["job_ids"]
-        self._asked = set(ids) if piece else {job.id for job in self._jobs}
-        if piece and piece.by == "select":
-            return ["run", *self._options, *batch, *(f"--select={job_id[:-1]}[{job_id[-1]}]" for job_id in ids)]
-        if piece or not batch:
-            return ["run", *self._options, *(f"--job-id={job_id}" for job_id in ids)]
-        expected = [f"--expect-jobs={len(self._jobs)}"] if self._drawn.extras.expect_jobs else []
-        return ["run", *self._options, *batch, *expected]
-
-    # ------------------------------------------------------------ the play
+class Round(Judging):
+    """One round from its first process to its last check."""
 
     def play(self) -> None:
         """Fate first, then reruns until the agent ends by itself, then what must not change any more."""
@@ -171,10 +61,14 @@ class Round:
                 self._run_for_another_batch()
                 self._outcome.counts["reruns"] += 1
                 again += 1
+                if self._data:
+                    self._data.active = True
                 ended = self._run("rerun")
                 if again >= MOST_RERUNS:
                     self._blame("it ends by itself", f"not in {again} reruns: {self._outcome.codes}")
             self._verify_between(ended)
+            if not self._failed():
+                ended = self._unpack_what_is_left(ended)
             if not self._failed() and ended.code == 0:
                 self._confirm()
             self._company.write_once_more()
@@ -184,12 +78,22 @@ class Round:
                 checks.check_untouched(self._around, self._tree_around(), "nothing outside DEST is touched")
             )
 
+    def _unpack_what_is_left(self, ended: Ended) -> Ended:
+        """Once every archive is safe, data paths cost no download: neither a first one nor one that was in the way."""
+        if not self._data or ended.code not in (0, 13) or not self._data.mend():
+            return ended
+        seen = len(self._witness.gets)
+        ended = self._run("unpacking")
+        if len(self._witness.gets) > seen:
+            self._blame("unpacking costs no download", f"{len(self._witness.gets) - seen} GETs")
+        return ended
+
     def _failed(self) -> bool:
         return bool(self._outcome.violations or self._witness.violations)
 
     def _over(self, ended: Ended, again: int) -> bool:
         """Whether the agent has ended by itself, in a way that running it again would not mend."""
-        if ended.interrupted or ended.code in (40, 50, *_STOPPED):
+        if ended.interrupted or ended.code in (40, 50, *STOPPED):
             return False
         return not (ended.code in _RUN_AGAIN and again < _FORGIVING)
 
@@ -264,6 +168,10 @@ class Round:
         return dataclasses.replace(ended, out=json.dumps(result).encode() + b"\n")
 
     def _happened(self, step: Interruption) -> bool:
+        if step.after == "held":
+            return (self._home / "held").exists()
+        if step.after == "unpack":
+            return self._data is not None and self._data.happened(step.number)
         if step.after == "journal":
             return len(journal_lines(self._dest)) - self._journal_before >= step.number
         requests = self._simulator.requests[self._requests_before :]
@@ -296,6 +204,9 @@ class Round:
             self._verify()
         if not self._drawn.confirm:
             return
+        if self._data:
+            self._data.change_a_data_path()
+        data = self._data.tree() if self._data else {}
         seen, before = len(self._witness.gets), self._lasting()
         ended = self._run("after success")
         result = checks.result_of(ended) or {}
@@ -304,6 +215,8 @@ class Round:
         if len(self._witness.gets) > seen:
             self._blame("nothing after success", f"{len(self._witness.gets) - seen} GETs in a run after success")
         self._blame_all(checks.check_untouched(before, self._lasting(), "a run after success changes nothing"))
+        if self._data and not self._unproven(result):
+            self._blame_all(checks.check_untouched(data, self._data.tree(), "a run after success changes nothing"))
 
     def _unproven(self, result: checks.Json) -> bool:
         return any(record["verdict"] == "unproven" for record in result["archives"])
@@ -370,153 +283,6 @@ class Round:
         """DEST without what every run writes anew."""
         tree = checks.tree_of(self._dest)
         return {name: seen for name, seen in tree.items() if name != "receipt.json" and "status.json" not in name}
-
-    # ------------------------------------------------------------ judging
-
-    def _judge(self, ended: Ended, process: AgentProcess, step: Interruption | None) -> None:
-        """Every check that holds after this end."""
-        self._outcome.codes.append(ended.code)
-        self._blame_all(self._check_secrets(ended))
-        self._blame_all(self._check_tries())
-        self._blame_all(self._check_resumes())
-        if process.leaves_children():
-            self._blame("no child is left", f"process group {process.pid}")
-        if step and step.signal != signal.SIGKILL and (ended.stopped_after or 0.0) > _LONGEST_STOP:
-            self._blame("a signal ends a run within 3 s", f"{ended.stopped_after:.1f} s")
-        if ended.code is not None and ended.code < 0:
-            if step is None or ended.code != -step.signal:
-                self._blame("every run ends by itself", f"signal {-ended.code}: {ended.err[-500:]!r}")
-            return
-        if step and step.signal == 2 and ended.code == 1 and not ended.out:  # (nor the result of a mute run)
-            return  # SIGINT while Python itself starts: nothing of ours runs yet
-        self._blame_all(self._check_end(ended, process))
-
-    def _check_process(self, ended: Ended, process: AgentProcess) -> Iterator[Violation]:
-        yield from checks.check_output(ended)
-        yield from self._check_secrets(ended)
-        if process.leaves_children():
-            yield Violation("no child is left", f"process group {process.pid}")
-
-    def _check_end(self, ended: Ended, process: AgentProcess) -> Iterator[Violation]:
-        yield from checks.check_output(ended)
-        if not self._dest.exists():
-            return
-        yield from checks.check_modes(self._dest)
-        yield from checks.check_leftovers(self._dest)
-        yield from checks.check_receipt(self._dest, ended, self._witness, self._disturbances, self._asked)
-        if not self._starved:
-            partial = len(self._asked) < len(self._jobs)
-            yield from checks.check_finals(self._dest, ended, self._witness.foreign, partial=partial)
-            yield from checks.check_status(self._dest, ended)
-        yield from self._check_codes(ended)
-
-    def _check_secrets(self, ended: Ended) -> Iterator[Violation]:
-        texts = [("standard output", ended.out), ("standard error", ended.err)]
-        if self._dest.exists():
-            texts += checks.texts_below(self._dest)
-        yield from checks.check_secrets(texts, checks.secrets_of(self._simulator))
-
-    def _check_tries(self) -> Iterator[Violation]:
-        """Never more attempts in one run than --retries allows."""
-        for job in self._jobs:
-            tries = len(self._witness.of(job.id, self._witness.run))
-            hops = 6 if job.faults.redirect_loop else 1
-            if tries > (self._drawn.retries + 1) * hops:
-                yield Violation("no more attempts than --retries allows", f"{job.id}: {tries}")
-
-    def _check_resumes(self) -> Iterator[Violation]:
-        """A server that lied about a range is not asked for one again before it sent something from the start."""
-        for job in self._jobs:
-            gets = self._witness.of(job.id, self._witness.run, first=False)
-            for before, after in itertools.pairwise(get.record for get in gets):
-                lied = before.status == 416 or (
-                    before.status == 206 and job.faults.range in ("wrong-offset", "wrong-total")
-                )
-                if lied and before.range and after.range:
-                    yield Violation(
-                        "a refused resume becomes a fresh start", f"{job.id}: {before.range}, {after.range}"
-                    )
-
-    def _check_codes(self, ended: Ended) -> Iterator[Violation]:
-        """The exit code is the right one, for each archive and for the run."""
-        refusals = [oracle.API_REFUSALS[fault] for fault in self._drawn.faults if fault in oracle.API_REFUSALS]
-        if ended.code in (*_STOPPED, 50) or (self._starved and ended.code == 40):
-            return
-        if refusals:
-            if ended.code not in refusals[0]:
-                yield Violation("the exit code is the right one", f"{ended.code}, not one of {sorted(refusals[0])}")
-            return
-        if ended.code == 24 and oracle.comes_and_goes(self._drawn.faults):
-            return
-        result = checks.result_of(ended)
-        if result is not None:
-            yield from self._check_archives(ended, result)
-
-    def _check_archives(self, ended: Ended, result: checks.Json) -> Iterator[Violation]:
-        records = {one["job_id"]: one for one in result["archives"] if one["job_id"] in self._asked}
-        codes = {record["exit_code"] for record in records.values()} - {0}
-        combined = 0 if not codes else codes.pop() if len(codes) == 1 else 12
-        if records and all(record["verdict"] == "skipped" for record in records.values()):
-            combined = 24
-        if ended.code != combined:
-            yield Violation("the exit code is that of the archives", f"{ended.code}, not {combined}: {result}")
-        for job in self._jobs:
-            record = records.get(job.id)
-            if record is not None:
-                yield from self._check_archive(job, record)
-            elif job.id in self._asked:
-                yield Violation("every job has its record", job.id)
-
-    def _check_archive(self, job: Job, record: checks.Json) -> Iterator[Violation]:
-        right = self._company.allowed(job, oracle.allowed_codes(self._story(job)))
-        if record["exit_code"] not in right:
-            told = f"{record['exit_code']} ({record['verdict']}, {record['reason']}), right is {sorted(right)}"
-            yield Violation("every archive that can be had is had, else the code is right", f"{job.id}: {told}")
-        own = {job.archive(number).sha1 for number in range(max(1, job.attempts))}
-        if record["verdict"] == "unproven" and not oracle.is_bent(job.faults) and record["sha1"] not in own:
-            yield Violation("an unproven archive holds bytes of its delivery", f"{job.id}: {record['sha1']}")
-
-    def _story(self, job: Job) -> oracle.JobStory:
-        gets, words = self._witness.of(job.id), self._witness.words.get(job.id, [])
-        return oracle.JobStory(
-            faults=job.faults,
-            published=bool(self._witness.published[job.id]),
-            last_status=words[-1].status if words else "",
-            ever_ready=any(word.ready for word in words),
-            max_downloads=job.max_downloads,
-            gets=tuple(self._get_story(job, number, get) for number, get in enumerate(gets)),
-            tries=len(self._witness.of(job.id, self._witness.run)),
-            retries=self._drawn.retries,
-            disturbances=self._disturbances,
-            starved=self._starved,
-            allow_unproven=self._drawn.allow_unproven,
-        )
-
-    def _get_story(self, job: Job, number: int, get: Get) -> oracle.GetStory:
-        record, faults = get.record, job.faults
-        if record.status in (301, 302):  # the bytes came with one of the next hops
-            hops = [hop.record for hop in self._witness.of(job.id, get.run, first=False) if not hop.first]
-            record = next((hop for hop in hops if hop.time > record.time and hop.status in (200, 206)), record)
-        variants = range(job.attempts or 1) if faults.different_bytes else (0,)
-        size = min(job.archive(variant).size for variant in variants)
-        asked = int((record.range or "bytes=0-").removeprefix("bytes=").partition("-")[0] or 0)
-        start = asked if record.status == 206 else 0
-        honest = record.status == 200 or faults.range == "honour"
-        arrived = record.completed or not faults.reset  # what is sent before a RST may be lost
-        whole = arrived and record.status in (200, 206) and start + record.bytes_sent >= size
-        sound = honest and not oracle.is_bent(faults)
-        if record.status == 206 and faults.different_bytes:
-            sound = False
-        return oracle.GetStory(whole, sound, disturbed=get.run < self._witness.run)
-
-    def _tree_around(self) -> dict[str, tuple[int, int, str]]:
-        return checks.tree_of(self._home / "canaries", self._dest)
-
-    def _blame(self, invariant: str, seen: str) -> None:
-        self._outcome.violations.append(Violation(invariant, seen))
-
-    def _blame_all(self, violations: Iterator[Violation] | list[Violation]) -> None:
-        self._outcome.violations.extend(violations)
 
 
 def faults_of(drawn: Draw) -> Counter[str]:

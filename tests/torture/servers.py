@@ -28,7 +28,8 @@ class Server:
 def refusing_api(server: Server, tls: bool, shards: int) -> None:
     faults = ["unauthorized", "unauthorized=empty", "forbidden", "not-in-group", "api-500=always", "api-503=always"]
     faults += ["api-reset=always", "api-redirect", "not-json", "json-array", "null-results", "api-429=always"]
-    faults += ["no-batch"] if shards else []
+    faults += ["endless-header", "endless-pages"] if shards else ["endless-header"]
+    faults += ["no-batch", "wrong-count=1"] if shards else []
     faults += ["wrong-host", "expired-cert"] if tls else []
     server.add("API refuses", server.rng.choice(faults))
 
@@ -81,6 +82,8 @@ def _endings(server: Server) -> None:
         kind = rng.choice(("cut", "cut", "reset", "clean-cut", "stall", "refuse"))
         if kind == "refuse":
             server.add("refusals 4xx/5xx", f"refuse={rng.choice((401, 403, 404, 429, 500, 502, 503))}{place}")
+            if rng.random() < 0.3:
+                server.add("refusals with Retry-After", "retry-after=1")
         else:
             name = {"cut": "cuts", "reset": "RST", "clean-cut": "clean cuts", "stall": "stalls"}[kind]
             server.add(name, f"{kind}={rng.choice((0, 1, rng.randrange(2, 99), rng.randrange(2, 99), 100))}%{place}")
@@ -118,13 +121,15 @@ def _hashes(server: Server) -> None:
 def _timeline(server: Server) -> None:
     rng = server.rng
     faults = ["ready-after=0.8", "stagger=0.4", "missing-delivery", "ready-without-url=0.7", "unknown-status=0.7"]
-    faults += ["finished=ready", "appears-after=0.08", "url-gone"]
+    faults += ["finished=downloaded", "finished=never", "appears-after=0.08", "url-gone"]
     server.add("timeline", *rng.sample(faults, rng.choice((1, 1, 2))))
 
 
 def _ends_of_jobs(server: Server) -> None:
     rng, place = server.rng, server.place()
     after = round(rng.uniform(0.2, 1.5), 2)
+    if rng.random() < 0.3:
+        server.add("dead links", f"dead-status={rng.choice((401, 404, 429, 500, 503))}")
     ends = {
         "expiry": ("expired", f"expires-in={after}", f"expires-cut={after}"),
         "job gives up": (f"broken={after}", f"killed={after}", f"delivery-failed={after}", f"interrupted={after}"),
@@ -164,6 +169,24 @@ def _api_manners(server: Server) -> None:
     manners = ("envelope-always", "numbers-as-strings", "qop=none", "qop=op", "deep-json=200", "huge-answer=100000")
     if rng.random() < 0.5:
         server.add("API manners", rng.choice(manners))
+    if rng.random() < 0.3:
+        server.add("API manners", rng.choice(("one-nonce", "api-delay=0.05", "no-version", "sccc")))
+    if rng.random() < 0.2:
+        server.add("odd texts", rng.choice(("hostile-text", "surrogates")))
+    if rng.random() < 0.4:
+        server.add("fields of jobs", f"{rng.choice(_FIELDS)}{server.place()}")
+
+
+_FIELDS = (
+    *("encrypted", "point-in-time"),
+    "job-field=delivery.maxDownloads:__missing__",
+    "job-field=delivery.expires:__missing__",
+    "job-field=snapshotId:null",
+    'job-field=someField:{"a": [1]}',
+    'job-field=delivery.expirationHours:"12"',
+    'job-field=statusName:"SOMETHING"',
+)
+"""Fields that documents may have or lack, without any consequence for a restore."""
 
 
 def _whole_but_unclean(server: Server) -> None:
@@ -187,6 +210,8 @@ def _heads(server: Server) -> None:
     odd = ("many-headers=150", "long-header=70000", "space-colon", "non-ascii-header", "bare-lf", "no-reason")
     odd += ("interim=2", "transfer-encoding=Chunked", "chunk-zeros=5", "chunk-extension", "chunk-trailer")
     server.add("odd heads", *server.rng.sample(odd, server.rng.choice((1, 2))))
+    if server.rng.random() < 0.3:
+        server.add("late heads", "delivery-delay=0.2")
 
 
 def _tokens(server: Server) -> None:
@@ -204,8 +229,10 @@ def _tokens(server: Server) -> None:
 
 def _lists(server: Server) -> None:
     rng = server.rng
-    kind = rng.choice(("appears", "appears", "unlisted", "404", "short", "stray", "challenge", "entries"))
-    if kind == "challenge":
+    kind = rng.choice(("appears", "appears", "unlisted", "404", "short", "stray", "challenge", "entries", "count"))
+    if kind == "count":
+        server.add("short list", f"wrong-count={rng.choice((-1, -9))}")
+    elif kind == "challenge":
         forms = ("basic-after", "basic-first", "negotiate-first", "separate", "digest-after", "digest-first")
         server.add("challenges", f"challenge={rng.choice(forms)}")
     elif kind == "404":
@@ -225,6 +252,29 @@ def _lists(server: Server) -> None:
         server.add("short list", f"short-list={rng.randrange(1, 8)}x{rng.randrange(1, 4)}")
     else:
         server.add("stray job", f"stray-job={rng.choice(('none', 'other'))}")
+
+
+def shapes(server: Server, rng: random.Random) -> None:
+    """What the archives hold, for rounds that unpack them."""
+    harmless = ("long-name", "pax-name", "hard-link", "duplicate", "empty", "setuid", "sparse-gnu", "sparse-pax")
+    hostile = ("absolute", "dotdot", "symlink", "through-symlink", "through-file", "link-outside", "device", "fifo")
+    if rng.random() < 0.35:
+        server.add("members: harmless", *(f"member={kind}" for kind in rng.sample(harmless, rng.choice((1, 2)))))
+    if rng.random() < 0.12:
+        server.add("members: hostile", f"member={rng.choice(hostile)}{server.place()}")
+    if rng.random() < 0.2:
+        server.add("several gzip members", "gzip-members")
+    if rng.random() < 0.2:
+        server.add("top directories", f"top={rng.choice(('none', 'several'))}")
+    if rng.random() < 0.15:
+        server.add("many small files", f"small-files={rng.choice((20, 200))}")
+    if rng.random() < 0.08:
+        server.add(
+            "damaged inside", f"damaged-inside={rng.choice(('header', 'gzip-end', 'no-members'))}{server.place()}"
+        )
+    if rng.random() < 0.15:
+        info = ("replica-set", "cluster-id", "group-id", "missing", "huge", "binary")
+        server.add("restoreInfo.txt", f"restore-info={rng.choice(info)}{server.place()}")
 
 
 def _clocks(server: Server) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal["create", "mkdir", "write", "truncate", "sync", "rename", "unlink", "get", "said"]
+Kind = Literal["create", "mkdir", "link", "write", "truncate", "sync", "rename", "unlink", "get", "said"]
 ROOT = 0
 """The object that stands for the directory in which DEST is made; it counts as durable."""
 
@@ -27,9 +27,9 @@ _LINE = re.compile(
 _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _GET = re.compile(rb"GET /backup/restore/v\d/pull/(?P<job>[0-9a-f]+)/")
 _LONGEST = 4 << 20
-_CHANGES_NAMES = frozenset(("creat", "link", "linkat", "symlink", "symlinkat", "rmdir", "mknod", "mknodat", "truncate"))
+_CHANGES_NAMES = frozenset(("creat", "link", "symlink", "symlinkat", "mknod", "mknodat", "truncate"))
 _CHANGES_DATA = frozenset(
-    ("pwrite64", "pwritev", "pwritev2", "writev", "sendfile", "splice", "copy_file_range", "fallocate", "dup", "dup2")
+    ("pwritev", "pwritev2", "writev", "sendfile", "splice", "copy_file_range", "fallocate", "dup2", "dup3")
 )
 
 
@@ -179,6 +179,20 @@ class Recorder:
         self.ops.append(Op("write", opened.object, offset=opened.offset, data=data))
         opened.offset += result
 
+    def _call_pwrite64(self, arguments: str, result: int) -> None:
+        if opened := self._target(arguments):
+            at = int(arguments.rsplit(",", 1)[1])
+            self.ops.append(Op("write", opened.object, offset=at, data=_text(arguments)[:result]))
+
+    def _call_dup(self, arguments: str, result: int) -> None:
+        self._open.pop(result, None)
+        if opened := self._target(arguments):
+            self._open[result] = opened
+
+    def _call_fcntl(self, arguments: str, result: int) -> None:
+        if "F_DUPFD" in arguments:
+            self._call_dup(arguments, result)
+
     def _call_sendto(self, arguments: str, result: int) -> None:
         if found := _GET.match(_text(arguments)[:result]):
             self.ops.append(Op("get", name=found["job"].decode()))
@@ -222,6 +236,18 @@ class Recorder:
             raise RuntimeError(f"renameat2 with flags {flags} is not modelled")
         self._call_renameat(arguments, result)
 
+    def _call_linkat(self, arguments: str, result: int) -> None:
+        descriptor, path, rest = _at(arguments)
+        to_descriptor, to_path, _ = _at(rest)
+        source, target = self._find(descriptor, path), self._find(to_descriptor, to_path)
+        if source is None or target is None:
+            if source or target:
+                raise RuntimeError(f"a link across the root: {path} to {to_path}")
+            return
+        linked = self._names[source[0]][source[1]]
+        self._names[target[0]][target[1]] = linked
+        self.ops.append(Op("link", linked, *target))
+
     def _call_rename(self, arguments: str, result: int) -> None:
         first, second = (match.group() for match in _TEXT.finditer(arguments))
         self._call_renameat(f"AT_FDCWD, {first}, AT_FDCWD, {second}", result)
@@ -230,6 +256,9 @@ class Recorder:
         descriptor, path, _ = _at(arguments)
         if found := self._find(descriptor, path):
             self.ops.append(Op("unlink", self._names[found[0]].pop(found[1]), *found))
+
+    def _call_rmdir(self, arguments: str, result: int) -> None:
+        self._call_unlinkat(f"AT_FDCWD, {arguments}", result)
 
     def _call_unlink(self, arguments: str, result: int) -> None:
         self._call_unlinkat(f"AT_FDCWD, {arguments}", result)

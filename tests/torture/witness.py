@@ -14,7 +14,7 @@ import stat
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ OWN_NAMES = ("receipt.json", "SHA1SUMS", STATE)
 COMPANIONS = (".part", ".unproven", ".mismatch")
 _HOP = re.compile(r"[?&]hop=\d+")
 _LOOK_EVERY = 0.003  # seconds between two looks at the final names
+_SETTLED = 2.0  # seconds; a server that stalls does not notice the end
 _STALE_WORD = 1.0  # seconds for which a GET may still act on what the API said before
 
 
@@ -80,9 +81,9 @@ def attempts_in(lines: list[dict[str, Any]], job_id: str) -> int:
 
 
 def final_names(dest: Path) -> list[str]:
-    """The names in DEST that say `proven`."""
-    with suppress(OSError):
-        return [name for name in os.listdir(dest) if _is_final(name)]
+    """The names in DEST that say `proven`. A directory is none: DEST may hold data paths."""
+    with suppress(OSError), os.scandir(dest) as entries:
+        return [one.name for one in entries if _is_final(one.name) and not one.is_dir(follow_symlinks=False)]
     return []
 
 
@@ -96,7 +97,10 @@ class Witness:
 
     def __init__(self, simulator: Simulator, dest: Path) -> None:
         self._simulator, self._dest = simulator, dest
+        self.also: list[Callable[[], None]] = []  # what else is looked at all the time
+        self._verified: dict[str, str] = {}
         self._lock = threading.Lock()
+        self._handlers: list[threading.Thread] = []
         self.run = 0
         self.earlier: Counter[str] = Counter()  # GETs that a simulator before this one saw, by job
         self.violations: list[Violation] = []
@@ -123,6 +127,7 @@ class Witness:
         def heard(request: Request) -> Request:
             add(request)
             if request.kind == "delivery":
+                self._handlers.append(threading.current_thread())
                 self._on_delivery(request)
             return request
 
@@ -180,9 +185,18 @@ class Witness:
             self.blame("an automated restore is left alone", job.id)
 
     def _check_unproven(self, job: Job, lines: list[dict[str, Any]]) -> None:
-        proven = {str(line["file_name"]) for line in lines if line.get("fact") == "proven" and line["job_id"] == job.id}
+        mine = [line for line in lines if line.get("job_id") == job.id]
+        if mine and mine[-1].get("fact") == "archive-discarded":
+            self.blame("nothing after success", f"{job.id}: a GET after its archive was discarded")
+        proven = {str(line["file_name"]) for line in mine if line.get("fact") == "proven"}
         for name in proven & set(final_names(self._dest)) - self.foreign.keys():
             self.blame("nothing after success", f"{job.id}: a GET while {name} is there")
+
+    def settle(self) -> None:
+        """After the end of a run, wait until its deliveries have ended, too: their records count every byte then."""
+        until = time.monotonic() + _SETTLED
+        while self._handlers:
+            self._handlers.pop().join(max(0.0, until - time.monotonic()))
 
     # ------------------------------------------------------------ DEST's side
 
@@ -207,6 +221,8 @@ class Witness:
     def look(self) -> None:
         """Hash every final name that is new or was touched, and hold it against what was published."""
         self.looks += 1
+        for look in self.also:
+            look()
         for name in final_names(self._dest):
             try:
                 descriptor = os.open(self._dest / name, os.O_RDONLY | os.O_NOFOLLOW)
@@ -232,12 +248,24 @@ class Witness:
         if status.st_uid != os.geteuid():
             self.blame("a final name is a file of the agent's own", f"{name} is owned by user {status.st_uid}")
         known: set[str] = set().union(*self.published.values())
+        for job_id, published in self.published.items():
+            if digest in published:
+                self._verified[name] = job_id
         if digest not in known:
             self.blame("a final name holds published bytes", f"{name} has {status.st_size} bytes with SHA1 {digest}")
         if stat.S_IMODE(status.st_mode) != 0o600:
             self.blame("a final name has mode 0600", f"{name}: {stat.S_IMODE(status.st_mode):o}")
 
     # ------------------------------------------------------------ what there is to tell
+
+    @property
+    def dest(self) -> Path:
+        """DEST."""
+        return self._dest
+
+    def verified_files(self) -> dict[str, str]:
+        """The final names that held verified bytes at some time, and the jobs that these are of."""
+        return {name: job_id for name, job_id in list(self._verified.items()) if name not in self.foreign}
 
     def of(self, job_id: str, run: int | None = None, *, first: bool = True) -> list[Get]:
         """The GETs of a job, in one run or all; with `first` no redirect's next hops."""
