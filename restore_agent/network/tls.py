@@ -62,7 +62,7 @@ class SystemStore:
         """The reason why no server can be trusted, or None if there is a trust store."""
         if self.places:
             return None
-        return f"this host has no trust store: no CA certificates in {printable(', '.join(self.searched))}"
+        return f"this host has no trust store: no CA certificates in {', '.join(map(printable, self.searched))}"
 
 
 def system_store(environ: Mapping[str, str]) -> SystemStore:
@@ -150,7 +150,7 @@ def trust_store(connection: Connection, context: ssl.SSLContext) -> str:
     """Return where trusted certificates come from, for people."""
     if connection.ca_file:
         return f"--ca-file {connection.ca_file}"
-    place = printable(", ".join(system_store(os.environ).places)) or "empty"
+    place = ", ".join(map(printable, system_store(os.environ).places)) or "empty"
     count = context.cert_store_stats()["x509_ca"]
     return f"the system's trust store ({place}; {count} CA certificates loaded)"
 
