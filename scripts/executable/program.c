@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <nss.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -133,8 +134,21 @@ static void initialize(int argc, char **argv, const char *path, const char *code
     PyConfig_Clear(&config);
 }
 
+/* Until the program handles them (see start.py), so that a signal right after the start has the exit code of the program. */
+static void hold_signals(void) {
+    sigset_t held;
+    sigemptyset(&held);
+    sigaddset(&held, SIGHUP);
+    sigaddset(&held, SIGINT);
+    sigaddset(&held, SIGTERM);
+    sigprocmask(SIG_BLOCK, &held, NULL);
+}
+
 int main(int argc, char **argv) {
-    const char *path = own_path(), *code = place_of_code(path);
+    const char *path, *code;
+    hold_signals();
+    path = own_path();
+    code = place_of_code(path);
     if (!is_complete(code)) {
         fprintf(stderr, "restore-agent: %s is not complete; copy it again and compare its SHA-256\n", path);
         return 2;

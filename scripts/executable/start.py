@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib.machinery import BuiltinImporter, ModuleSpec
 from typing import Any
@@ -20,5 +21,8 @@ def main() -> None:
     sys.frozen = True  # type: ignore[attr-defined]
     sys.meta_path.append(_PackageModules)  # type: ignore[arg-type]
     from restore_agent.__main__ import main as run
+    from restore_agent.cli.signals import SIGNALS, store_signals
 
+    store_signals()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # program.c holds them until now
     run()

@@ -10,7 +10,6 @@ import re
 import select
 import struct
 import subprocess
-import sys
 import termios
 from collections.abc import Mapping
 from dataclasses import fields
@@ -37,6 +36,7 @@ from support.agents import (
     Json,
     connection_args,
 )
+from support.program import PROGRAM
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -163,7 +163,7 @@ class Terminal:
     def __init__(self, args: list[str], env: Mapping[str, str], columns: int = 80, lines: int = 24) -> None:
         self._main, side = pty.openpty()
         fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        command = [sys.executable, "-m", "restore_agent", *args]
+        command = [*PROGRAM, *args]
         self.process = subprocess.Popen(
             ["setsid", "--ctty", "--wait", *command],  # only its own terminal turns a ^C into a signal
             stdin=side,
