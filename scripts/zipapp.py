@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "scripts" / "zipapp-requirements.txt"
 PACKAGE = ROOT / "restore_agent"
 OPTIONAL = "prometheus-client"
+_STATED_ELSEWHERE = {"jinja2": "BSD-3-Clause"}  # in its license file only
 _FIRST_TIME = 315532800  # 1980-01-01, the earliest that a zip file can say
 _COMPILED = (".so", ".pyd", ".dylib", ".dll", ".pyc")
 _MAIN = b"""\
@@ -79,7 +80,7 @@ def pins(text: str) -> list[Pin]:
     return [Pin(match[1], match[2], match[3]) for match in found if match]
 
 
-def fetch(wanted: list[Pin], directory: Path) -> list[Wheel]:
+def fetch(wanted: list[Pin], directory: Path, requirements: Path = REQUIREMENTS) -> list[Wheel]:
     """The wheels of the pins, downloaded unless they are there already."""
     if any(_find(pin, directory) is None for pin in wanted):
         options = ["--no-deps", "--only-binary=:all:", "--implementation=py", "--abi=none", "--platform=any"]
@@ -92,7 +93,7 @@ def fetch(wanted: list[Pin], directory: Path) -> list[Wheel]:
             "--disable-pip-version-check",
             "--require-hashes",
         ]
-        command += [*options, "--python-version=3.11", f"--dest={directory}", f"--requirement={REQUIREMENTS}"]
+        command += [*options, "--python-version=3.11", f"--dest={directory}", f"--requirement={requirements}"]
         subprocess.run(command, check=True, stdout=sys.stderr)
     return [_wheel(pin, directory) for pin in wanted]
 
@@ -121,7 +122,7 @@ def _wheel(pin: Pin, directory: Path) -> Wheel:
 def contents(wheels: list[Wheel]) -> dict[str, bytes]:
     """Every file by its name inside; two of one name are an error."""
     found = {"__main__.py": _MAIN}
-    for name, data in [*_of_the_package(), *(entry for wheel in wheels for entry in _of_a_wheel(wheel))]:
+    for name, data in [*package_files(), *(entry for wheel in wheels for entry in wheel_files(wheel))]:
         if name in found:
             raise SystemExit(f"{name} comes twice")
         if name.endswith(_COMPILED):
@@ -130,14 +131,16 @@ def contents(wheels: list[Wheel]) -> dict[str, bytes]:
     return found
 
 
-def _of_the_package() -> Iterator[tuple[str, bytes]]:
+def package_files() -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of each file of restore_agent, and of its license."""
     yield "LICENSE", (ROOT / "LICENSE").read_bytes()
     for path in PACKAGE.rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts:
             yield path.relative_to(ROOT).as_posix(), path.read_bytes()
 
 
-def _of_a_wheel(wheel: Wheel) -> Iterator[tuple[str, bytes]]:
+def wheel_files(wheel: Wheel) -> Iterator[tuple[str, bytes]]:
+    """Yield name and content of each file of a wheel, without its list of files."""
     with zipfile.ZipFile(wheel.path) as archive:
         for entry in archive.infolist():
             if not entry.is_dir() and not entry.filename.endswith(".dist-info/RECORD"):
@@ -164,23 +167,24 @@ def write(path: Path, files: dict[str, bytes]) -> None:
 def bill_of_materials(wheels: list[Wheel], version: str, sha256: str) -> dict[str, Any]:
     """What is inside, as CycloneDX 1.6; it holds no time of the build, so that it is reproducible too."""
     ours = f"pkg:pypi/restore-agent@{version}"
-    inside = {_plain(wheel.pin.name): wheel.pin.purl for wheel in wheels}
+    inside = {normalized(wheel.pin.name): wheel.pin.purl for wheel in wheels}
     needed = [{"ref": ours, "dependsOn": sorted(inside.values())}]
-    needed += [{"ref": wheel.pin.purl, "dependsOn": _needs(wheel, inside)} for wheel in wheels]
+    needed += [{"ref": wheel.pin.purl, "dependsOn": needs(wheel, inside)} for wheel in wheels]
     application = {"type": "application", "bom-ref": ours, "name": "restore-agent", "version": version, "purl": ours}
-    application |= {"hashes": _hashes(sha256), "licenses": [{"expression": "Apache-2.0"}]}
+    application |= {"hashes": hashes(sha256), "licenses": [{"expression": "Apache-2.0"}]}
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, sha256)}",
         "version": 1,
         "metadata": {"component": application},
-        "components": [_component(wheel) for wheel in wheels],
+        "components": [component(wheel) for wheel in wheels],
         "dependencies": needed,
     }
 
 
-def _component(wheel: Wheel) -> dict[str, Any]:
+def component(wheel: Wheel) -> dict[str, Any]:
+    """Return the entry of a wheel in the list of contents."""
     pin = wheel.pin
     return {
         "type": "library",
@@ -189,30 +193,35 @@ def _component(wheel: Wheel) -> dict[str, Any]:
         "version": pin.version,
         "scope": "optional" if pin.name == OPTIONAL else "required",
         "description": wheel.metadata["Summary"] or "",
-        "hashes": _hashes(pin.sha256),
-        "licenses": [{"expression": _licence(wheel)}],
+        "hashes": hashes(pin.sha256),
+        "licenses": [{"expression": license_of(wheel)}],
         "purl": pin.purl,
     }
 
 
-def _licence(wheel: Wheel) -> str:
+def license_of(wheel: Wheel) -> str:
+    """Return the license as an SPDX expression. Raises SystemExit if the wheel states none."""
     stated = str(wheel.metadata["License-Expression"] or wheel.metadata["License"] or "")
+    stated = stated or _STATED_ELSEWHERE.get(wheel.pin.name, "")
     if not re.fullmatch(r"[A-Za-z0-9.+-]+( (AND|OR|WITH) [A-Za-z0-9.+-]+)*", stated):
         raise SystemExit(f"{wheel.pin.name}: {stated[:60]!r} is no SPDX expression")
     return stated
 
 
-def _needs(wheel: Wheel, inside: dict[str, str]) -> list[str]:
+def needs(wheel: Wheel, inside: dict[str, str]) -> list[str]:
+    """Return the package URLs of the other parts that a wheel requires."""
     lines = [line for line in wheel.metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
-    names = {_plain(re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]) for line in lines}
+    names = {normalized(re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]) for line in lines}
     return sorted(inside[name] for name in names & set(inside))
 
 
-def _plain(name: str) -> str:
+def normalized(name: str) -> str:
+    """Return the normalized name of a Python package."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _hashes(sha256: str) -> list[dict[str, str]]:
+def hashes(sha256: str) -> list[dict[str, str]]:
+    """Return a SHA-256 as CycloneDX writes it."""
     return [{"alg": "SHA-256", "content": sha256}]
 
 

@@ -11,7 +11,6 @@ import io
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import settings as hypothesis_settings
 from support.agents import QUICK, SMALL, Result, RunAgent, StartAgent, StartSimulator, connection_args
+from support.program import PROGRAM
 
 from restore_agent.cli.main import main
 from restore_agent.simulator import Simulator
@@ -100,7 +100,7 @@ def start_agent() -> Iterator[StartAgent]:
     running: list[subprocess.Popen[str]] = []
 
     def start(args: Sequence[object], env: Mapping[str, str] | None = None, **more: Any) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "restore_agent", *map(str, args)]
+        command = [*PROGRAM, *map(str, args)]
         more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **more}
         process = subprocess.Popen(command, env={**os.environ, **(env or {})}, text=True, **more)
         running.append(process)

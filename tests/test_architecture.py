@@ -39,6 +39,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("ui.prometheus",),
     "jinja2": ("ui.report",),
     "isal": ("unpack",),
+    "_system_calls": ("dest.system",),  # built into the executable
 }
 """Each library, and the only places that may import it, so that it can be replaced."""
 

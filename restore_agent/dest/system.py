@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
@@ -62,19 +63,41 @@ def _sync_directory(path: Path) -> None:
 
 def rename_noreplace(source_fd: int, source: bytes, target_fd: int, target: bytes) -> None:
     """Rename a file or directory only if the new name is free, atomically where the system can. Raises OSError."""
-    rename = getattr(_libc(), "renameat2", None)
-    if rename is not None:
-        if rename(source_fd, source, target_fd, target, _RENAME_NOREPLACE) == 0:
+    rename = _renameat2()
+    try:
+        if rename is not None:
+            rename(source_fd, source, target_fd, target, _RENAME_NOREPLACE)
             return
-        number = ctypes.get_errno()
-        if number not in _UNSUPPORTED:
-            raise OSError(number, os.strerror(number))
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
     with suppress(FileNotFoundError):  # a file system without the flag, such as NFS: look, then rename
         os.stat(target, dir_fd=target_fd, follow_symlinks=False)
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     os.rename(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd)
 
 
+def _renameat2() -> Callable[[int, bytes, int, bytes, int], None] | None:
+    """Return renameat2(2), which raises OSError; None if there is no such function."""
+    with suppress(ImportError):  # built into the executable, which has no ctypes because it cannot load libraries
+        from _system_calls import renameat2  # type: ignore[import-not-found]
+
+        built_in: Callable[[int, bytes, int, bytes, int], None] = renameat2
+        return built_in
+    function = getattr(_libc(), "renameat2", None)
+    return None if function is None else partial(_called, function)
+
+
+def _called(function: Callable[..., int], *arguments: int | bytes) -> None:
+    import ctypes  # imported here because the executable does not have it
+
+    if function(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 @cache
-def _libc() -> ctypes.CDLL:
+def _libc() -> Any:
+    import ctypes
+
     return ctypes.CDLL(None, use_errno=True)

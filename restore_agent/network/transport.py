@@ -28,6 +28,7 @@ import httpx
 from .framing import Body, FramingError, Head, TlsExpected, body_of, read_head
 from .proxies import DEFAULT_PORTS, Proxies, Proxy
 from .sockets import TICK, Idle, Plain, Stream, Tls, connect
+from .tls import explain_rejection
 
 BLOCKS = "blocks"
 
@@ -236,7 +237,11 @@ class _Exchange:
 
     def _secured(self, below: Stream, host: str, timeout: float) -> Tls:
         stream = Tls(below, self._context, host)
-        stream.shake_hands(timeout)
+        try:
+            stream.shake_hands(timeout)
+        except ssl.SSLError as error:
+            explain_rejection(error, self._context)
+            raise
         return stream
 
     def _tunnel(self, stream: Stream, proxy: Proxy, host: str, port: int) -> None:

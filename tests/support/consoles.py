@@ -10,7 +10,6 @@ import re
 import select
 import struct
 import subprocess
-import sys
 import termios
 from collections.abc import Mapping
 from dataclasses import fields
@@ -37,6 +36,7 @@ from support.agents import (
     Json,
     connection_args,
 )
+from support.program import PROGRAM
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -166,7 +166,7 @@ class Terminal:
         mode = termios.tcgetattr(side)
         mode[3] |= termios.NOFLSH  # else a ^C drops what was written and not yet read here, and the screen is wrong
         termios.tcsetattr(side, termios.TCSANOW, mode)
-        command = [sys.executable, "-m", "restore_agent", *args]
+        command = [*PROGRAM, *args]
         self.process = subprocess.Popen(
             ["setsid", "--ctty", "--wait", *command],  # only its own terminal turns a ^C into a signal
             stdin=side,

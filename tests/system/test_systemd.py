@@ -15,6 +15,7 @@ from typing import TextIO
 import pytest
 from support.agents import PATIENCE, QUICK, Restore, RunAgent, StartAgent, StartSimulator, connection_args, wait_until
 from support.booted import Booted, boot
+from support.program import EXECUTABLE
 from support.single_file import built
 
 import restore_agent
@@ -260,20 +261,29 @@ def sims() -> Iterator[dict[str, Simulator]]:
         sim.stop()
 
 
+def program(factory: pytest.TempPathFactory) -> tuple[list[str], str, Path]:
+    """How the agent is called here, how in the booted host, and the file that is laid there."""
+    if EXECUTABLE:
+        return [EXECUTABLE], "/opt/restore-agent", Path(EXECUTABLE)
+    if not Path(PYTHON).exists() or subprocess.run([PYTHON, "-c", "import tomllib"], check=False).returncode:
+        pytest.skip(f"{PYTHON} is not there or too old: the unit cannot see one below a home directory")
+    pyz = built(factory) / "restore-agent.pyz"
+    return [PYTHON, str(pyz)], f"{PYTHON} /opt/restore-agent.pyz", pyz
+
+
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory, sims: dict[str, Simulator]) -> Iterator[Booted]:
     """A host with the single file, the unit, and an instance for each simulator."""
-    if not Path(PYTHON).exists() or subprocess.run([PYTHON, "-c", "import tomllib"], check=False).returncode:
-        pytest.skip(f"{PYTHON} is not there or too old: the unit cannot see one below a home directory")
-    pyz = built(tmp_path_factory) / "restore-agent.pyz"
-    command = [PYTHON, pyz, "systemd", f"--program={PYTHON} /opt/restore-agent.pyz"]
-    unit = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    command, place, file = program(tmp_path_factory)
+    unit = subprocess.run(
+        [*command, "systemd", f"--program={place}"], capture_output=True, text=True, check=True
+    ).stdout
     units = {"restore-agent@.service": unit}
     units["restore-agent@.service.d/soon.conf"] = "[Service]\nRestartSec=100ms\n"
     units["restore-agent@elsewhere.service.d/place.conf"] = (
         "[Service]\nUser=nobody\nReadWritePaths=/opt/backup /opt/metrics\n"
     )
-    files: dict[str, str | Path] = {"/opt/restore-agent.pyz": pyz}
+    files: dict[str, str | Path] = {place.split()[-1]: file}
     for name, sim in sims.items():
         files[f"/etc/restore-agent/{name}.toml"] = configuration(sim, name)
         files[f"/etc/restore-agent/{name}.key"] = sim.hello["private_key"] + "\n"

@@ -43,7 +43,7 @@ def _environment() -> Any:
     try:
         import jinja2
     except ImportError:
-        hint = "Install it for the Python of restore-agent (`pip install jinja2`), or leave out --html for the report as text."
+        hint = "Install it for the Python of restore-agent (`pip install jinja2`), or leave out --html to get text."
         raise UsageError("a report as HTML needs Jinja2, which is not installed", hint=hint) from None
     environment = jinja2.Environment(
         autoescape=True,

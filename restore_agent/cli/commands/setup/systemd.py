@@ -73,6 +73,8 @@ def _hidden_file(words: list[str]) -> str | None:
 
 
 def _started_as(script: Path) -> list[str]:
+    if getattr(sys, "frozen", False):  # the executable: its first argument may be a name that was found in PATH
+        return [sys.executable]
     if script.name == "__main__.py":
         return [sys.executable, "-m", "restore_agent"]
     if script.is_file() and os.access(script, os.X_OK) and script.suffix != ".pyz":
