@@ -103,6 +103,8 @@ def test_three_hosts_bring_a_batch_home_and_a_second_run_changes_nothing(directo
         a_check_is_a_plan(lab)
         the_batch_comes_home(lab)
         again_nothing_changes(lab)
+        one_data_path_in_the_way_is_no_complete_batch(lab)
+        the_batch_is_unpacked_without_a_download(lab)
 
 
 def on_fresh_hosts_a_check_places_nothing(lab: Lab) -> None:
@@ -155,6 +157,33 @@ def again_nothing_changes(lab: Lab) -> None:
     assert again.changed == dict.fromkeys(HOSTS, 0)
     assert len(deliveries(lab.simulator)) == len(HOSTS)
     assert [secret for secret in lab.simulator.secrets if secret in again.out] == []
+
+
+def one_data_path_in_the_way_is_no_complete_batch(lab: Lab) -> None:
+    data = lab.directory / "data"
+    data.mkdir()
+    name = receipt_in(lab.hosts["shard0"].dest)["archives"][0]["file_name"].removesuffix(".tar.gz")
+    (data / name).touch()
+    stopped = play(lab, *variables(restore_agent_unpack=str(data)))
+    assert stopped.code == 2, stopped.out
+    assert f"{name}.tar.gz: verified on shard0, but not unpacked (data-path-in-the-way)" in stopped.out
+    assert sum((data / one.name / "WiredTiger").exists() for one in data.iterdir()) == len(HOSTS) - 1
+    (data / name).unlink()
+
+
+def the_batch_is_unpacked_without_a_download(lab: Lab) -> None:
+    data = lab.directory / "data"
+    unpacking = variables(restore_agent_unpack=str(data), restore_agent_discard_archive=True)
+    done = play(lab, *unpacking)
+    assert done.code == 0, done.out
+    assert "Every job of the batch is verified and unpacked on its host." in done.out
+    for host in lab.hosts.values():
+        (record,) = receipt_in(host.dest)["archives"]
+        assert (Path(record["data_path"]) / "WiredTiger").exists()
+        assert (record["archive_kept"], record["path"]) == (False, None)
+    again = play(lab, *unpacking, version="oldest")
+    assert (again.code, again.changed) == (0, dict.fromkeys(HOSTS, 0)), again.out
+    assert len(deliveries(lab.simulator)) == len(HOSTS)
 
 
 def test_a_broken_shard_fails_the_play_with_its_hint_and_the_others_come_home(directory: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import absolute_import, division, print_function
 
 __metaclass__ = type
 
+import json
 from fnmatch import fnmatchcase
 
 
@@ -69,11 +70,31 @@ def batch_problems(hosts, jobs, batch_id=None, allow_unproven=False):
     return problems
 
 
+def request_host(records):
+    """Return the host that requests a restore, or that continues the request of an earlier play.
+
+    `records`: host name, in the order of the play, to the content of its record, or an empty text. It is the host with
+    the newest record; one that cannot be read counts as the newest, since the module then reports it. Without records,
+    it is the first host.
+    """
+    return max(records, key=lambda name: _age(records[name]))
+
+
 def archive_line(row):
     """Return one archive of a receipt as a line of text: verdict, path, SHA1, and data path."""
     text = "%s %s" % (row.get("verdict"), row.get("path") or _name(row))
     text += " sha1 " + row["sha1"] if row.get("sha1") else ""
     return text + (" data path " + row["data_path"] if row.get("data_path") else "")
+
+
+def _age(text):
+    """Return the time of a record for comparisons."""
+    if not text:
+        return (0, "")
+    try:
+        return (1, str(json.loads(text)["requested_at"]))
+    except (ValueError, KeyError, TypeError):
+        return (2, "")
 
 
 def _foreign_receipts(hosts, batch_id):
@@ -118,4 +139,9 @@ class FilterModule(object):
 
     def filters(self):
         """Return the filters by name."""
-        return {"archive_line": archive_line, "batch_overlaps": batch_overlaps, "batch_problems": batch_problems}
+        return {
+            "archive_line": archive_line,
+            "batch_overlaps": batch_overlaps,
+            "batch_problems": batch_problems,
+            "request_host": request_host,
+        }

@@ -57,12 +57,29 @@ ENVIRONMENT = {
     "metrics_file": "RESTORE_AGENT_METRICS_FILE",
 }
 
-NOT_FLAGS = ("executable", "private_key")
+NOT_FLAGS = ("executable", "private_key", "record")
 
 
 def from_environment(name, **more):
     """Return the specification of an option that falls back to the environment variable of the agent."""
     return dict(more, fallback=(env_fallback, [ENVIRONMENT[name]]))
+
+
+def connection_spec():
+    """Return the options of the connection, of the cluster, and of the command, as in the fragment `connection`."""
+    spec = {name: from_environment(name, type="str") for name in ("url", "cluster_id")}
+    spec.update((name, from_environment(name, type="path")) for name in ("ca_file", "client_cert", "config"))
+    spec.update(
+        public_key=from_environment("public_key", type="str", no_log=False),
+        private_key=from_environment("private_key", type="str", no_log=True),
+        # these two are paths, not keys
+        private_key_file=from_environment("private_key_file", type="path", no_log=False),
+        client_key=from_environment("client_key", type="path", no_log=False),
+        group_id=from_environment("group_id", type="str", aliases=["project_id"]),
+        host_id=dict(type="str"),
+        executable=dict(type="list", elements="str", default=["restore-agent"]),
+    )
+    return spec
 
 
 def flags(params, environ):
@@ -156,3 +173,29 @@ def sentence(problem):
     if problem.get("hint"):
         text += " Next: %s" % problem["hint"]
     return text
+
+
+def ending_of(lines):
+    """Return the result event without its envelope, or an empty dict if the agent wrote none."""
+    ending = lines[-1] if lines and lines[-1].get("event") == "result" else {}
+    return {name: value for name, value in ending.items() if name not in ("event", "time")}
+
+
+def problem_of(code, problems, failed=()):
+    """Return reason and hint of a call. `failed`: the archives with an exit code, for a call without problems."""
+    if code == 0:
+        return None, None
+    reasons = [one.get("id") for one in problems] or [one.get("reason") for one in failed]
+    hints = [one["hint"] for one in problems if one.get("hint")]
+    return (reasons[0] if reasons else None), " ".join(dict.fromkeys(hints)) or NEXT.get(code)
+
+
+def message_of(code, problems, err, failed=()):
+    """Return the message of a failed call. `failed` as for `problem_of`."""
+    if problems:
+        return " ".join(sentence(one) for one in problems)
+    if failed:
+        told = ", ".join("%s: %s" % (one.get("file_name") or one["job_id"], one.get("reason")) for one in failed)
+        return "%s. Next: %s." % (told, NEXT.get(code, "see restore-agent explain %d" % code))
+    last = (tail(err) or ["nothing on stderr"])[-1]
+    return "restore-agent ended with %d: %s. Next: %s." % (code, last, NEXT.get(code, "see stderr_tail"))

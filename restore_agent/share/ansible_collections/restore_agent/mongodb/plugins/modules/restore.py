@@ -21,6 +21,8 @@ description:
     shows the progress.
 author:
   - The restore-agent developers (@restore-agent)
+extends_documentation_fragment:
+  - restore_agent.mongodb.connection
 requirements:
   - restore-agent on the host. It needs Python 3.11 or newer, which can differ from Ansible's interpreter.
 attributes:
@@ -31,30 +33,6 @@ attributes:
     support: partial
     description: Shows the verdict of each archive before and after, if O(dest) is set as an option or variable.
 options:
-  url:
-    description: Base URL of Ops Manager or Cloud Manager. Falls back to C(RESTORE_AGENT_URL).
-    type: str
-  public_key:
-    description: API public key, or user name. Falls back to C(RESTORE_AGENT_PUBLIC_KEY).
-    type: str
-  private_key:
-    description:
-      - The API private key itself. It is passed to the agent in its environment, never as an argument.
-      - Falls back to C(RESTORE_AGENT_PRIVATE_KEY). Excludes O(private_key_file).
-    type: str
-  private_key_file:
-    description: File on the host with the private key, mode 0600. Falls back to C(RESTORE_AGENT_PRIVATE_KEY_FILE).
-    type: path
-  group_id:
-    description: Project (group) ID. Falls back to C(RESTORE_AGENT_GROUP_ID).
-    type: str
-    aliases: [project_id]
-  cluster_id:
-    description: Cluster ID. Falls back to C(RESTORE_AGENT_CLUSTER_ID). Excludes O(host_id).
-    type: str
-  host_id:
-    description: Host ID of a mirrored (SCCC) config server, instead of a cluster.
-    type: str
   batch_id:
     description: Batch of restore jobs (sharded cluster). Falls back to C(RESTORE_AGENT_BATCH_ID). Excludes O(job_id).
     type: str
@@ -117,33 +95,16 @@ options:
     type: bool
     default: false
     version_added: 1.1.0
-  ca_file:
-    description: CA certificates (PEM) on the host. Falls back to C(RESTORE_AGENT_CA_FILE), then the system's.
-    type: path
-  client_cert:
-    description: TLS client certificate (PEM) on the host. Falls back to C(RESTORE_AGENT_CLIENT_CERT).
-    type: path
-  client_key:
-    description: File with the TLS client key (PEM) on the host. Falls back to C(RESTORE_AGENT_CLIENT_KEY).
-    type: path
   metrics_file:
     description: Write run metrics to this file on the host, in Prometheus text format. It requires
       prometheus-client, which the zipapp contains. Falls back to C(RESTORE_AGENT_METRICS_FILE). Nothing is written in
       check mode.
     type: path
-  config:
-    description: The agent's configuration file on the host. Falls back to C(RESTORE_AGENT_CONFIG), then
-      C(/etc/restore-agent/config.toml) if it exists.
-    type: path
-  executable:
-    description: Command that starts the agent, including an interpreter or wrapper if needed.
-    type: list
-    elements: str
-    default: [restore-agent]
 notes:
   - The module sets or leaves out the options C(--output), C(--progress), and C(--debug). They cannot be changed.
 seealso:
   - module: restore_agent.mongodb.restore_info
+  - module: restore_agent.mongodb.restore_request
 """
 
 EXAMPLES = r"""
@@ -253,40 +214,32 @@ import os
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.restore_agent.mongodb.plugins.module_utils.agent_cli import (
-    NEXT,
     call,
+    connection_spec,
+    ending_of,
     flags,
     from_environment,
+    message_of,
+    problem_of,
     problems_in,
     secrets_for,
-    sentence,
     tail,
 )
 
 
 def argument_spec():
     """Return the options of `run`. The agent, which knows their sources, checks which exclude each other."""
-    texts = ("host_id", "wait_timeout", "hash_timeout", "poll_interval", "stall_timeout", "limit_rate")
-    spec = {name: dict(type="str") for name in texts}
+    texts = ("wait_timeout", "hash_timeout", "poll_interval", "stall_timeout", "limit_rate", "owner")
+    spec = connection_spec()
+    spec.update((name, dict(type="str")) for name in texts)
     spec.update((name, dict(type="int")) for name in ("expect_jobs", "retries", "parallel"))
-    spec.update((name, from_environment(name, type="str")) for name in ("url", "cluster_id", "batch_id"))
+    spec.update((name, from_environment(name, type="path")) for name in ("dest", "unpack", "metrics_file"))
     spec.update(
-        (name, from_environment(name, type="path"))
-        for name in ("dest", "unpack", "ca_file", "client_cert", "config", "metrics_file")
-    )
-    spec.update(
-        public_key=from_environment("public_key", type="str", no_log=False),
-        private_key=from_environment("private_key", type="str", no_log=True),
-        # these two are paths, not keys
-        private_key_file=from_environment("private_key_file", type="path", no_log=False),
-        client_key=from_environment("client_key", type="path", no_log=False),
-        group_id=from_environment("group_id", type="str", aliases=["project_id"]),
+        batch_id=from_environment("batch_id", type="str"),
         job_id=dict(type="list", elements="str", aliases=["job_ids"]),
         select=dict(type="list", elements="str"),
         allow_unproven=dict(type="bool", default=False),
-        owner=dict(type="str"),
         discard_archive=dict(type="bool", default=False),
-        executable=dict(type="list", elements="str", default=["restore-agent"]),
     )
     return spec
 
@@ -319,41 +272,20 @@ def would_change(rows):
     return any(row.get("step") in ("wait", "download", "prove") or row.get("to_unpack") for row in rows)
 
 
-def problem_of(code, problems, receipt):
-    """Return reason and hint of the whole call."""
-    if code == 0:
-        return None, None
-    failed = [one for one in receipt.get("archives", []) if one.get("exit_code")]
-    reasons = [one.get("id") for one in problems] or [one.get("reason") for one in failed]
-    hints = [one["hint"] for one in problems if one.get("hint")]
-    return (reasons[0] if reasons else None), " ".join(dict.fromkeys(hints)) or NEXT.get(code)
-
-
-def message_of(code, problems, receipt, err):
-    """Return the message of a failed call."""
-    if problems:
-        return " ".join(sentence(one) for one in problems)
-    failed = [one for one in receipt.get("archives", []) if one.get("exit_code")]
-    if failed:
-        told = ", ".join("%s: %s" % (one.get("file_name") or one["job_id"], one.get("reason")) for one in failed)
-        return "%s. Next: %s." % (told, NEXT.get(code, "see restore-agent explain %d" % code))
-    last = (tail(err) or ["nothing on stderr"])[-1]
-    return "restore-agent ended with %d: %s. Next: %s." % (code, last, NEXT.get(code, "see stderr_tail"))
-
-
 def result_of(module, code, lines, err):
     """Return the result of the module."""
-    ending = lines[-1] if lines and lines[-1].get("event") == "result" else {}
-    receipt = {name: value for name, value in ending.items() if name not in ("event", "time", "plan")}
+    ending = ending_of(lines)
+    receipt = {name: value for name, value in ending.items() if name != "plan"}
     problems = problems_in(lines)
-    reason, hint = problem_of(code, problems, receipt)
+    failed = [one for one in receipt.get("archives", []) if one.get("exit_code")]
+    reason, hint = problem_of(code, problems, failed)
     result = dict(receipt=receipt, exit_code=code, reason=reason, hint=hint, problems=problems, stderr_tail=tail(err))
     result["changed"] = bool(receipt.get("changed"))
     if module.check_mode:
         result["plan"] = ending.get("plan") or []
         result["changed"] = would_change(result["plan"])
     if code != 0 or not ending:
-        result.update(failed=True, msg=message_of(code, problems, receipt, err))
+        result.update(failed=True, msg=message_of(code, problems, err, failed))
     return result
 
 
