@@ -23,6 +23,7 @@ from support.program import PROGRAM
 from restore_agent.cli.main import main
 from restore_agent.simulator import Simulator
 
+os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # measured in this process; agents of their own would double the time
 hypothesis_settings.register_profile("restore-agent", deadline=None)  # a loaded machine is no failure
 hypothesis_settings.load_profile("restore-agent")
 

