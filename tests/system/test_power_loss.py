@@ -13,12 +13,22 @@ from torture.trace import ROOT, Op
 strace = pytest.mark.skipif(not trace.strace_works(), reason="recording file operations needs strace")
 
 
+SHARE = (
+    "unpacked while it comes, and discarded",
+    "two archives, one of them cut and resumed",
+    "a mismatch, quarantined, then fetched again",
+    "unproven, then promoted by verify",
+    "killed before the state directory's name is durable, then run again",
+)
+"""The scenarios of which a sample is tried here."""
+
+
 @strace
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+@pytest.mark.parametrize("scenario", [one for one in SCENARIOS if one.name in SHARE], ids=lambda one: one.name)
 def test_the_agent_survives_power_loss(scenario: Scenario, tmp_path: Path) -> None:
-    tally = powerloss.enumerate_states(scenario, tmp_path, sample=4, seed=1)
+    tally = powerloss.enumerate_states(scenario, tmp_path, sample=2, seed=1)
     assert not tally.violations, "\n".join(tally.violations[:5])
-    assert tally.restarts == 8
+    assert tally.restarts == 4
     assert tally.states > 100
     assert tally.points > 40  # and a replay of them is what lies on the disk: `record` insists
 

@@ -74,7 +74,7 @@ def test_half_of_the_rounds_are_over_tls_and_every_fate_is_met() -> None:
     }
 
 
-@pytest.mark.parametrize("seed", range(1, 7))
+@pytest.mark.parametrize("seed", (2, 4, 7, 11))
 def test_a_round_holds_every_invariant(seed: int) -> None:
     outcome = rounds.play(seed)
     assert not outcome.violations, f"{outcome.drawn}\n{outcome.violations}\n{outcome.evidence}"

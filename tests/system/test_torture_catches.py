@@ -11,7 +11,7 @@ import pytest
 from torture import diskfaults, powerloss, process, rounds, trace
 from torture.diskfaults import DiskFault
 from torture.draw import Draw, Fate, Interruption, Piece
-from torture.extras import Extras, Intruder, Stray
+from torture.extras import Extras, Intruder, Stray, Unpack
 
 DRAWN = Draw(
     seed=0,
@@ -52,7 +52,8 @@ def evidence_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_healthy_agent_is_not_accused() -> None:
-    assert rounds.play(0, drawn=DRAWN).violations == []
+    unpacking = drawn(*DRAWN.faults, shards=1, confirm=True, unpack=Unpack(discard=True, afterwards="written"))
+    assert rounds.play(0, drawn=unpacking).violations == []
 
 
 @pytest.mark.parametrize(
@@ -129,14 +130,43 @@ CASES = {
 }
 
 
+UNPACKING = {
+    "publish data paths before the hash": (
+        "a data path is of a proven archive",
+        drawn("hash=late:0.7", unpack=Unpack()),
+    ),
+    "follow links": (
+        "a data path is a directory, never a link",
+        drawn("max-downloads=1", unpack=Unpack(obstacle="staging link")),
+    ),
+    "unpack again": (
+        "a run after success changes nothing",
+        drawn("max-downloads=1", confirm=True, unpack=Unpack(afterwards="moved")),
+    ),
+    "discard before publishing": (
+        "an archive stays until its data path is published",
+        drawn("max-downloads=1", unpack=Unpack(discard=True, obstacle="directory")),
+    ),
+    "share one staging directory": (
+        "every archive that can be unpacked is unpacked",
+        drawn(SLOW, "max-downloads=1", shards=1, unpack=Unpack()),
+    ),
+}
+
+
+@pytest.mark.parametrize("defect", UNPACKING)
+def test_a_round_that_unpacks_catches(defect: str) -> None:
+    invariant, each = UNPACKING[defect]
+    outcome = rounds.play(0, drawn=each, defects=(defect,))
+    assert invariant in {violation.invariant for violation in outcome.violations}, outcome.violations
+
+
 @pytest.mark.parametrize("defect", CASES)
 def test_a_drawn_round_catches(defect: str) -> None:
     if defect == "use any part" and os.geteuid() != 0:
         pytest.skip("files of another user need root")
     invariant, each = CASES[defect]
     conditions = ("hold the first receipt",) if defect == "sums of this run only" else ()
-    sound = rounds.play(0, drawn=each, defects=conditions)
-    assert not sound.violations
     outcome = rounds.play(0, drawn=each, defects=(*conditions, defect))
     assert invariant in {violation.invariant for violation in outcome.violations}, outcome.violations
 
@@ -165,19 +195,26 @@ def test_a_run_that_hangs_is_caught(defect: str, each: Draw, monkeypatch: pytest
     assert "every run ends in bounded time" in {violation.invariant for violation in outcome.violations}
 
 
+ONCE = powerloss.Scenario("once", (("", 0),))
+
+
 @strace
 @pytest.mark.parametrize(
-    ("defect", "invariant"),
+    ("defect", "scenario", "after", "invariant"),
     [
-        ("forget the directory's fsync", "what was said is durable"),
-        ("forget the data's fsync", "a final name holds published bytes"),
-        ("forget the journal's fsync", "a journal line before every GET"),
-        ("forget the receipt's fsync", "the receipt reads"),
+        ("forget the directory's fsync", ONCE, "get", "a journal line before every GET"),
+        ("forget the data's fsync", ONCE, "rename electron", "a final name holds published bytes"),
+        ("forget the journal's fsync", ONCE, "get", "a journal line before every GET"),
+        ("forget the receipt's fsync", ONCE, "rename .receipt", "the receipt reads"),
+        ("forget the sync of unpacked files", powerloss.UNPACKED, "rename .", "a data path is whole"),
+        ("forget the sync of unpacked directories", powerloss.UNPACKED, "rename .", "a data path is whole"),
     ],
+    ids=lambda value: value if isinstance(value, str) and value.startswith("forget") else "",
 )
-def test_the_enumeration_of_crash_states_catches(defect: str, invariant: str, tmp_path: Path) -> None:
-    scenario = powerloss.Scenario(defect, (("", 0),))
-    tally = powerloss.judge_states(scenario, tmp_path, (defect,))
+def test_the_enumeration_of_crash_states_catches(
+    defect: str, scenario: powerloss.Scenario, after: str, invariant: str, tmp_path: Path
+) -> None:
+    tally = powerloss.judge_states(scenario, tmp_path, (defect,), after=lambda op: str(op).startswith(after))
     assert invariant in tally.by_label, tally
 
 

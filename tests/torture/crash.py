@@ -7,10 +7,10 @@ is one thing: never half. An fsync of a file does not cover its name.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .trace import ROOT, Kind, Op
+from .trace import ROOT, Op
 
 Tree = dict[str, "bytes | Tree"]
 """Names to a file's bytes or to a directory's tree."""
@@ -131,16 +131,16 @@ def final_tree(ops: Sequence[Op]) -> Tree:
     return disk.tree(disk.waiting_names, {}, "there")
 
 
-def crash_states(ops: Sequence[Op], after: Container[Kind] | None = None) -> Iterator[State]:
+def crash_states(ops: Sequence[Op], after: Callable[[Op], bool] = lambda _: True) -> Iterator[State]:
     """Every state after every operation, the same one at the same number of GETs and words only once.
 
-    With `after`, only those right after operations of these kinds.
+    With `after`, only those right after some operations.
     """
     disk, seen, marks = _Disk(), set(), 0
     for point, op in enumerate(ops, 1):
         disk.take(op)
         marks += op.kind in ("get", "said")
-        if after is not None and op.kind not in after:
+        if not after(op):
             continue
         for state in _states_at(point, disk):
             key = (marks, state.digest)

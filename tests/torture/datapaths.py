@@ -169,7 +169,11 @@ class DataPlace:
             status = os.lstat(self.directory / name)
             if self._judged.get(name) == status.st_ino or self._changed or self._is_obstacle(name, status):
                 return
-            found = content_of(self.directory / name) if stat.S_ISDIR(status.st_mode) else {}
+            if not stat.S_ISDIR(status.st_mode):
+                self._judged[name] = status.st_ino
+                self._witness.blame("a data path is a directory, never a link", name)
+                return
+            found = content_of(self.directory / name)
         except OSError:  # it got its final name meanwhile
             return
         self._judged[name] = status.st_ino

@@ -349,10 +349,14 @@ def _status_of(directory: int, name: str) -> os.stat_result | None:
 
 
 def _unpack_again() -> None:
-    """What was unpacked before is not remembered."""
+    """What was unpacked before does not count."""
     from restore_agent.restore.job.unpacking import JobUnpacking
 
-    JobUnpacking._published = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    async def publish(self: Any, digest: Any, file_name: str, *, verified: bool) -> Any:
+        return await self._rename(await self._unpacked(digest, file_name), digest, final=verified)
+
+    JobUnpacking.publish = publish  # type: ignore[method-assign]
+    JobUnpacking.is_published = lambda _: False  # type: ignore[method-assign]
 
 
 def _discard_before_publishing() -> None:

@@ -85,7 +85,6 @@ def cases() -> tuple[DiskFault, ...]:
     files = (ARCHIVE, f"{STATE}/journal.jsonl", f"{STATE}/.status.json.tmp", ".receipt.json.tmp", ".SHA1SUMS.tmp")
     found = [DiskFault("write", place, error) for place in files for error in ("ENOSPC", "EDQUOT", "EIO")]
     found += [DiskFault("write", f"{STATE}/journal.jsonl", "ENOSPC", number) for number in range(2, 8)]
-    found += [DiskFault("openat", place, "ENOSPC") for place in files]
     found += [DiskFault("write", ARCHIVE, "ENOSPC", number, server=SLOW) for number in (2, 3)]
     found += [DiskFault("fsync", place, error) for place in (*files, "", STATE) for error in ("EIO", "ENOSPC")]
     found += [DiskFault("fsync", f"{STATE}/journal.jsonl", "EIO", number) for number in range(2, 8)]

@@ -28,6 +28,8 @@ with atheris.instrument_imports(include=["restore_agent"]):
     from restore_agent.network import digest
     from restore_agent.network.documents import parse_job
 
+    from . import fuzz_unpack
+
 
 def job(data: bytes) -> None:
     """A document of the API."""
@@ -79,7 +81,7 @@ def name(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target for target in (job, header, structure, journal, receipt, name)
-}
+} | fuzz_unpack.TARGETS
 
 
 def main() -> None:
@@ -88,9 +90,8 @@ def main() -> None:
     parser.add_argument("target", choices=sorted(TARGETS))
     parser.add_argument("--seconds", type=int, default=60, help="how long (60)")
     given = parser.parse_args()
-    atheris.Setup(
-        [sys.argv[0], f"-max_total_time={given.seconds}", "-max_len=8192", "-rss_limit_mb=1024"], TARGETS[given.target]
-    )
+    limits = [f"-max_total_time={given.seconds}", "-max_len=8192", "-rss_limit_mb=1024", "-len_control=10"]
+    atheris.Setup([sys.argv[0], *limits], TARGETS[given.target])
     atheris.Fuzz()
 
 

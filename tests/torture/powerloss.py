@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ from . import checks, crashdata
 from .crash import State, Tree, crash_states, final_tree
 from .defects import killed_at, program
 from .process import Ended
-from .trace import Kind, Op, Recorder
+from .trace import Op, Recorder
 from .witness import STATE, Violation, Witness, attempts_in, final_names, journal_lines
 
 PROGRAM = ("-m", "restore_agent")
@@ -517,11 +517,11 @@ def enumerate_states(
 
 
 def judge_states(
-    scenario: Scenario, work: Path, defects: Sequence[str] = (), after: Container[Kind] | None = None
+    scenario: Scenario, work: Path, defects: Sequence[str] = (), after: Callable[[Op], bool] = lambda _: True
 ) -> Tally:
     """Record a scenario and look at its states as they lie on the disk, without running the agent on them.
 
-    All of them, or those after operations of some kinds only; the first one that shows something ends it.
+    All of them, or those after some operations only; the first one that shows something ends it.
     """
     place = Path(tempfile.mkdtemp(prefix="power-loss-", dir=work))
     recording, _ = record(scenario, place, defects)
@@ -538,9 +538,8 @@ def states_of_parts(recording: Recording) -> list[State]:
     """The states right before and after a journal line is synced, latest first: what it says is durable, is it?"""
     journal = {op.object for op in recording.ops if op.kind == "create" and op.name == "journal.jsonl"}
     points = {number for number, op in enumerate(recording.ops, 1) if op.kind == "sync" and op.object in journal}
-    modes = ("all names; data there", "all names; data zeros", "all names; data lost")
     found = [state for state in crash_states(recording.ops) if {state.point, state.point + 1} & points]
-    return [state for state in reversed(found) if state.label in modes]
+    return [state for state in reversed(found) if state.label == "all names; data zeros"]
 
 
 def _judge_all(recording: Recording, states: Sequence[State], place: Path, tally: Tally) -> None:

@@ -73,10 +73,7 @@ class Round(Judging):
                 self._confirm()
             self._company.write_once_more()
         self._blame_all(self._witness.violations)
-        if not self._outcome.violations:
-            self._blame_all(
-                checks.check_untouched(self._around, self._tree_around(), "nothing outside DEST is touched")
-            )
+        self._blame_all(checks.check_untouched(self._around, self._tree_around(), "nothing outside DEST is touched"))
 
     def _unpack_what_is_left(self, ended: Ended) -> Ended:
         """Once every archive is safe, data paths cost no download: neither a first one nor one that was in the way."""

@@ -117,6 +117,13 @@ DAMAGED = {
     "a size that is no number": FILE + size_field(b"12x45678901\0") + END,
     "a pax size that is no number": pax_header([(b"size", b"-1")]) + raw_header(b"t/x") + END,
     "a pax size of many digits": pax_header([(b"size", b"9" * 5000)]) + raw_header(b"t/x") + END,
+    "a size of more than 63 bits": size_field(b"\x80" + b"\xff" * 11) + END,
+    "a pax size of more than 63 bits": pax_header([(b"size", b"%d" % (1 << 63))]) + raw_header(b"t/x") + END,
+    "a sparse file of more than 63 bits": pax_header(
+        [(b"GNU.sparse.map", b""), (b"GNU.sparse.size", b"%d" % (1 << 63))]
+    )
+    + raw_header(b"t/x")
+    + END,
     "a pax time that is no number": pax_header([(b"mtime", b"noon")]) + raw_header(b"t/x") + END,
     "a pax record without a length": raw_header(b"x", b"x", 12) + padded(b"path=t/xyz\n\n") + raw_header(b"t/x") + END,
     "a pax record longer than the header": raw_header(b"x", b"x", 9) + padded(b"99 path=a") + raw_header(b"t/x") + END,

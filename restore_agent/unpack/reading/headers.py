@@ -262,8 +262,7 @@ def _parsed(block: bytes) -> tarfile.TarInfo:
     except tarfile.HeaderError as error:
         raise DamagedArchive(f"the archive contains an invalid header: {error}") from error
     info.type = block[156:157]  # frombuf changes the type of a v7 directory
-    if info.size < 0:
-        raise DamagedArchive("the archive contains a member of negative size")
+    _unsigned(info.size)
     return info
 
 
@@ -285,7 +284,7 @@ def _padded(size: int) -> int:
 def _decimal(text: bytes) -> int:
     if not text.isdigit() or len(text) > _NUMBER_LIMIT:
         raise DamagedArchive("the archive contains an invalid number in an extended header")
-    return int(text)
+    return _unsigned(int(text))
 
 
 def _octal(raw: bytes) -> int:
@@ -296,6 +295,7 @@ def _octal(raw: bytes) -> int:
 
 
 def _unsigned(number: int) -> int:
+    """Return a size or offset, which the system can hold in 63 bits. Raises DamagedArchive."""
     if not 0 <= number < 1 << 63:
         raise DamagedArchive("the archive contains a number that is out of range")
     return number
