@@ -27,10 +27,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "scripts" / "zipapp-requirements.txt"
 PACKAGE = ROOT / "restore_agent"
-OPTIONAL = "prometheus-client"
-_STATED_ELSEWHERE = {"jinja2": "BSD-3-Clause"}  # in its license file only
+OPTIONAL = frozenset({"jinja2", "markupsafe", "prometheus-client"})
+"""Packages of the extras `metrics` and `report`."""
+
+ACCELERATED = frozenset({"markupsafe"})
+"""Packages with compiled wheels only, which work without their compiled module; it is left out."""
+
+_STATED_ELSEWHERE = {"jinja2": "BSD-3-Clause"}
+"""Licences of packages whose metadata name none as an SPDX expression; their LICENSE file states it."""
+
 _FIRST_TIME = 315532800  # 1980-01-01, the earliest that a zip file can say
 _COMPILED = (".so", ".pyd", ".dylib", ".dll", ".pyc")
+_SOURCES_OF_COMPILED = (".c", ".pyi")
 _MAIN = b"""\
 import sys
 
@@ -83,19 +91,16 @@ def pins(text: str) -> list[Pin]:
 def fetch(wanted: list[Pin], directory: Path, requirements: Path = REQUIREMENTS) -> list[Wheel]:
     """The wheels of the pins, downloaded unless they are there already."""
     if any(_find(pin, directory) is None for pin in wanted):
-        options = ["--no-deps", "--only-binary=:all:", "--implementation=py", "--abi=none", "--platform=any"]
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--require-hashes",
-        ]
-        command += [*options, "--python-version=3.11", f"--dest={directory}", f"--requirement={requirements}"]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        _download(directory, requirements)
     return [_wheel(pin, directory) for pin in wanted]
+
+
+def _download(directory: Path, requirements: Path) -> None:
+    """Download all wheels. The tags are those of one platform, so that the same wheels come on every host."""
+    tags = ["--implementation=cp", "--abi=cp311", "--abi=none", "--platform=manylinux2014_x86_64", "--platform=any"]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes"]
+    command += ["--no-deps", "--only-binary=:all:", *tags, "--python-version=3.11"]
+    subprocess.run([*command, f"--dest={directory}", f"--requirement={requirements}"], check=True, stdout=sys.stderr)
 
 
 def _find(pin: Pin, directory: Path) -> Path | None:
@@ -109,7 +114,7 @@ def _wheel(pin: Pin, directory: Path) -> Wheel:
     path = _find(pin, directory)
     if path is None:
         raise SystemExit(f"no wheel of {pin.name} {pin.version} with the pinned hash")
-    if not path.name.endswith("-none-any.whl"):
+    if not path.name.endswith("-none-any.whl") and pin.name not in ACCELERATED:
         raise SystemExit(f"{path.name} is not pure Python")
     with zipfile.ZipFile(path) as archive:
         (name,) = (name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name))
@@ -143,8 +148,13 @@ def wheel_files(wheel: Wheel) -> Iterator[tuple[str, bytes]]:
     """Yield name and content of each file of a wheel, without its list of files."""
     with zipfile.ZipFile(wheel.path) as archive:
         for entry in archive.infolist():
-            if not entry.is_dir() and not entry.filename.endswith(".dist-info/RECORD"):
+            if not entry.is_dir() and not _is_left_out(wheel, entry.filename):
                 yield entry.filename, archive.read(entry)
+
+
+def _is_left_out(wheel: Wheel, name: str) -> bool:
+    accelerator = wheel.pin.name in ACCELERATED and name.endswith(_COMPILED + _SOURCES_OF_COMPILED)
+    return accelerator or name.endswith(".dist-info/RECORD")
 
 
 def write(path: Path, files: dict[str, bytes]) -> None:
@@ -191,7 +201,7 @@ def component(wheel: Wheel) -> dict[str, Any]:
         "bom-ref": pin.purl,
         "name": pin.name,
         "version": pin.version,
-        "scope": "optional" if pin.name == OPTIONAL else "required",
+        "scope": "optional" if pin.name in OPTIONAL else "required",
         "description": wheel.metadata["Summary"] or "",
         "hashes": hashes(pin.sha256),
         "licenses": [{"expression": license_of(wheel)}],

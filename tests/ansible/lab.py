@@ -32,8 +32,13 @@ COLLECTIONS = ROOT / "restore_agent" / "share"
 """What ANSIBLE_COLLECTIONS_PATH holds: the directory with `ansible_collections` in it."""
 
 _VENVS = ROOT / ".ansible"
-BIN = {version: _VENVS / version / "bin" for version in ("oldest", "newest")}
-"""Where the programs of the two ansible-core lie that `scripts/test-ansible` installs."""
+BIN = {version: _VENVS / version / "bin" for version in ("oldest", "newest", "latest")}
+"""Programs of each ansible-core that `scripts/test-ansible` installs; the latest needs a Python newer than 3.11."""
+
+if not BIN["latest"].exists():
+    del BIN["latest"]
+LATEST = "latest" if "latest" in BIN else "newest"
+"""The latest that is installed here."""
 
 BASE_PYTHON = os.path.realpath(sys.executable)
 HOSTS = {"shard0": "electron_0-*", "shard1": "electron_1-*", "config": "config-*"}

@@ -10,76 +10,12 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lab import BIN, HOSTS, ROOT, Host, Lab, build_pyz
+from plays import HERE, QUICK, ended, patiently, play, start_play, variables
 from support.agents import deliveries, receipt_in
-
-PLAYBOOK = "restore_agent.mongodb.restore"
-HERE = {
-    "restore_agent_install": "none",
-    "restore_agent_executable": [sys.executable, "-m", "restore_agent"],
-}
-"""The agent of this environment: quicker to start than a single file, whose modules are compiled at each start."""
-
-QUICK: dict[str, Any] = {"restore_agent_settings": {"poll_interval": "0.2s"}}
-
-_RECAP = re.compile(r"^(\w+) +: ok=(\d+) +changed=(\d+) +unreachable=(\d+) +failed=(\d+)", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Play:
-    """How a playbook ended. `changed`, `unreachable` and `failed` are the recap's counts by host."""
-
-    code: int
-    out: str
-
-    def _count(self, place: int) -> dict[str, int]:
-        return {found[1]: int(found[place]) for found in _RECAP.finditer(self.out)}
-
-    @property
-    def changed(self) -> dict[str, int]:
-        return self._count(3)
-
-    @property
-    def unreachable(self) -> dict[str, int]:
-        return self._count(4)
-
-    @property
-    def failed(self) -> dict[str, int]:
-        return self._count(5)
-
-
-def start_play(lab: Lab, *arguments: str, version: str = "newest") -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [BIN[version] / "ansible-playbook", PLAYBOOK, *arguments],
-        cwd=lab.directory,
-        env={**os.environ, "ANSIBLE_CONFIG": str(lab.directory / "ansible.cfg")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        text=True,
-    )
-
-
-def ended(process: subprocess.Popen[str], seconds: float = 150) -> Play:
-    try:
-        out, _ = process.communicate(timeout=seconds)
-    finally:
-        process.kill()
-    return Play(process.returncode, out)
-
-
-def play(lab: Lab, *arguments: str, version: str = "newest") -> Play:
-    return ended(start_play(lab, *arguments, version=version))
-
-
-def variables(**values: Any) -> Sequence[str]:
-    return ("-e", json.dumps(values))
 
 
 @pytest.fixture(scope="module")
@@ -260,15 +196,6 @@ def command_line(pid: int) -> str:
 def wait_for_part(dest: Path) -> Path:
     """The part file of a download that is under way."""
     return patiently(lambda: [path for path in dest.glob("*.part") if path.stat().st_size], "a download")[0]
-
-
-def patiently(condition: Callable[[], Any], what: str) -> Any:
-    """The first true value of `condition`; a playbook takes its seconds until it gets to the point."""
-    end = time.monotonic() + 90
-    while not (value := condition()):
-        assert time.monotonic() < end, f"{what} did not come about"
-        time.sleep(0.05)
-    return value
 
 
 def test_a_replica_set_on_one_host_with_an_agent_that_pip_installs_without_an_index(directory: Path) -> None:

@@ -95,7 +95,7 @@ def test_every_dependency_is_pinned_to_one_version_and_one_hash(single: Path) ->
     assert len(pinned) == PINNED.count("--hash=sha256:")
     declared = re.search(r"\ndependencies = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL)
     assert declared
-    assert set(re.findall(r'"([a-z0-9-]+)', declared[1])) | {"prometheus-client"} <= pinned
+    assert set(re.findall(r'"([a-z0-9-]+)', declared[1])) | {"prometheus-client", "jinja2", "markupsafe"} <= pinned
 
 
 # ---------------------------------------------------------------- the list of contents
@@ -133,6 +133,7 @@ def test_the_list_tells_who_needs_whom(single: Path) -> None:
     }
     assert needs["pkg:pypi/httpx"] == {f"pkg:pypi/{name}" for name in ("anyio", "certifi", "httpcore", "idna")}
     assert needs["pkg:pypi/tqdm"] == set()
+    assert needs["pkg:pypi/jinja2"] == {"pkg:pypi/markupsafe"}
 
 
 # ---------------------------------------------------------------- on a bare Python
@@ -146,6 +147,7 @@ def test_a_rehearsal_over_tls_succeeds_on_a_bare_python(single: Path, tmp_path: 
     result = json.loads(done.stdout.splitlines()[-1])
     assert [one["verdict"] for one in result["archives"]] == ["verified", "verified"]
     assert result["ops_manager"].startswith("https://")
+    assert (tmp_path / "dest" / "report.html").read_text().startswith("<!DOCTYPE html>"), "Jinja2 is inside"
     assert done.stderr == ""
 
 
