@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from html import escape, unescape
 from itertools import pairwise
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, urlsplit
+from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 HIDDEN = "[hidden]"
 
@@ -19,6 +19,11 @@ _MOST_SECRETS = 8192  # a thousand restore jobs have about three each; with thei
 _ID = re.compile(r"[0-9a-f]{24}")  # an ID of Ops Manager, which is not a secret
 
 _WORD = re.compile(r"[a-z]{1,15}|[A-Z]{1,15}|v?[0-9.]{1,4}")  # a path segment that is a word or a version
+
+_NAMES_A_SECRET = re.compile(r"(?i)token|sig|key|auth|secret|pass|pw|cred|code|access|session|jwt|hash|hmac")
+"""Name of a query parameter whose value is a secret even if it is a word."""
+
+_MOST_DECODED = 3  # times that percent-encoding or HTML entities are undone to find a secret
 
 _SHORTEST = 6  # characters; shorter strings would hide half of every sentence
 
@@ -102,8 +107,8 @@ class Redactor:
             return
         for secret in (parts.query, parts.password or ""):
             self._learn_token(secret)
-        for _, value in parse_qsl(parts.query):
-            self._learn_token(value)
+        for name, _, value in (field.partition("=") for field in re.split("[&;]", parts.query)):
+            self._learn_token(value, even_a_word=_NAMES_A_SECRET.search(name) is not None)
         *directories, _ = parts.path.split("/")
         for before, segment in pairwise(directories):
             if not _ID.fullmatch(segment):
@@ -113,7 +118,7 @@ class Redactor:
     def learn_header(self, value: Secret) -> None:
         """Add the value of an Authorization header, and the token in it."""
         self._learn_token(value.reveal())
-        self._learn_token(value.reveal().split(" ")[-1])
+        self._learn_token(value.reveal().split(" ")[-1], even_a_word=True)
 
     def _learn_token(self, token: str, *, even_a_word: bool = False) -> None:
         """Add a secret that Ops Manager may renew at each poll."""
@@ -130,14 +135,24 @@ class Redactor:
             text = text.replace(secret, HIDDEN)
         if not self._index or len(text) < _KEY:
             return text
-        for decode, mark in ((unquote, "%"), (unescape, "&")):
-            if mark in text and any(self._found(decoded := decode(text))) and not any(self._found(text)):
-                text = decoded
+        text = self._decoded(text)
         kept, at = [], 0
         for start, end in self._found(text):
             kept += [text[at:start], HIDDEN]
             at = end
         return "".join([*kept, text[at:]])
+
+    def _decoded(self, text: str) -> str:
+        """Return text as far decoded as it must be for a secret to be found in it, else unchanged."""
+        for decode, mark in ((unquote, "%"), (unescape, "&")):
+            if mark not in text or any(self._found(text)):
+                continue
+            decoded = text
+            for _ in range(_MOST_DECODED):
+                decoded = decode(decoded)
+                if any(self._found(decoded)):
+                    return decoded
+        return text
 
     def _found(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield start and end of every secret in a text; of several at one place, the longest."""

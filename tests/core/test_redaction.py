@@ -136,6 +136,30 @@ def test_words_and_ids_in_a_url_stay_readable() -> None:
     assert "hush" not in made.clean("hush-word")
 
 
+@pytest.mark.parametrize("name", ["sig", "X-Amz-Signature", "access_token", "Key"])
+def test_a_word_is_a_secret_in_a_query_parameter_whose_name_says_so(name: str) -> None:
+    made = Redactor()
+    made.learn_url(f"https://om/pull/a.tar.gz?format=gzipped&{name}=hushhush")
+    assert made.clean("gzipped hushhush HUSHHUSH") == f"gzipped {HIDDEN} {HIDDEN}"
+
+
+def test_a_bearer_token_is_a_secret_even_if_it_is_a_word() -> None:
+    made = Redactor()
+    made.learn_header(Secret("Bearer hushhush"))
+    assert made.clean("text/html; t=hushhush") == f"text/html; t={HIDDEN}"
+
+
+@pytest.mark.parametrize("value", ["to%2Fken%2Bx%3D1", "to/ken+x=1", "to%2fken%2bx%3d1"])
+def test_the_value_of_a_query_parameter_is_hidden_as_the_url_has_it_and_decoded(value: str) -> None:
+    made = Redactor()
+    made.learn_url("https://om/pull/a.tar.gz?sig=to%2Fken%2Bx%3D1")
+    for form in (value, quote(value, safe=""), quote(quote(value, safe=""), safe="")):
+        assert HIDDEN in made.clean(f"HTTP/1.1 503 {form}"), form
+    for form in (b"to%2Fken%2Bx%3D1", b"to/ken+x=1"):
+        assert made.clean(form.hex()) == HIDDEN
+        assert made.clean(base64.b64encode(form).decode()) == HIDDEN
+
+
 # ---------------------------------------------------------------- printable
 
 
