@@ -30,8 +30,7 @@ from .debian import (
 )
 from .native import Native, compiler
 
-_OWN = Path(__file__).parent
-_WHEELS, _SOURCES = _OWN / "wheels.txt", _OWN / "sources.txt"
+_SOURCES = Path(__file__).with_name("sources.txt")
 
 
 def main() -> None:
@@ -45,7 +44,7 @@ def main() -> None:
         pin(packages)
     compare_with_pins(packages, strict=given.strict)
     target = given.out / f"restore-agent-linux-{machine()}"
-    wheels = [*_wheels(REQUIREMENTS, given.downloads), *_wheels(_WHEELS, given.downloads)]
+    wheels = fetch(pins(REQUIREMENTS.read_text()), given.downloads)
     with tempfile.TemporaryDirectory(prefix="restore-agent-build-") as work:
         _build(Path(work), target, wheels, packages, _archives(given.downloads))
     _describe(target, wheels, packages)
@@ -72,10 +71,6 @@ def _packages(debian: Debian, offline: bool) -> list[Package]:
     if source.version != version:
         print(f"modules from the source of {PYTHON} {source.version}, the library is {version}", file=sys.stderr)
     return [*packages, source]
-
-
-def _wheels(requirements: Path, downloads: Path) -> list[Wheel]:
-    return fetch(pins(requirements.read_text()), downloads, requirements)
 
 
 def _archives(downloads: Path) -> list[Path]:

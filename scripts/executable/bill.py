@@ -21,7 +21,7 @@ _LINKED = {
     PYTHON: "PSF-2.0",
     "libgcc-12-dev": "GPL-3.0-or-later WITH GCC-exception-3.1",
 }
-_ARCHIVES = {"isal": "PSF-2.0 AND BSD-3-Clause", "markupsafe": "BSD-3-Clause"}
+_ARCHIVES = {"isal": "PSF-2.0 AND BSD-3-Clause"}
 _BUILT_WITH = "restore-agent:builtWith"
 
 

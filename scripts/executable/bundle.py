@@ -11,8 +11,7 @@ from zipapp import Wheel, package_files, wheel_files
 
 from .debian import PYTHON, Package
 
-PACKER = Path(__file__).with_name("pack.py")
-START = Path(__file__).with_name("start.py")
+PACKER, CHECK, START = (Path(__file__).with_name(name) for name in ("pack.py", "check.py", "start.py"))
 
 # Directories and modules of the standard library that the program cannot use.
 _UNUSED = {
@@ -35,9 +34,9 @@ _UNUSED = {
         "turtledemo",
         "unittest",
         "venv",
-        "wsgiref",
         "xmlrpc",
         "antigravity.py",
+        "sitecustomize.py",
         "pydoc.py",
         "this.py",
         "turtle.py",
@@ -54,7 +53,7 @@ _UNUSED = {
         "cgi.py",
     ),
 }
-_SOURCES = ("isal/src/isal", "markupsafe/src/markupsafe")  # packages that come as source archives
+_SOURCES = ("isal/src/isal",)  # packages that come as source archives
 
 
 class Bundle:
@@ -90,6 +89,8 @@ class Bundle:
         home = {"PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(root / "usr/lib" / PYTHON), "PYTHONHASHSEED": "0"}
         command = [interpreter, "-S", "-B", "-W", "ignore", PACKER, self._directory, target]
         subprocess.run(command, check=True, env=home)
+        alone = {"PYTHONHOME": str(target.absolute()), "PYTHONPATH": str(target.absolute())}
+        subprocess.run([interpreter, "-S", "-B", "-W", "ignore", CHECK, target.absolute()], check=True, env=alone)
         target.chmod(0o755)
 
 
@@ -116,7 +117,6 @@ def _licenses(root: Path, sources: Path, packages: list[Package]) -> Iterator[tu
             yield f"licenses/{package.name}", path
     yield "licenses/isal", sources / "isal/LICENSE"
     yield "licenses/isa-l", sources / "isal/src/isal/isa-l/LICENSE"
-    yield "licenses/markupsafe", sources / "markupsafe/LICENSE.txt"
 
 
 def unpack_archives(archives: list[Path], directory: Path) -> None:

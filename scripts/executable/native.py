@@ -33,7 +33,6 @@ PACKAGE_MODULES = {
     "isal._isal": "isal/src/isal/_isalmodule.c",
     "isal.igzip_lib": "isal/src/isal/igzip_libmodule.c",
     "isal.isal_zlib": "isal/src/isal/isal_zlibmodule.c",
-    "markupsafe._speedups": "markupsafe/src/markupsafe/_speedups.c",
 }
 
 LIBRARIES = (f"-l{PYTHON}", "-lssl", "-lcrypto", "-lexpat", "-lz", "-lm")

@@ -8,7 +8,7 @@ from importlib.machinery import BuiltinImporter, ModuleSpec
 from typing import Any
 
 
-class _PackageModules:
+class PackageModules:
     """Finder of built-in modules that belong to a package; Python looks only for those without one."""
 
     @staticmethod
@@ -19,7 +19,7 @@ class _PackageModules:
 def main() -> None:
     """Run the program."""
     sys.frozen = True  # type: ignore[attr-defined]
-    sys.meta_path.append(_PackageModules)  # type: ignore[arg-type]
+    sys.meta_path.append(PackageModules)  # type: ignore[arg-type]
     from restore_agent.__main__ import main as run
     from restore_agent.cli.signals import SIGNALS, store_signals
 

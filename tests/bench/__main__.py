@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from .contest import AGENT, CURL_SUM, PEERS, Contest, Sample, in_turn
+from .contest import AGENT, CURL_SUM, PEERS, Contest, Sample, in_turn, installed
 from .flat import flat
 from .memory import kept_warm
 from .plot import svg
@@ -80,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, metavar="N", help="runs of each command (5)")
     parser.add_argument("--only", action="append", metavar="WHO", help=f"{AGENT}, {', '.join(PEERS)}; repeatable")
     parser.add_argument("--transport", action="append", choices=TRANSPORTS, help="repeatable (all)")
+    parser.add_argument("--agent", type=Path, metavar="FILE", help="the agent's program, such as the executable")
     parser.add_argument("--seconds", type=float, default=1500.0, metavar="MAX", help="begin no round after this (1500)")
     parser.add_argument("--flat", action="store_true", help="instead: memory and dirty pages over 8 GiB, and 8 at once")
     parser.add_argument(
@@ -141,6 +142,7 @@ class Bench:
         self._transports = given.transport or list(TRANSPORTS)
         self._until = time.monotonic() + given.seconds
         self._home, self._target = home, target / "target"
+        self._program = str(given.agent.absolute()) if given.agent else installed()
 
     def run(self, name: str) -> Findings:
         """Measure everything."""
@@ -148,7 +150,7 @@ class Bench:
         whole = nginx.make("whole", self._size)
         part = nginx.make("part", self._size // _AT_ONCE)
         with nginx.running():
-            contest = Contest(nginx, self._target)
+            contest = Contest(nginx, self._target, self._program)
             for transport in self._transports:
                 with ops_manager(nginx, transport, whole, 1, self._home / transport.replace(" ", "-")) as options:
                     work = self._singles(contest, transport, whole, options)
@@ -185,7 +187,7 @@ class Bench:
 
     def _start_up(self) -> dict[str, list[float]]:
         """Seconds of `--version` and `--help` beside the least that a program with click can take."""
-        agent = [shutil.which("restore-agent", path=str(Path(sys.executable).parent)) or "restore-agent"]
+        agent = [self._program]
         found: dict[str, list[float]] = {name: [] for name in START_UP}
         for _ in range(4 * self._rounds):
             for name, arguments in START_UP.items():

@@ -37,11 +37,17 @@ class Sample:
     sync: float
 
 
+def installed() -> str:
+    """The agent of this environment."""
+    return shutil.which("restore-agent", path=str(Path(sys.executable).parent)) or "restore-agent"
+
+
 class Contest:
     """Runs everybody into `target`, which is emptied before each run, and checks that the archives came whole."""
 
-    def __init__(self, nginx: Nginx, target: Path) -> None:
+    def __init__(self, nginx: Nginx, target: Path, program: str | None = None) -> None:
         self._nginx, self._target = nginx, target
+        self._program = program or installed()
         self._log = nginx.root / "commands.log"
 
     def peer(self, who: str, transport: str, archive: Archive, count: int = 1) -> Sample:
@@ -67,10 +73,7 @@ class Contest:
         """One whole run of the agent."""
         self.empty()
         dest = self._target / "dest"
-        command = [sys.executable, "-m", "restore_agent"]
-        if beside := shutil.which("restore-agent", path=str(Path(sys.executable).parent)):
-            command = [beside]
-        command += ["run", *options, *more, f"--dest={dest}", "--output=json", "--progress=none"]
+        command = [self._program, "run", *options, *more, f"--dest={dest}", "--output=json", "--progress=none"]
         cost = measure.run([[command]], self._log)
         receipt = json.loads((dest / "receipt.json").read_bytes())
         if receipt["outcome"] != "verified" or [one["sha1"] for one in receipt["archives"]] != [archive.sha1] * count:

@@ -181,6 +181,11 @@ def test_it_has_everything_with_it_that_an_installed_agent_has(tmp_path: Path) -
     assert role.read_bytes() == (ROOT / "restore_agent/share" / role.relative_to(tmp_path / "collections")).read_bytes()
 
 
+def test_it_writes_metrics(tmp_path: Path) -> None:
+    assert call("run", f"--metrics-file={tmp_path / 'a.prom'}", "--url=http://127.0.0.1:9").returncode == 2
+    assert "restore_agent_run_exit_code" in (tmp_path / "a.prom").read_text()
+
+
 def test_a_copy_that_was_cut_off_is_named(tmp_path: Path) -> None:
     short = tmp_path / "restore-agent"
     short.write_bytes(PROGRAM.read_bytes()[:-1000])
@@ -324,6 +329,22 @@ def test_names_come_from_etc_hosts_and_dns_whatever_nsswitch_conf_names(jail: Ja
             assert ended.code == 0, ended.err + ended.out
         assert any(b"in-dns" in question for question in asked)
         assert not any(b"in-hosts" in question for question in asked)
+
+
+def test_a_name_server_that_does_not_answer_holds_no_signal_up(jail: Jail, simulator: StartSimulator) -> None:
+    jail.add("/etc/resolv.conf", "nameserver 127.0.0.78\n")
+    args = [arg for arg in reaching(jail, simulator(shards=0), jobs=True) if not arg.startswith("--url")]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.78", 53))
+        server.settimeout(PATIENCE)
+        command = [CHROOT, jail.root, "/restore-agent", "run", *args, "--url=http://in-dns.example", "--dest=/d"]
+        (jail.root / "dev/null").touch()
+        with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            server.recvfrom(512)
+            began = time.monotonic()
+            process.terminate()
+            assert process.wait(PATIENCE) == 143
+            assert time.monotonic() - began < 3
 
 
 def test_it_connects_over_ipv6(jail: Jail, simulator: StartSimulator) -> None:
