@@ -227,7 +227,7 @@ def test_the_wheel_contains_the_documents() -> None:
 
 def test_the_scripts_that_the_documents_name_exist_and_each_is_explained() -> None:
     contributing = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
-    named = set(re.findall(r"scripts/([a-z-]+)(?![\w.-])", OPERATORS + contributing))
+    named = set(re.findall(r"scripts/([a-z-]+)(?![\w./-])", OPERATORS + contributing))
     scripts = {path.name for path in (ROOT / "scripts").iterdir() if "." not in path.name and path.is_file()}
     assert named <= scripts
     assert scripts <= set(re.findall(r"^\| `scripts/([a-z-]+)", contributing, re.MULTILINE))
