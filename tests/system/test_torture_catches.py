@@ -145,7 +145,7 @@ UNPACKING = {
     ),
     "discard before publishing": (
         "an archive stays until its data path is published",
-        drawn("max-downloads=1", unpack=Unpack(discard=True, obstacle="directory")),
+        drawn("max-downloads=1", unpack=Unpack(discard=True, late=True)),
     ),
     "share one staging directory": (
         "every archive that can be unpacked is unpacked",

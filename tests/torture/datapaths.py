@@ -215,14 +215,12 @@ class DataPlace:
 
     # ------------------------------------------------------------ the end of a run
 
-    def check_kept(self) -> Iterator[Violation]:
-        """After any end, also a kill: no data path has changed since it was published."""
-        if self._changed:
-            return
-        with self._lock:
-            self._judged.clear()
-        self.look()
-        yield from ()
+    def check_kept(self) -> None:
+        """After any end, also a kill, look at everything again: no data path has changed since it was published."""
+        if not self._changed:
+            with self._lock:
+                self._judged.clear()
+        self._witness.look()
 
     def check_clean(self, finished: Collection[str]) -> Iterator[Violation]:
         """A job with a verdict leaves no staging directory, and nothing in DIR is for others."""

@@ -29,7 +29,7 @@ class Judging(Stage):
         self._blame_all(self._check_tries())
         self._blame_all(self._check_resumes())
         if self._data:
-            self._blame_all(self._data.check_kept())
+            self._data.check_kept()
         if process.leaves_children():
             self._blame("no child is left", f"process group {process.pid}")
         if step and step.signal != signal.SIGKILL and (ended.stopped_after or 0.0) > _LONGEST_STOP:
