@@ -94,6 +94,8 @@ def finish_output(command: str | None, code: int) -> int:
         if isinstance(stream, BackgroundStream):
             stream.drain(_DRAIN_TIME)
             if stream.failure and stream.descriptor == 1 and command not in _RECORDED:
+                if isinstance(stream.failure, BrokenPipeError):
+                    continue  # `| head` has what it wants
                 write_lines(
                     f"error: cannot write the output: {stream.failure.strerror} [output-unwritable]", sys.stderr
                 )

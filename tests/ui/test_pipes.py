@@ -169,3 +169,16 @@ def test_an_output_that_is_neither_is_told_in_text(run_agent: RunAgent) -> None:
     ended = run_agent(["run", "-o", "yaml"])
     assert ended.code == 2
     assert "must be one of text, json" in ended.err
+
+
+def test_a_reader_that_has_seen_enough_changes_no_exit_code(
+    simulator: StartSimulator, start_agent: StartAgent, dest: Path
+) -> None:
+    """As in `restore-agent plan -o json | head -1`."""
+    sim = simulator("api-delay=0.3", shards=1)
+    process = start_agent(["plan", *connection_args(sim), f"--dest={dest}", "-o", "json"])
+    assert process.stdout
+    assert process.stderr
+    assert '"started"' in process.stdout.readline()
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(20)) == ("", 0)
