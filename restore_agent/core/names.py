@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 PART, UNPROVEN, MISMATCH = ".part", ".unproven", ".mismatch"
 
@@ -21,6 +23,16 @@ _NAME_LIMIT = 255 - len(MISMATCH)  # bytes, so that the longest companion still 
 _EXTENSIONS = (".tar.gz", ".tgz", ".tar")
 
 _UNWANTED = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # Unicode categories: control, format, unassigned, line breaks
+
+
+def raw(name: str) -> bytes:
+    """Return a name or path as it is on disk: UTF-8, whatever the locale."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def path_text(directory: Path, *names: str) -> str:
+    """Return the path of a name in a directory as text for records, which are the same in every locale."""
+    return os.path.join(os.fsencode(directory).decode("utf-8", "surrogateescape"), *names)
 
 
 def safe_name(served_as: str, job_id: str) -> str:

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from ..core.errors import DestError, InTheWay, NoSpace, ResourcesExhausted, Unwritable
+from ..core.names import raw
 from ..core.untrusted import printable
 from . import system
 
@@ -46,11 +47,6 @@ def dest_error(error: OSError, doing: str) -> DestError:
     if error.errno in _IN_THE_WAY:
         return InTheWay(message)
     return Unwritable(message)
-
-
-def raw(name: str) -> bytes:
-    """Return a name as it is on disk: UTF-8, whatever the locale."""
-    return name.encode("utf-8", "surrogateescape")
 
 
 class Directory(AbstractContextManager["Directory"]):

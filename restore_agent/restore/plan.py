@@ -12,7 +12,7 @@ from ..core.clock import ServerClock, rfc3339
 from ..core.errors import AgentError, ArchiveDiscarded, ForeignFile, InTheWay, NoSpace, NothingDelivered, Unwritable
 from ..core.events import Notice, RunStarted
 from ..core.jobs import Job, Step, decide, refusal
-from ..core.names import PART
+from ..core.names import PART, path_text
 from ..core.receipt import Receipt, Verdict, receipt_of
 from ..core.settings import RunSettings, Services
 from ..core.untrusted import printable
@@ -92,7 +92,7 @@ class Plan:
                 OpsManager(settings.connection, self._server_clock, services.redactor)
             )
             self._ops_manager = api.origin
-            services.reporter.report(RunStarted(api.origin, str(settings.dest)))
+            services.reporter.report(RunStarted(api.origin, path_text(settings.dest)))
             for note in self._workspace.notes:
                 services.reporter.report(Notice("warning", note))
             poller = JobPoller(api, settings.target, services.clock, settings.limits.poll_interval)
@@ -180,9 +180,9 @@ class Plan:
             return row
         entry = self._workspace.journal.entry(row.job.id)
         if self._is_unpacked(row, place):
-            done = entry.data_path_in(str(place.path)) or entry.staged
+            done = entry.data_path_in(place.path_of()) or entry.staged
             return replace(row, data_path=done.path if done else None)
-        data_path = str(place.path / place.name_of(row.job.id)) if row.archive else None
+        data_path = place.path_of(place.name_of(row.job.id)) if row.archive else None
         row = replace(row, data_path=data_path, to_unpack=True)
         error = place.foresee(row.job.id) if row.archive else place.error
         if row.step == "verified" and not entry.archive_kept:
@@ -191,7 +191,7 @@ class Plan:
 
     def _is_unpacked(self, row: Planned, place: DataPlace) -> bool:
         entry = self._workspace.journal.entry(row.job.id)
-        found = entry.data_path_in(str(place.path))
+        found = entry.data_path_in(place.path_of())
         return bool(found and found.final) or bool(entry.staged and entry.staged.final and place.has(entry.staged))
 
     def _free_bytes(self) -> int:

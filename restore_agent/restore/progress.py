@@ -208,7 +208,7 @@ def _is_to_come(restore: JobRestore) -> bool:
 
 def _is_to_unpack(context: RunContext, restore: JobRestore) -> bool:
     place = context.data_place
-    found = restore.state.entry.data_path_in(str(place.path)) if place else None
+    found = restore.state.entry.data_path_in(place.path_of()) if place else None
     return place is not None and not (found and found.final)
 
 

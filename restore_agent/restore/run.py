@@ -11,6 +11,7 @@ from ..core.clock import ServerClock, rfc3339
 from ..core.errors import AgentError, DestError, OtherBatch, Stopped
 from ..core.events import ArchiveFinished, Event, Notice, Reporter, RunStarted
 from ..core.exit_codes import RECEIPT_CODES
+from ..core.names import path_text
 from ..core.receipt import Receipt, receipt_of
 from ..core.settings import RunSettings, Services
 from ..core.untrusted import printable
@@ -110,7 +111,7 @@ class Run:
 
     def _report_start(self, context: RunContext) -> None:
         report = self._services.reporter.report
-        report(RunStarted(self._ops_manager, str(self._settings.dest)))
+        report(RunStarted(self._ops_manager, path_text(self._settings.dest)))
         warning = context.data_place.owner_warning(self._settings.dest) if context.data_place else None
         for note in (*self._workspace.notes, *filter(None, [warning])):
             report(Notice("warning", note))

@@ -24,6 +24,7 @@ from ..core.errors import (
 )
 from ..core.events import ArchiveFinished, ArchiveProgress, Notice, Progress, RunStarted
 from ..core.jobs import Job
+from ..core.names import path_text
 from ..core.receipt import ArchiveRecord, Receipt, RestoreId, Verdict, receipt_of
 from ..core.settings import Connection, Services, Target
 from ..core.untrusted import printable
@@ -75,7 +76,9 @@ class Verification:
             self._promoter = Promoter(self._directory, workspace.journal, self._services.clock)
             known = self._known_archives()
             report = self._services.reporter.report
-            report(RunStarted(workspace.earlier.ops_manager if workspace.earlier else None, str(self._settings.dest)))
+            report(
+                RunStarted(workspace.earlier.ops_manager if workspace.earlier else None, path_text(self._settings.dest))
+            )
             for note in workspace.notes:
                 report(Notice("warning", note))
             await self._ask(known)
@@ -313,7 +316,7 @@ def _verified(dest: Path, record: ArchiveRecord, name: str, digest: Digest, veri
         verdict=Verdict.VERIFIED,
         reason=None,
         exit_code=0,
-        path=str(dest / name),
+        path=path_text(dest, name),
         bytes=digest.size,
         sha1=digest.sha1,
         expected_sha1=digest.sha1,
@@ -326,6 +329,6 @@ def _failed(
 ) -> ArchiveRecord:
     kind = {10: Kind.UNPROVEN, 11: Kind.MISMATCH}.get(error.exit_code)
     verdict = {10: Verdict.UNPROVEN, 11: Verdict.MISMATCH}.get(error.exit_code, Verdict.FAILED)
-    path = str(dest / f"{record.file_name}{kind.value}") if kind else None
+    path = path_text(dest, f"{record.file_name}{kind.value}") if kind else None
     failed = replace(record, verdict=verdict, reason=error.id, exit_code=error.exit_code, path=path)
     return failed if digest is None else replace(failed, sha1=digest.sha1, bytes=digest.size, expected_sha1=expected)

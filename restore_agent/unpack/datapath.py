@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..core.errors import CannotUnpack, DataPathInTheWay
+from ..core.names import raw
 from .errors import errors_of_unpacking, shown, unpack_error
 from .writer import Owner
 
@@ -58,14 +59,14 @@ class _Names:
     def find(self, name: str) -> os.stat_result | None:
         """Return the lstat of a name, or None. Raises OSError."""
         try:
-            return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+            return os.stat(raw(name), dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def open_directory(self, name: str) -> int | None:
         """Return a descriptor of a directory, or None if there is none. Raises OSError or DataPathInTheWay."""
         try:
-            return os.open(name, _DIRECTORY, dir_fd=self.fd)
+            return os.open(raw(name), _DIRECTORY, dir_fd=self.fd)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -75,7 +76,7 @@ class _Names:
 
     def has_content(self, name: str) -> bool:
         """Return whether a directory has entries. Raises OSError."""
-        descriptor = os.open(name, _DIRECTORY, dir_fd=self.fd)
+        descriptor = os.open(raw(name), _DIRECTORY, dir_fd=self.fd)
         try:
             with os.scandir(descriptor) as entries:
                 return next(entries, None) is not None
@@ -85,7 +86,7 @@ class _Names:
     def rename(self, source: str, target: str) -> None:
         """Rename a directory; only an empty one is replaced. Raises NotUnpacked."""
         try:
-            os.rename(source, target, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            os.rename(raw(source), raw(target), src_dir_fd=self.fd, dst_dir_fd=self.fd)
         except OSError as error:
             if error.errno in _IN_THE_WAY:
                 raise DataPathInTheWay(f"{self.shown(target)} is in the way: {error.strerror}") from error
@@ -94,7 +95,7 @@ class _Names:
     def remove_directory(self, name: str) -> None:
         """Remove an empty directory durably. Raises OSError."""
         with suppress(FileNotFoundError):
-            os.rmdir(name, dir_fd=self.fd)
+            os.rmdir(raw(name), dir_fd=self.fd)
         os.fsync(self.fd)
 
     def shown(self, name: str) -> str:
@@ -269,7 +270,7 @@ class DataPaths:
             os.fsync(self._names.fd)
         except OSError as error:
             with suppress(OSError):
-                os.rename(name, staging.name, src_dir_fd=self._names.fd, dst_dir_fd=self._names.fd)
+                os.rename(raw(name), raw(staging.name), src_dir_fd=self._names.fd, dst_dir_fd=self._names.fd)
             raise unpack_error(error, f"sync {shown(str(self._names.path))}") from error
         identity = staging.identity
         staging.close()

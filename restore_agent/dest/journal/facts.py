@@ -10,6 +10,8 @@ import os
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
+from ...core.names import raw
+
 
 @dataclass(frozen=True)
 class Identity:
@@ -94,7 +96,7 @@ class Entry:
 def is_in(path: str, directory: str) -> bool:
     """Return whether the parent of a path is this directory, by its name or after links are resolved."""
     parent = os.path.dirname(path)
-    return parent == directory or os.path.realpath(parent) == os.path.realpath(directory)
+    return parent == directory or os.path.realpath(raw(parent)) == os.path.realpath(raw(directory))
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 
 from ...core.errors import DestError
 from ...core.jobs import Job
-from ...core.names import PART
+from ...core.names import PART, path_text
 from ...core.receipt import ArchiveRecord, Verdict
 from ...dest.archive import Digest, Hashed
 from ...dest.journal import Entry
@@ -111,7 +110,7 @@ class JobState:
 
     def path(self, name: str) -> str:
         """Return the absolute path of a name in DEST."""
-        return str(Path(self.context.directory.path) / name)
+        return path_text(self.context.directory.path, name)
 
     def size_on_disk(self, kind: Kind) -> int:
         """Return the size of one of the files in bytes; 0 if there is none. Raises DestError."""

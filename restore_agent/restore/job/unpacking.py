@@ -53,7 +53,7 @@ class JobUnpacking:
         return self._published(final=True) is not None
 
     def _published(self, *, final: bool) -> Unpacking | None:
-        found = self._state.entry.data_path_in(str(self._place.path))
+        found = self._state.entry.data_path_in(self._place.path_of())
         return found if found and found.final == final else None
 
     async def finding(self) -> Finding | None:
@@ -117,7 +117,7 @@ class JobUnpacking:
         assert staging is not None  # noqa: S101  # there is a result
         self._warn_of_contradictions(result)
         name = self._place.name_of(self._state.job_id) + ("" if final else UNPROVEN)
-        path, inode = str(self._place.path / name), staging.identity[1]
+        path, inode = self._place.path_of(name), staging.identity[1]
         staged = Staged(path, result.files, result.bytes, final, result.restore_info, digest.sha1, inode)
         follower.claim()
         await asyncio.to_thread(paths.require_free, name)
@@ -147,7 +147,7 @@ class JobUnpacking:
             return None
         name = self._place.name_of(self._state.job_id)
         staged = Staged(
-            str(self._place.path / name),
+            self._place.path_of(name),
             *(unproven.files, unproven.bytes, True, unproven.restore_info, unproven.sha1, identity[1]),
         )
         await asyncio.to_thread(self._place.paths.require_free, name)

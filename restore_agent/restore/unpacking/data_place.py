@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ...core.errors import CannotUnpack, DataPathInTheWay, NotUnpacked, UnpackCancelled
-from ...core.names import data_path_names
+from ...core.names import data_path_names, path_text
 from ...core.settings import RunSettings, UnpackSettings
 from ...core.untrusted import printable
 from ...dest.directory import Directory, nearest
@@ -73,7 +73,7 @@ class DataPlace:
 
     def has(self, staged: Staged) -> bool:
         """Return whether a directory that was about to get its name has it: a crash came before its fact."""
-        if self._paths is None or not is_in(staged.path, str(self.path)):
+        if self._paths is None or not is_in(staged.path, self.path_of()):
             return False
         identity = self._paths.identity(os.path.basename(staged.path))
         return identity is not None and identity[1] == staged.inode
@@ -110,6 +110,10 @@ class DataPlace:
     def path(self) -> Path:
         """The directory as an absolute path."""
         return self.settings.directory
+
+    def path_of(self, *name: str) -> str:
+        """Return the path of a data path, or of the directory itself, as the records have it."""
+        return path_text(self.path, *name)
 
     def name_of(self, job_id: str) -> str:
         """Return the name of the data path of a job, unique among all archives of DEST."""
