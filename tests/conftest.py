@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import settings as hypothesis_settings
 from support.agents import QUICK, SMALL, Result, RunAgent, StartAgent, StartSimulator, connection_args
-from support.program import PROGRAM
+from support.program import EXECUTABLE, PROGRAM
 
 from restore_agent.cli.main import main
 from restore_agent.simulator import Simulator
@@ -26,6 +26,16 @@ from restore_agent.simulator import Simulator
 os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # measured in this process; agents of their own would double the time
 hypothesis_settings.register_profile("restore-agent", deadline=None)  # a loaded machine is no failure
 hypothesis_settings.load_profile("restore-agent")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With the executable as the program under test, keep only the tests that start it."""
+    if EXECUTABLE:
+        starting = {"start_agent", "host"}
+        others = [one for one in items if not starting & set(getattr(one, "fixturenames", ()))]
+        left_out = {one for one in others if one.path.stem != "test_executable"}
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [one for one in items if one not in left_out]
 
 
 @pytest.fixture(autouse=True)

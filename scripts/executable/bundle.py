@@ -85,6 +85,7 @@ class Bundle:
 
     def append_to(self, program: Path, interpreter: Path, root: Path, target: Path) -> None:
         """Write the program with the archive at its end."""
+        target.unlink(missing_ok=True)  # it may be running
         shutil.copyfile(program, target)
         home = {"PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(root / "usr/lib" / PYTHON), "PYTHONHASHSEED": "0"}
         command = [interpreter, "-S", "-B", "-W", "ignore", PACKER, self._directory, target]

@@ -58,14 +58,12 @@ class Debian:
         return [self._package(name) for name in names]
 
     def _package(self, name: str) -> Package:
-        version = self._offered(name)[0]
-        path = self._binary(name, version)
-        if path is None:
-            self._apt("download", f"{name}={version}")
-            path = self._binary(name, version)
-        if path is None:
-            raise SystemExit(f"apt did not download {name} {version}")
-        return Package(name, version, path)
+        for version in self._offered(name):  # a mirror may list a version before it has it
+            if self._binary(name, version) is None:
+                self._apt("download", f"{name}={version}", check=False)
+            if path := self._binary(name, version):
+                return Package(name, version, path)
+        raise SystemExit(f"apt did not download {name}")
 
     def _binary(self, name: str, version: str) -> Path | None:
         found = self._files.glob(f"{name}_{version.replace(':', '%3a')}_*.deb")
@@ -91,7 +89,8 @@ class Debian:
 
     def _apt(self, *words: str, check: bool = True) -> bool:
         command = ["apt-get", "-qq", *self._options, *words]
-        done = subprocess.run(command, cwd=self._files, check=False, stdout=sys.stderr, stderr=None if check else -3)
+        errors = None if check else subprocess.DEVNULL
+        done = subprocess.run(command, cwd=self._files, check=False, stdout=sys.stderr, stderr=errors)
         if check and done.returncode:
             raise SystemExit(f"{' '.join(words)}: apt-get ended with {done.returncode}")
         return done.returncode == 0
