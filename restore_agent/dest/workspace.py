@@ -72,9 +72,13 @@ class Workspace:
         return place
 
     def require_same(self, asked: RestoreId) -> None:
-        """Raise OtherBatch unless DEST is free or belongs to the restore that is asked for."""
+        """Raise OtherBatch unless DEST is free or belongs to the restore that is asked for.
+
+        DEST is free for a batch, too, if a run for single jobs ended before their batch was known: nothing is in it.
+        """
         known = self.restore
-        if known is not None:
+        is_empty = self.earlier is None and not self.journal.entries()
+        if known is not None and not (is_empty and known.batch_id is None and asked.batch_id):
             known.require_same(asked)
 
     @property

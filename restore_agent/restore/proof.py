@@ -127,7 +127,8 @@ def _of_complete(found: Evidence) -> Standing:
     if found.finding is Finding.TRUNCATED and (found.hash_time_over or not entry.delimited):
         return Standing.INCOMPLETE
     # a hash from before the attempt may be that of an earlier download: it verifies, but a difference proves nothing
-    counts = [sha1 for sha1 in found.published if sha1 != entry.hash_before or found.hash_time_over]
+    before = () if found.hash_time_over else (entry.hash_before or "").split()
+    counts = [sha1 for sha1 in found.published if sha1 not in before]
     if counts or (found.finding is Finding.DAMAGED and found.hash_time_over):
         if found.finding is Finding.TRUNCATED or not found.is_durable:
             return Standing.INCOMPLETE

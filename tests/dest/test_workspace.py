@@ -213,6 +213,15 @@ def test_a_restore_of_single_jobs_is_compared_once_its_batch_is_known(path: Path
         place.require_same(RestoreId("g", "c", None, "b2", ("j1",)))
 
 
+def test_a_run_for_single_jobs_that_ended_before_its_first_fact_leaves_dest_free_for_a_batch(path: Path) -> None:
+    with ExitStack() as stack:
+        Workspace.open(stack, path, Access.RUN, RestoreId("g", "c", None, None, ("j1",)))
+    place = opened(path, Access.RUN, RestoreId("g", "c", None, None, ("j2",)))
+    place.require_same(RestoreId("g", "c", None, "b", ("j2",)))
+    with pytest.raises(OtherBatch):  # no batch shows that they belong together
+        place.require_same(RestoreId("g", "c", None, None, ("j2",)))
+
+
 def test_a_free_dest_belongs_to_any_restore(path: Path) -> None:
     place = opened(path, Access.READ)
     place.require_same(RESTORE)

@@ -27,11 +27,12 @@ def served(sim: Simulator, index: int = 0) -> str:
 # ---------------------------------------------------------------- proof that comes
 
 
+@pytest.mark.parametrize("entries", [1, 2])
 @pytest.mark.parametrize("rule", ["ready", "late:0.3", "early", "early-wrong:0.3", "upper"])
 def test_a_hash_that_matches_proves_the_archive_whenever_it_comes(
-    rule: str, simulator: StartSimulator, restore: Restore, dest: Path
+    rule: str, entries: int, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
-    sim = simulator(f"hash={rule}")
+    sim = simulator(f"hash={rule}", f"hash-entries={entries}")
     ended = restore(sim)
     assert ended.code == 0, ended.out
     assert ended.archive["verdict"] == "verified"

@@ -158,6 +158,7 @@ BEFORE = replace(WHOLE, hash_before=OTHER)
         (BEFORE, (OTHER,), None, False, Standing.AWAITS_HASH),
         (BEFORE, (OTHER,), Finding.WHOLE, True, Standing.MISMATCH),
         (BEFORE, (OTHER, THIRD), None, False, Standing.MISMATCH),
+        (replace(WHOLE, hash_before=f"{OTHER} {THIRD}"), (OTHER, THIRD), None, False, Standing.AWAITS_HASH),
         (BEFORE, (), None, False, Standing.AWAITS_HASH),
         # without any hash the structure is the evidence, and only once the time is over
         (WHOLE, (), Finding.WHOLE, True, Standing.AWAITS_HASH),

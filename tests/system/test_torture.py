@@ -38,6 +38,8 @@ def story(*faults: str, **changes: object) -> JobStory:
         (story("hash=never", published=False), {10}),
         (story("hash=never", published=False, allow_unproven=True), {0}),
         (story("hash=wrong"), {11}),
+        (story("hash=other-name", published=False), {10}),
+        (story("hash=other-name", "hash-entries=2"), {11}),
         (story("cut=50%", gets=(CUT,), last_status="MAX_DOWNLOADS_EXCEEDED", published=False), {0, 23}),
         (story("cut=50%", "max-downloads=2", max_downloads=2, gets=(CUT, WHOLE)), {0}),
         (story("expires-in=1", gets=(CUT,), last_status="EXPIRED", published=False), {0, 22}),

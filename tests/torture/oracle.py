@@ -73,8 +73,10 @@ class JobStory:
     @property
     def hash_kind(self) -> str:
         """Whether the published hash, if any comes, matches a whole body of this server."""
-        if self.faults.digest_none or self.faults.hash.kind in ("never", "other-name", "null"):
+        if self.faults.digest_none or self.faults.hash.kind == "never":
             return MISSING
+        if self.faults.hash.kind in ("other-name", "null"):
+            return MISSING if self.faults.hash_entries == 1 else DIFFERS  # the other entries have this name
         return MATCHES if self.faults.hash.kind in _RIGHT_HASHES else DIFFERS
 
 

@@ -77,7 +77,7 @@ class Attempt:
         url = state.job.delivery_url
         if url is None or decide(state.job).step is not Step.DOWNLOAD:  # hashing takes a while
             return False
-        before = state.published[0] if state.published else None
+        before = " ".join(state.published) or None
         await state.journal(AttemptFact(state.named(), url.file_name, before))
         state.sent += 1
         url = state.job.delivery_url or url  # the latest: syncing the journal may have taken a while, too
