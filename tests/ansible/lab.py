@@ -1,4 +1,4 @@
-"""Three hosts (or fewer) on this machine and a simulated Ops Manager, for playbooks: the demo shows them, tests break them.
+"""Three hosts (or fewer) on this machine and a simulated Ops Manager, for the demo and for tests of playbooks.
 
 Each host is an sshd of its own on a loopback address, with its own host key, home, configuration, DEST and agent.
 `python -m tests.ansible.lab DIRECTORY` serves until SIGINT or SIGTERM; it writes inventory.yml,
@@ -300,6 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(number, lambda *_: over.set())
     with Lab(given.directory.absolute(), *given.fault, archive_size=given.archive_size) as lab:
         build_pyz(lab.directory / "restore-agent.pyz")
+        data = f"{lab.directory}/{{{{ inventory_hostname }}}}/data"
+        lab.write_inventory(restore_agent_snapshot="latest", restore_agent_batch_id="", restore_agent_unpack=data)
         print(json.dumps({"directory": str(lab.directory), "ops_manager": lab.simulator.hello["url"]}), flush=True)
         over.wait()
 
