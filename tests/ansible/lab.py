@@ -1,4 +1,4 @@
-"""Three hosts on this machine and a simulated Ops Manager, for playbooks: what the demo shows and the tests break.
+"""Three hosts (or fewer) on this machine and a simulated Ops Manager, for the demo and for tests of playbooks.
 
 Each host is an sshd of its own on a loopback address, with its own host key, home, configuration, DEST and agent.
 `python -m tests.ansible.lab DIRECTORY` serves until SIGINT or SIGTERM; it writes inventory.yml,
@@ -145,8 +145,12 @@ class Lab:
         directory.mkdir(parents=True, exist_ok=True)
         _keygen(directory / "user_key")
         public = (directory / "user_key.pub").read_text()
-        addresses = {name: f"127.0.0.{number}" for number, name in enumerate(HOSTS, start=2)}
-        self.hosts = {name: Host(name, addresses[name], directory / name, public) for name in HOSTS}
+        self._is_sharded = shards > 0
+        names = [*list(HOSTS)[:-1][: max(shards, 1)], *(["config"] if self._is_sharded else [])]
+        self.hosts = {
+            name: Host(name, f"127.0.0.{number}", directory / name, public)
+            for number, name in enumerate(names, start=2)
+        }
         self.inventory = directory / "inventory.yml"
 
     def __enter__(self) -> Lab:
@@ -173,6 +177,8 @@ class Lab:
     def write_inventory(self, **more: Any) -> None:
         """The inventory, in JSON, which is YAML; `more` are variables of all hosts."""
         hosts = {host.name: _host_vars(host) for host in self.hosts.values()}
+        for host in hosts.values() if not self._is_sharded else ():
+            host["restore_agent_select"] = []
         document = {"all": {"hosts": hosts, "vars": {**self._shared_vars(), **more}}}
         self.inventory.touch(mode=0o600)  # the private key stands in it, where a vault would hold it
         self.inventory.write_text(json.dumps(document, indent=2) + "\n")
@@ -187,7 +193,7 @@ class Lab:
             "ansible_python_interpreter": BASE_PYTHON,
             **{f"restore_agent_{name}": hello[name] for name in names},
             "restore_agent_ca": hello["ca_file"],
-            "restore_agent_expect_jobs": len(HOSTS),
+            "restore_agent_expect_jobs": len(self.hosts),
             "restore_agent_pyz": str(self.directory / "restore-agent.pyz"),
             "restore_agent_python": BASE_PYTHON,
             "restore_agent_receipts": str(self.directory / "receipts"),
@@ -294,6 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(number, lambda *_: over.set())
     with Lab(given.directory.absolute(), *given.fault, archive_size=given.archive_size) as lab:
         build_pyz(lab.directory / "restore-agent.pyz")
+        data = f"{lab.directory}/{{{{ inventory_hostname }}}}/data"
+        lab.write_inventory(restore_agent_snapshot="latest", restore_agent_batch_id="", restore_agent_unpack=data)
         print(json.dumps({"directory": str(lab.directory), "ops_manager": lab.simulator.hello["url"]}), flush=True)
         over.wait()
 

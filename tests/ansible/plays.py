@@ -23,6 +23,14 @@ HERE = {
 
 QUICK: dict[str, Any] = {"restore_agent_settings": {"poll_interval": "0.2s"}}
 
+FROM_SNAPSHOT = {
+    "restore_agent_snapshot": "latest",
+    "restore_agent_batch_id": "",
+    "restore_agent_expect_jobs": 0,
+}
+"""Variables of a play that begins with a snapshot: nothing is known of its batch."""
+
+
 LONGEST = 300.0
 """Seconds that one play may take. Measured: 6 to 9 s on two idle cores, 20 to 70 s with ten processes that compete."""
 

@@ -193,3 +193,98 @@ def test_the_status_of_a_run_is_told_and_nothing_is_touched(simulator: StartSimu
     assert ": verified, 0.1 of 0.1 MiB" in answer["lines"][1]
     assert not answer["changed"]
     assert snapshot_of(dest) == before
+
+
+# ---------------------------------------------------------------- restore_request
+
+
+def request_options(sim: Simulator, **more: Any) -> dict[str, Any]:
+    given = {name: sim.hello[name] for name in ("url", "public_key", "private_key", "group_id", "cluster_id")}
+    return {**given, "snapshot": "latest", **more}
+
+
+def posts(sim: Simulator) -> int:
+    """Requests for a restore that reached Ops Manager."""
+    return len([one for one in sim.requests if one.method == "POST" and one.auth == "digest"])
+
+
+def test_check_mode_chooses_the_snapshot_and_requests_nothing(simulator: StartSimulator, tmp_path: Path) -> None:
+    sim, record = simulator(shards=1), tmp_path / "dest" / "request.json"
+    answer = run_module("restore_request", request_options(sim, record=str(record)), check_mode=True)
+    assert (answer["changed"], answer["found"], len(answer["snapshot_id"])) == (True, False, 24)
+    assert (answer["batch_id"], answer["jobs"], answer["request"]) == (None, [], None)
+    assert posts(sim) == 0
+    assert not record.parent.exists()
+
+
+def test_a_recorded_request_is_sent_once(simulator: StartSimulator, tmp_path: Path) -> None:
+    sim, record = simulator(shards=1), tmp_path / "dest" / "request.json"
+    options = request_options(sim, record=str(record), max_downloads=5, expires_in="24h")
+    first = run_module("restore_request", options)
+    assert (first["changed"], first["found"], first["exit_code"]) == (True, False, 0)
+    jobs = sim.jobs[2:]
+    assert first["batch_id"] == jobs[0].batch_id
+    assert [one["job_id"] for one in first["jobs"]] == [job.id for job in jobs]
+    assert [(job.max_downloads, job.expiration_hours) for job in jobs] == [(5, 24)] * 2
+    assert (record.stat().st_mode & 0o777, record.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert json.loads(record.read_text()) == first["request"]
+    for again in ({}, {"snapshot": first["snapshot_id"]}):
+        for internal in ({"check_mode": True}, {}):
+            second = run_module("restore_request", {**options, **again}, **internal)
+            assert (second["changed"], second["found"], second["exit_code"]) == (False, True, 0)
+            assert (second["batch_id"], second["request"]) == (first["batch_id"], first["request"])
+    assert posts(sim) == 1
+    assert not run_module("restore_request", {**options, "before": "2h"}, check_mode=True)["found"]
+    assert sim.hello["private_key"] not in json.dumps(first) + record.read_text()
+
+
+def test_a_lost_answer_blocks_further_requests_until_the_record_is_removed(
+    simulator: StartSimulator, tmp_path: Path
+) -> None:
+    sim, record = simulator("post-lost", shards=1), tmp_path / "request.json"
+    options = request_options(sim, record=str(record))
+    lost = run_module("restore_request", options)
+    assert (lost["failed"], lost["exit_code"], lost["reason"]) == (True, 32, "creation-unconfirmed")
+    sim.set_faults()
+    blocked = run_module("restore_request", options)
+    assert (blocked["failed"], blocked["reason"], blocked["found"]) == (True, "creation-unconfirmed", False)
+    assert "Nothing was requested" in blocked["msg"]
+    assert str(record) in blocked["hint"]
+    assert posts(sim) == 1
+    record.unlink()
+    assert run_module("restore_request", options)["changed"]
+
+
+def test_a_refused_request_leaves_no_record(simulator: StartSimulator, tmp_path: Path) -> None:
+    sim, record = simulator("post-refuse=403x1", shards=1), tmp_path / "request.json"
+    options = request_options(sim, record=str(record))
+    assert run_module("restore_request", options)["exit_code"] == 30
+    assert run_module("restore_request", {**options, "executable": ["/no/such"]})["reason"] == "agent-missing"
+    assert not record.exists()
+    record.write_text("{")
+    assert run_module("restore_request", options)["reason"] == "record-unusable"
+    record.unlink()
+    assert run_module("restore_request", options)["changed"]
+
+
+# ---------------------------------------------------------------- restore_report
+
+
+def test_a_report_is_returned_and_leaves_no_file(simulator: StartSimulator, dest: Path, tmp_path: Path) -> None:
+    run_module("restore", options_for(simulator(shards=1), dest))
+    given = {"receipts": {"shard0": (dest / "receipt.json").read_text()}, "expect_jobs": 2}
+    answer = run_module("restore_report", given, tmpdir=str(tmp_path))
+    assert (answer["changed"], answer["exit_code"], answer["text"]) == (False, 0, None)
+    assert answer["sentence"] == "The batch is complete: all 2 archives are verified."
+    assert answer["html"].startswith("<!DOCTYPE html>")
+    assert "<dd>shard0.json</dd>" in answer["html"], "a name next to the report, not a temporary one"
+    assert "restore-agent-report-" not in answer["html"]
+    missing = run_module("restore_report", {**given, "expect_jobs": 3})
+    assert (missing["exit_code"], missing["sentence"].split(":")[0]) == (24, "The batch is not complete")
+    assert [path.name for path in tmp_path.glob("restore-agent-report-*")] == []
+
+
+def test_receipts_that_cannot_be_used_are_an_error(tmp_path: Path) -> None:
+    answer = run_module("restore_report", {"receipts": {"a/b": {"schema": "other"}}})
+    assert (answer["failed"], answer["exit_code"]) == (True, 2)
+    assert "is not a receipt of restore-agent" in answer["msg"]

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from lab import BIN, HOSTS, ROOT, Host, Lab, build_pyz
-from plays import HERE, QUICK, ended, patiently, play, start_play, variables
+from lab import BIN, HOSTS, LATEST, ROOT, Host, Lab, build_pyz
+from plays import FROM_SNAPSHOT, HERE, LONGEST, QUICK, ended, patiently, play, start_play, variables
 from support.agents import deliveries, receipt_in
 
 
@@ -31,14 +31,16 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_three_hosts_bring_a_batch_home_and_a_second_run_changes_nothing(directory: Path, pyz: Path) -> None:
-    """One story, told in one lab, since each playbook takes its seconds; oldest and newest ansible-core in turn."""
+    """One story, told in one lab, since a play takes 20 s on two cores. Versions of ansible-core take turns.
+
+    The zipapp compiles its modules at each start, so the last steps use the agent of this environment.
+    """
     with Lab(directory) as lab:
         lab.write_inventory(restore_agent_pyz=str(pyz), **QUICK)
         on_fresh_hosts_a_check_places_nothing(lab)
         hosts_that_want_the_same_job_are_stopped_before_a_download(lab)
         a_check_is_a_plan(lab)
         the_batch_comes_home(lab)
-        again_nothing_changes(lab)
         one_data_path_in_the_way_is_no_complete_batch(lab)
         the_batch_is_unpacked_without_a_download(lab)
 
@@ -87,20 +89,12 @@ def the_batch_comes_home(lab: Lab) -> None:
     assert [secret for secret in lab.simulator.secrets if secret in done.out] == []
 
 
-def again_nothing_changes(lab: Lab) -> None:
-    again = play(lab, "-v", "--diff")
-    assert again.code == 0, again.out
-    assert again.changed == dict.fromkeys(HOSTS, 0)
-    assert len(deliveries(lab.simulator)) == len(HOSTS)
-    assert [secret for secret in lab.simulator.secrets if secret in again.out] == []
-
-
 def one_data_path_in_the_way_is_no_complete_batch(lab: Lab) -> None:
     data = lab.directory / "data"
     data.mkdir()
     name = receipt_in(lab.hosts["shard0"].dest)["archives"][0]["file_name"].removesuffix(".tar.gz")
     (data / name).touch()
-    stopped = play(lab, *variables(restore_agent_unpack=str(data)))
+    stopped = play(lab, *variables(**HERE, restore_agent_unpack=str(data)), version=LATEST)
     assert stopped.code == 2, stopped.out
     assert f"{name}.tar.gz: verified on shard0, but not unpacked (data-path-in-the-way)" in stopped.out
     assert sum((data / one.name / "WiredTiger").exists() for one in data.iterdir()) == len(HOSTS) - 1
@@ -109,7 +103,7 @@ def one_data_path_in_the_way_is_no_complete_batch(lab: Lab) -> None:
 
 def the_batch_is_unpacked_without_a_download(lab: Lab) -> None:
     data = lab.directory / "data"
-    unpacking = variables(restore_agent_unpack=str(data), restore_agent_discard_archive=True)
+    unpacking = variables(**HERE, restore_agent_unpack=str(data), restore_agent_discard_archive=True)
     done = play(lab, *unpacking)
     assert done.code == 0, done.out
     assert "Every job of the batch is verified and unpacked on its host." in done.out
@@ -117,26 +111,14 @@ def the_batch_is_unpacked_without_a_download(lab: Lab) -> None:
         (record,) = receipt_in(host.dest)["archives"]
         assert (Path(record["data_path"]) / "WiredTiger").exists()
         assert (record["archive_kept"], record["path"]) == (False, None)
-    again = play(lab, *unpacking, version="oldest")
+    again = play(lab, "-v", "--diff", *unpacking, version="oldest")
     assert (again.code, again.changed) == (0, dict.fromkeys(HOSTS, 0)), again.out
     assert len(deliveries(lab.simulator)) == len(HOSTS)
-
-
-def test_a_broken_shard_fails_the_play_with_its_hint_and_the_others_come_home(directory: Path) -> None:
-    with Lab(directory, "broken@0") as lab:
-        lab.write_inventory(**HERE, **QUICK)
-        done = play(lab)
-        assert done.code == 2, done.out
-        assert done.failed == dict.fromkeys(HOSTS, 1), "no later play may go on anywhere"
-        assert re.search(r"shard0: electron_0-\S+: Ops Manager reports job status BROKEN.*\[job-broken\]", done.out)
-        assert "Next: Create a new restore job" in done.out
-        assert re.search(r"electron_0-\S+: verified on no host \(failed on shard0\)", done.out)
-        assert receipt_in(lab.hosts["shard0"].dest)["exit_code"] == 21
-        assert [receipt_in(lab.hosts[name].dest)["outcome"] for name in ("shard1", "config")] == ["verified"] * 2
+    assert [secret for secret in lab.simulator.secrets if secret in again.out] == []
 
 
 def test_a_host_that_dies_during_its_download_is_made_good_by_running_the_play_again(directory: Path) -> None:
-    with Lab(directory, "max-downloads=2", "drip=64K@0") as lab:
+    with Lab(directory, "max-downloads=2", "drip=64K@0", shards=1) as lab:
         lab.write_inventory(**HERE, **QUICK)
         host, dest = lab.hosts["shard0"], lab.hosts["shard0"].dest
         running = start_play(lab)
@@ -153,13 +135,13 @@ def test_a_host_that_dies_during_its_download_is_made_good_by_running_the_play_a
         lab.simulator.set_faults("max-downloads=2")
         again = play(lab)
         assert again.code == 0, again.out
-        assert again.changed == {**dict.fromkeys(HOSTS, 0), "shard0": again.changed["shard0"]}
+        assert again.changed["config"] == 0
         assert receipt_in(dest)["archives"][0]["downloads_spent"] == 2
-        assert sorted(job.downloads for job in lab.simulator.jobs) == [1, 1, 2]
+        assert sorted(job.downloads for job in lab.simulator.jobs) == [1, 2]
 
 
 def test_a_lost_run_is_said_so_and_one_that_goes_on_without_its_play_is_watched_to_its_end(directory: Path) -> None:
-    with Lab(directory, "max-downloads=2", "drip=40K@0") as lab:
+    with Lab(directory, "max-downloads=2", "drip=40K@0", shards=1) as lab:
         lab.write_inventory(**HERE, **QUICK, restore_agent_progress_every=1)
         host, dest = lab.hosts["shard0"], lab.hosts["shard0"].dest
         running = start_play(lab)
@@ -177,8 +159,8 @@ def test_a_lost_run_is_said_so_and_one_that_goes_on_without_its_play_is_watched_
         again = play(lab)
         assert again.code == 0, again.out
         assert re.search(r"JobPoller the run of an earlier play.*\n(?:skipping.*\n)*included: .* for shard0", again.out)
-        assert again.changed == dict.fromkeys(HOSTS, 0) or again.changed["shard0"] == 1, "its receipt is news here"
-        assert [job.downloads for job in lab.simulator.jobs] == [2, 1, 1]
+        assert (again.changed["config"], again.changed["shard0"] < 3) == (0, True), "its receipt is news here"
+        assert [job.downloads for job in lab.simulator.jobs] == [2, 1]
 
 
 def detached(host: Host) -> list[int]:
@@ -198,24 +180,25 @@ def wait_for_part(dest: Path) -> Path:
     return patiently(lambda: [path for path in dest.glob("*.part") if path.stat().st_size], "a download")[0]
 
 
-def test_a_replica_set_on_one_host_with_an_agent_that_pip_installs_without_an_index(directory: Path) -> None:
+def test_a_replica_set_from_its_snapshot_with_an_agent_that_pip_installs_without_an_index(directory: Path) -> None:
     with Lab(directory, shards=0) as lab:
         wheels = directory / "wheels"
         command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "-w", wheels, ROOT]
-        subprocess.run(command, check=True, timeout=120)
+        subprocess.run(command, check=True, timeout=LONGEST)
         lab.write_inventory(
             restore_agent_install="pip",
             restore_agent_wheels=str(wheels),
             restore_agent_venv=str(directory / "venv"),
-            restore_agent_batch_id="",
-            restore_agent_job_ids=lab.simulator.hello["job_ids"],
-            restore_agent_expect_jobs=1,
-            restore_agent_select=[],
+            **FROM_SNAPSHOT,
             **QUICK,
         )
-        done = play(lab, "--limit", "shard0")
+        done = play(lab)
         assert done.code == 0, done.out
-        assert receipt_in(lab.hosts["shard0"].dest)["outcome"] == "verified"
+        (record,) = receipt_in(lab.hosts["shard0"].dest)["archives"]
+        assert (record["verdict"], record["job_id"]) == ("verified", lab.simulator.jobs[-1].id)
+        assert "pip install 'restore-agent[report]'" in done.out, "without Jinja2, the report is text"
+        report = directory / "receipts" / "jobs" / "report.txt"
+        assert report.read_text().startswith("The batch is complete: its archive is verified.")
         patiently(lambda: not detached(lab.hosts["shard0"]), "the end of all that was started")
 
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import sys
+from base64 import b64encode
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 import restore_agent
-from restore_agent.cli.options import OPTIONS, RUN_OPTIONS
+from restore_agent.cli.options import CONNECTION, OPTIONS, REQUEST, RUN_OPTIONS
 from restore_agent.core.exit_codes import EXIT_CODES
 
 COLLECTION = Path(restore_agent.__file__).parent / "share" / "ansible_collections" / "restore_agent" / "mongodb"
@@ -169,6 +171,24 @@ def test_an_archive_is_told_in_one_line() -> None:
     assert batch.archive_line(unpacked) == "verified s0-1.tar.gz sha1 ab data path /data/s0-1"
 
 
+def record(moment: str) -> str:
+    return b64encode(json.dumps({"requested_at": moment}).encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("records", "chosen"),
+    [
+        ({"b": "", "a": ""}, "b"),
+        ({"b": "", "a": record("2026-11-01T00:00:00Z")}, "a"),
+        ({"a": record("2026-11-01T00:00:00Z"), "b": record("2026-12-01T00:00:00Z")}, "b"),
+        ({"a": record("2026-11-01T00:00:00Z"), "b": b64encode(b"{").decode()}, "b"),
+    ],
+    ids=["the first", "the one with a record", "the newest record", "an unreadable record, which is then reported"],
+)
+def test_the_host_that_requests_a_restore(records: dict[str, str], chosen: str) -> None:
+    assert batch.request_host(records) == chosen
+
+
 def test_every_filter_is_documented_in_a_file_of_its_name() -> None:
     assert {path.stem for path in (PLUGINS / "filter").glob("*.yml")} == set(batch.FilterModule().filters())
 
@@ -188,10 +208,24 @@ def test_the_module_falls_back_to_the_variables_of_the_agent() -> None:
     assert {name: known[name] for name in variables} == variables  # the agent reads the others itself
 
 
+def options_of(module: str) -> set[str]:
+    """The documented options of a module, with those of the shared fragment."""
+    shared: str = load(PLUGINS / "doc_fragments" / "connection.py").ModuleDocFragment.DOCUMENTATION
+    texts = [constant(PLUGINS / "modules" / f"{module}.py", "DOCUMENTATION"), shared]
+    return {
+        name
+        for text in texts
+        for name in re.findall(r"^  (\w+):\n    description:", text.partition("\noptions:\n")[2], re.MULTILINE)
+    }
+
+
 def test_every_option_of_run_is_one_of_the_module() -> None:
-    text = constant(PLUGINS / "modules" / "restore.py", "DOCUMENTATION")
-    documented = set(re.findall(r"^  (\w+):\n    description:", text.partition("\noptions:\n")[2], re.MULTILINE))
-    assert documented == set(RUN_OPTIONS) - OWN_BUSINESS | {"private_key", "config", "executable"}
+    assert options_of("restore") == set(RUN_OPTIONS) - OWN_BUSINESS | {"private_key", "config", "executable"}
+
+
+def test_every_option_of_request_is_one_of_its_module() -> None:
+    of_request = {*CONNECTION, *REQUEST, "group_id", "cluster_id", "host_id"} - {"dry_run"}
+    assert options_of("restore_request") == of_request | {"private_key", "config", "executable", "record"}
 
 
 def test_every_variable_of_the_role_is_documented_in_its_readme() -> None:

@@ -6,6 +6,7 @@ from __future__ import absolute_import, division, print_function
 
 __metaclass__ = type
 
+import base64
 import json
 from fnmatch import fnmatchcase
 
@@ -73,9 +74,9 @@ def batch_problems(hosts, jobs, batch_id=None, allow_unproven=False):
 def request_host(records):
     """Return the host that requests a restore, or that continues the request of an earlier play.
 
-    `records`: host name, in the order of the play, to the content of its record, or an empty text. It is the host with
-    the newest record; one that cannot be read counts as the newest, since the module then reports it. Without records,
-    it is the first host.
+    `records`: host name, in the order of the play, to the content of its record in base64, or an empty text. It is the
+    host with the newest record; one that cannot be read counts as the newest, since the module then reports it. Without
+    records, it is the first host.
     """
     return max(records, key=lambda name: _age(records[name]))
 
@@ -92,7 +93,7 @@ def _age(text):
     if not text:
         return (0, "")
     try:
-        return (1, str(json.loads(text)["requested_at"]))
+        return (1, str(json.loads(base64.b64decode(text).decode("utf-8"))["requested_at"]))
     except (ValueError, KeyError, TypeError):
         return (2, "")
 
