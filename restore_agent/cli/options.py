@@ -10,6 +10,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from ..ui.console import FORMATS
 from .help import GROUPS, GroupedOption
 from .parsers import (
     base_url,
@@ -287,8 +288,8 @@ OPTIONS: dict[str, Option] = {
             "output",
             "output",
             "Print results as text, or as JSON Lines on stdout.",
-            choice("text", "json"),
-            "text|json",
+            choice(*FORMATS),
+            "|".join(FORMATS),
             default="text",
             short="-o",
         ),

@@ -21,7 +21,7 @@ from ..core.redaction import Redactor
 from ..core.untrusted import printable
 from ..dest.status import holder
 from ..ui.background import BackgroundStream, background, in_order
-from ..ui.console import Console, console_for
+from ..ui.console import Output, console_for
 from ..ui.terminal import write_lines
 from .config import Values, output_form, unknown_variables
 from .signals import SIGNALS, handled
@@ -70,10 +70,10 @@ def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int],
             session.console.close()
 
 
-def console(output: str, progress: str, redactor: Redactor, command: str) -> Console:
+def console(output: str, progress: str, redactor: Redactor, command: str) -> Display:
     """Return the console for the output and progress options. `finish_output` must follow."""
     _streams[:] = in_order(background(sys.stdout), background(sys.stderr))
-    return console_for(output, progress, _streams[0], _streams[1], redactor, command)
+    return console_for(output, Output(_streams[0], _streams[1], redactor, progress, command))
 
 
 _streams: list[TextIO] = []

@@ -216,20 +216,20 @@ class Reporter(Protocol):
 
 
 class Display(Reporter, Protocol):
-    """A reporter that holds something while it shows: bars, a socket, a file."""
+    """A reporter that must be closed: bars on a terminal, a socket, a file."""
 
     def close(self) -> None:
-        """Let go of it; a second call does nothing."""
+        """Release it; a second call does nothing."""
 
 
 class DisplayGroup:
-    """Displays as one, told in their order."""
+    """Several displays as one; each event is reported to them in their order."""
 
     def __init__(self, *displays: Display) -> None:
         self._displays = displays
 
     def report(self, event: Event) -> None:
-        """Tell each."""
+        """Report the event to each."""
         for display in self._displays:
             display.report(event)
 

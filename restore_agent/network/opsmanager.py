@@ -329,7 +329,15 @@ def api_error(error: Exception) -> AgentError:
     ]
     what = next((text for kind, text in kinds if isinstance(error, kind)), "the request failed")
     detail = printable(str(error), 120)
-    return Unreachable(f"Ops Manager cannot be reached: {what}" + (f" ({detail})" if detail else ""))
+    scheme = "; if the port serves TLS, --url needs https://" if _broke_plain_http(error) else ""
+    return Unreachable(f"Ops Manager cannot be reached: {what}" + (f" ({detail})" if detail else "") + scheme)
+
+
+def _broke_plain_http(error: Exception) -> bool:
+    """Return whether a connection that was made ended without an answer to plain HTTP, as many TLS ports do it."""
+    request: httpx.Request | None = getattr(error, "_request", None)  # `request` raises if there is none
+    made = isinstance(error, (httpx.ProtocolError, httpx.ReadError))
+    return made and request is not None and request.url.scheme == "http"
 
 
 def _refusal(response: httpx.Response, body: bytes, clock: ServerClock) -> OpsManagerError | TlsError:

@@ -112,7 +112,7 @@ def test_every_option_named_anywhere_in_the_documents_exists() -> None:
     foreign |= {"--check", "--limit", "--ask-vault-pass", "--name"}  # Ansible's
     foreign |= {"--digest", "--cacert", "--strip-components", "--serve"}  # curl's, tar's, scripts/demo-ansible's
     foreign |= {"--dbpath", "--bind", "--fork", "--logpath", "--quiet", "--eval"}  # mongod's and mongosh's
-    foreign |= {"--no-block"}  # systemctl's
+    foreign |= {"--no-block", "--now"}  # systemctl's
     foreign |= {"--quick", "--target", "--flat", "--memory", "--size", "--checksum"}  # of scripts/bench, and aria2's
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", OPERATORS)) - foreign <= known
 

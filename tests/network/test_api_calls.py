@@ -108,6 +108,11 @@ def test_plain_http_to_a_tls_port_is_answered_with_use_https() -> None:
     assert (refused.value.exit_code, refused.value.hint) == (32, "Give --url with https:// instead of http://.")
 
 
+def test_a_connection_that_plain_http_made_end_without_an_answer_may_need_https() -> None:
+    with pytest.raises(Unreachable, match="if the port serves TLS, --url needs https://"):
+        jobs_in(says(b""))
+
+
 # ---------------------------------------------------------------- lists
 
 
