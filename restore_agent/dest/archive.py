@@ -161,6 +161,13 @@ class Part:
         """The bytes that are hashed and written."""
         return self.hashed.size
 
+    def on_disk(self) -> int:
+        """Return the size of the file now: also bytes of a block that is not counted yet. From any thread."""
+        try:
+            return os.fstat(self._file.fileno()).st_size
+        except (OSError, ValueError):  # it was closed meanwhile
+            return self.size
+
     @property
     def consumers(self) -> tuple[Consumer, ...]:
         """What takes the blocks of a transfer, in order: the hash, then the file."""
@@ -308,9 +315,10 @@ class _BlockFile(io.FileIO):
                 try:
                     rest = rest[self.write(rest) or 0 :]
                 except OSError as error:
-                    if error.errno != errno.ENOSPC or asked or not self.make_room():
+                    if error.errno != errno.ENOSPC or asked:
                         raise
                     asked = True
+                    self.make_room()  # if there is nothing to give back any more, its space may be free by now
 
 
 async def hash_file(directory: Directory, name: str, seen: Callable[[int], None] = lambda _: None) -> Hashed:

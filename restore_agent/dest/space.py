@@ -20,23 +20,35 @@ class DiskSpace:
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._reserved: dict[str, int] = {}
+        self._reserved: dict[str, Callable[[], int]] = {}
         self.request_room: Callable[[], bool] = lambda: False
         """Asks for space that something else uses and can give back; returns whether it will."""
 
-    def reserve(self, archive: str, to_come: int | None) -> None:
-        """Set the bytes that an archive still needs (None: unknown). Raises NoSpace if not all archives fit."""
-        self._reserved[archive] = MINIMUM if to_come is None else to_come
-        wanted, free = sum(self._reserved.values()), self._directory.free_bytes()
-        if (missing := wanted + RESERVED_FOR_RECORDS - free) > 0 and not self.request_room():
+    def reserve(self, archive: str, to_come: Callable[[], int] | int | None) -> None:
+        """Set the bytes that an archive still needs (None: unknown). Raises NoSpace if not all archives fit.
+
+        While bytes are written, a function gives them at each check: a number from before would count the bytes that
+        were written since twice, once as needed and once as not free any more.
+        """
+        size = MINIMUM if to_come is None else to_come
+        self._reserved[archive] = size if callable(size) else lambda: size
+        # room may be made between the first look and the request
+        if self._missing()[0] > 0 and not self.request_room() and (found := self._missing())[0] > 0:
             self.release(archive)
+            missing, wanted, free = found
             others = f" with {len(self._reserved)} other archives" if self._reserved else ""
             kept = f"only {free} are free, of which {RESERVED_FOR_RECORDS} are reserved for records"
             raise NoSpace(f"{wanted} bytes are needed{others}, but {kept}: {missing} bytes short", archive=archive)
 
+    def _missing(self) -> tuple[int, int, int]:
+        """Return the bytes that are missing, needed, and free. Free space is measured first: see `reserve`."""
+        free = self._directory.free_bytes()
+        wanted = self.still_needed()
+        return wanted + RESERVED_FOR_RECORDS - free, wanted, free
+
     def still_needed(self) -> int:
-        """Return the bytes that all active downloads still need, as far as they are known."""
-        return sum(self._reserved.values())
+        """Return the bytes that all active downloads still need, as far as they are known. From any thread."""
+        return sum(needed() for needed in list(self._reserved.values()))
 
     def require_file_size(self, size: int | None) -> None:
         """Raise ResourcesExhausted if the host limits the size of files (`ulimit -f`) below what may be needed."""

@@ -537,7 +537,18 @@ def fill_the_disk(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     monkeypatch.setattr(archive_module._BlockFile, "write", full, raising=False)
 
 
-@pytest.mark.parametrize(("rooms", "full", "written"), [(1, 1, True), (0, 1, False), (5, 2, False)])
+def test_the_size_on_disk_is_known_while_the_file_is_open_and_after(dest: Directory) -> None:
+    async def story() -> None:
+        async with part_of(dest) as part:
+            await put(part, DATA)
+            os.ftruncate(part._file.fileno(), 2 * len(DATA))  # as if a block were written that is not counted yet
+            assert (part.on_disk(), part.size) == (2 * len(DATA), len(DATA))
+        assert part.on_disk() == len(DATA)
+
+    run(story())
+
+
+@pytest.mark.parametrize(("rooms", "full", "written"), [(1, 1, True), (0, 1, True), (0, 2, False), (5, 2, False)])
 def test_on_a_full_disk_the_follower_is_asked_once_per_block_for_space(
     rooms: int, full: int, written: bool, dest: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

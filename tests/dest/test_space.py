@@ -93,6 +93,39 @@ def test_on_a_file_system_that_does_not_report_its_size_everything_fits(
     assert not space.is_full()
 
 
+def test_bytes_that_are_written_during_a_check_are_not_counted_twice(
+    dest: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk on which the archive fits exactly: what is not free any more is not needed any more either."""
+    size, written = 10 << 20, 0
+
+    def free_after_another_block(_: int) -> SimpleNamespace:
+        nonlocal written
+        written += 1 << 20
+        left = size + RESERVED_FOR_RECORDS - written
+        return SimpleNamespace(f_blocks=1, f_bavail=left, f_frsize=1, f_files=0, f_favail=0)
+
+    monkeypatch.setattr(os, "fstatvfs", free_after_another_block)
+    space = DiskSpace(dest)
+    for _ in range(5):
+        space.reserve("a", lambda: size - written)
+        space.reserve("b", 0)
+
+
+def test_space_that_was_given_back_since_it_was_measured_is_enough(
+    dest: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = DiskSpace(dest)
+    free(monkeypatch, RESERVED_FOR_RECORDS)
+
+    def nothing_left_to_give_back() -> bool:
+        free(monkeypatch, 5000 + RESERVED_FOR_RECORDS)
+        return False
+
+    space.request_room = nothing_left_to_give_back
+    space.reserve("a", 5000)
+
+
 def test_a_full_disk_is_no_error_while_other_space_is_given_back(
     dest: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,7 @@ def test_a_signal_while_the_hash_is_awaited_publishes_nothing(
     sim = simulator("hash=never")
     process = start_agent(run_args(sim, dest, f"--unpack={data}", "--hash-timeout=60s"))
     wait_until(lambda: staging_of(sim) in names_in(data), "the staging directory")
+    wait_until(lambda: any(line.get("fact") == "whole" for line in journal_in(dest)), "the end of the download")
     process.send_signal(signal.SIGTERM)
     assert finished(process).code == 143
     assert names_in(data) == {staging_of(sim)}

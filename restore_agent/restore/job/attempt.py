@@ -139,9 +139,10 @@ class Attempt:
             self._received = part.size - begun
         context.space.release(state.named())
 
-    def _look(self, part: Part, to_come: int | None) -> None:
+    def _look(self, part: Part, total: int | None) -> None:
         """Update progress and the reservation of space. Raises NoSpace."""
         self._count(part.size)
+        to_come = None if total is None else lambda: max(0, total - part.on_disk())
         self._context.space.reserve(self._state.named(), to_come)
 
     async def _flush(self, part: Part) -> None:

@@ -73,7 +73,7 @@ class Buffers:
 class Transfer:
     """The transfer of one body to its consumers: `begin`, then `run`.
 
-    `look` is called a few times a second with the bytes that are still to come (None: unknown); what it raises ends
+    `look` is called a few times a second with the size of the archive (None: unknown); an error that it raises ends
     the transfer. `size` gives the bytes on disk, `flush` makes them durable in the background.
 
     Nothing is preallocated. `posix_fallocate` makes the file as long as it will be, and after a crash its size would
@@ -150,8 +150,7 @@ class Transfer:
         await pour(self._body, self._pipeline, self._limit)
 
     def _look(self) -> None:
-        total = self._body.total
-        self._look_at(None if total is None else total - self._size())
+        self._look_at(self._body.total)
 
 
 class _Flushing:
