@@ -12,7 +12,8 @@ module: restore_report
 short_description: Report on a batch from the receipts of many hosts
 version_added: 1.2.0
 description:
-  - Calls C(restore-agent report) on the host with receipts that the task provides, for example those that were collected
+  - Calls C(restore-agent report) on the host with receipts that the task provides, for example those that were
+    collected
     on the control node. It accesses neither Ops Manager nor archives, and leaves no file on the host.
   - The module returns the report, and does not fail if the batch is not complete. Check C(exit_code).
 author:

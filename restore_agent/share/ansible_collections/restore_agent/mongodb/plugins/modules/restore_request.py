@@ -12,11 +12,13 @@ module: restore_request
 short_description: Request the restore of a MongoDB Ops Manager snapshot
 version_added: 1.2.0
 description:
-  - Calls C(restore-agent request) on the host. It chooses a snapshot of the cluster and asks Ops Manager for its restore.
+  - Calls C(restore-agent request) on the host. It chooses a snapshot of the cluster and asks Ops Manager for its
+    restore.
     The module M(restore_agent.mongodb.restore) then downloads the archives of the batch that was created.
   - The request is sent only once, whatever becomes of its answer. If the answer is lost, the module fails with
     C(exit_code=32) and C(reason=creation-unconfirmed), because a restore may have been created.
-  - Without O(record), each call requests a restore. With O(record), a further call for the same snapshot returns the jobs
+  - Without O(record), each call requests a restore. With O(record), a further call for the same snapshot returns the
+    jobs
     of the first, and requests nothing.
 author:
   - The restore-agent developers (@restore-agent)
@@ -39,7 +41,8 @@ options:
     type: str
     required: true
   before:
-    description: With O(snapshot=latest), only snapshots that are not later than this RFC 3339 time, or than this duration
+    description: With O(snapshot=latest), only snapshots that are not later than this RFC 3339 time, or than this
+      duration
       back from now, such as V(6h).
     type: str
   allow_inconsistent:
@@ -102,12 +105,14 @@ snapshot_timestamp:
   type: str
   sample: "2026-11-26T02:00:00Z"
 batch_id:
-  description: Batch of the restore jobs. Null for a replica set, whose only job has no batch, and if nothing was requested.
+  description: Batch of the restore jobs. Null for a replica set, whose only job has no batch, and if nothing was
+    requested.
   returned: if the agent could be called
   type: str
   sample: 5fc4f7c1b2e4a1000155b8dd
 jobs:
-  description: One dict for each restore job with job_id, cluster_id, and status at the time of the request. Empty if nothing
+  description: One dict for each restore job with job_id, cluster_id, and status at the time of the request. Empty if
+    nothing
     was requested.
   returned: if the agent could be called
   type: list
@@ -117,7 +122,8 @@ found:
   returned: always, unless the agent is missing
   type: bool
 request:
-  description: The content of O(record). Null without O(record), in check mode if there is none yet, and after a failure.
+  description: The content of O(record). Null without O(record), in check mode if there is none yet, and after a
+    failure.
   returned: if the agent could be called
   type: dict
   contains:
@@ -134,7 +140,8 @@ request:
       type: str
       returned: always
 exit_code:
-  description: Exit code of the agent, 0 for a request that was found in O(record). C(restore-agent explain) explains each
+  description: Exit code of the agent, 0 for a request that was found in O(record). C(restore-agent explain) explains
+    each
     code.
   returned: if the agent was called, or the request was found
   type: int
