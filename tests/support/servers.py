@@ -97,7 +97,10 @@ class ForwardProxy:
         with client, contextlib.suppress(OSError):
             head = b""
             while not head.endswith(b"\r\n\r\n"):
-                head += client.recv(1) or b"\r\n\r\n"
+                received = client.recv(1)
+                if not received:
+                    return
+                head += received
             method, target, _ = head.split(b" ", 2)
             self.targets.append(method + b" " + target)
             self.heads.append(head)
