@@ -42,7 +42,7 @@ EXIT_CODES: dict[int, ExitCode] = {
         download="One for each archive that this run downloaded; none if `changed` is false.",
         steps=(
             "cd DEST && sha1sum -c SHA1SUMS      # optional: check the archives again",
-            "Unpack each archive into the data path of its shard or config server.",
+            "restore-agent run --unpack DIR …    # unpacks them, without a download",
         ),
     ),
     1: ExitCode(

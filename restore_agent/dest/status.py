@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core.clock import rfc3339
 from ..core.errors import DestError, RecordUnreadable
+from ..core.receipt import ArchiveRecord, Receipt, Verdict
 from ..core.untrusted import parse_document
 from .directory import Directory
 from .lock import STATE_DIRECTORY, Lock
@@ -75,6 +76,38 @@ def read_status(state: Directory) -> dict[str, Any] | None:
     if running and not Lock.is_held(state):
         document["state"] = "interrupted"
     return dict(document)
+
+
+def update_status(state: Directory, pid: int, receipt: Receipt, now: float) -> None:
+    """Bring the status file up to date with what was verified again, if there is one and it differs.
+
+    `now` is in seconds since the epoch. Raises DestError.
+    """
+    before = read_status(state)
+    if before is None:
+        return
+    rows = {row["job_id"]: row for row in before["archives"]}
+    archives = [_verified_row(rows.get(record.job_id, {}), record) for record in receipt.archives]
+    known = {row["job_id"]: row["state"] for row in archives}
+    if before["exit_code"] == receipt.exit_code and known == {job: row["state"] for job, row in rows.items()}:
+        return
+    StatusFile(state, pid, receipt.started_at, receipt.batch_id).write("finished", now, archives, receipt.exit_code)
+
+
+def _verified_row(before: dict[str, Any], record: ArchiveRecord) -> dict[str, Any]:
+    size = before.get("bytes", 0) if record.bytes is None else record.bytes
+    changed = {
+        "job_id": record.job_id,
+        "file_name": record.file_name,
+        "state": str(record.verdict or before.get("state", Verdict.FAILED)),
+        "bytes": size,
+        "total_bytes": before.get("total_bytes", size),
+        "bytes_per_second": 0,
+        "expires_at": before.get("expires_at"),
+        "downloads_spent": record.downloads_spent,
+        "unpacked_bytes": before.get("unpacked_bytes"),
+    }
+    return {**before, **changed}
 
 
 def holder(path: Path) -> int | None:

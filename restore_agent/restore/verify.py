@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ..core.errors import (
     AgentError,
     ArchiveMissing,
     Damaged,
+    DestError,
     Finding,
     HashMismatch,
     HashUnpublished,
@@ -33,6 +35,7 @@ from ..dest.directory import Directory, is_own
 from ..dest.journal import Entry
 from ..dest.lock import boot_id
 from ..dest.promotion import Candidate, Promoter
+from ..dest.status import update_status
 from ..dest.workspace import Access, Workspace, data_path_fields, write_receipt, write_sums
 from ..network.opsmanager import OpsManager
 from .poller import JobPoller, first_poll
@@ -294,6 +297,8 @@ class Verification:
         receipt = replace(receipt, archives=tuple(mine.get(record.job_id, record) for record in known))
         write_sums(self._directory, self._workspace.journal.entries(), receipt)
         write_receipt(self._directory, receipt)
+        with suppress(DestError):  # the receipt is what counts
+            update_status(self._workspace.state_directory, os.getpid(), receipt, self._services.clock.wall())
         return receipt
 
 

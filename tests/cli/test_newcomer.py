@@ -1,0 +1,106 @@
+"""Where a new user stopped once: each test is one such place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+from support.agents import QUICK, Restore, RunAgent, StartSimulator, connection_args, status_in
+
+from restore_agent.cli.main import cli
+from restore_agent.ui.wording import folded
+
+ROOT = Path(__file__).parents[2]
+JSON_DOCUMENT = (ROOT / "restore_agent" / "share" / "doc" / "json.md").read_text()
+
+
+def test_after_verify_the_status_is_that_of_the_archives_now(
+    simulator: StartSimulator, restore: Restore, run_agent: RunAgent, dest: Path
+) -> None:
+    sim = simulator("hash=never")
+    assert restore(sim, "--hash-timeout=0.1s").code == 10
+    assert run_agent(["status", dest]).out.startswith("finished, exit code 10")
+    sim.stop()
+    later = simulator("hash=early")
+    ended = run_agent(["verify", *connection_args(later), f"--dest={dest}"])
+    assert ended.code == 0, ended.err
+    assert (status_in(dest)["exit_code"], status_in(dest)["archives"][0]["state"]) == (0, "verified")
+    shown = run_agent(["status", dest]).out
+    assert "finished, exit code 0" in shown
+    assert "verified" in shown
+
+
+def test_a_selection_that_names_cannot_match_yet_is_said_by_plan(
+    simulator: StartSimulator, run_agent: RunAgent, dest: Path
+) -> None:
+    sim = simulator("never-ready", shards=1)
+    ended = run_agent(["plan", *connection_args(sim), f"--dest={dest}", "--select=electrom*"])
+    assert ended.code == 0
+    assert "--select" in ended.err
+
+
+def test_a_selection_that_matches_nothing_lists_what_there_is(simulator: StartSimulator, restore: Restore) -> None:
+    sim = simulator(shards=1)
+    error = restore(sim, "--select=electrom*").events("error")[0]
+    assert all(job.file_name in error["message"] for job in sim.jobs)
+
+
+def test_a_plan_says_from_where_a_run_resumes_and_how_much_is_left(
+    simulator: StartSimulator, restore: Restore, run_agent: RunAgent, dest: Path
+) -> None:
+    sim = simulator("cut=50%", "max-downloads=3", "range=honour", "hash=never")
+    assert restore(sim, "--retries=0").code == 25
+    part = next(dest.glob("*.part")).stat().st_size
+    args = ["plan", *connection_args(sim), f"--dest={dest}"]
+    row = run_agent([*args, "-o", "json"]).result["plan"][0]
+    assert row["resumes_at"] == part
+    assert re.search(r"; resumes at [\d.]+ KiB; at most [\d.]+ \wiB more$", run_agent(args).out, re.MULTILINE)
+    documented = JSON_DOCUMENT[JSON_DOCUMENT.index("Each row of a `plan`") :].partition("\n\n")[0]
+    assert set(row) <= set(re.findall(r"`(\w+)`", documented))
+
+
+@pytest.mark.parametrize(
+    ("unpack", "step"), [(False, "run with --unpack DIR"), (True, "start mongod on each data path")]
+)
+def test_a_success_names_the_next_step(
+    simulator: StartSimulator, run_agent: RunAgent, tmp_path: Path, dest: Path, *, unpack: bool, step: str
+) -> None:
+    more = [f"--unpack={tmp_path / 'data'}"] if unpack else []
+    ended = run_agent(["run", *connection_args(simulator()), *QUICK, f"--dest={dest}", *more])
+    assert (
+        ended.out.splitlines()[-1]
+        == f"Next: {step}{'' if unpack else ' (no download)'}; see `restore-agent man runbook`."
+    )
+
+
+def test_the_next_step_is_that_of_the_archive_that_failed(
+    simulator: StartSimulator, run_agent: RunAgent, tmp_path: Path, dest: Path
+) -> None:
+    sim = simulator("member=symlink")
+    ended = run_agent(["run", *connection_args(sim), *QUICK, f"--dest={dest}", f"--unpack={tmp_path / 'data'}"])
+    assert ended.code == 13
+    assert "Next: Do not unpack the archive with another program" in ended.out
+
+
+def test_the_commands_are_listed_by_purpose(run_agent: RunAgent) -> None:
+    text = run_agent(["--help"]).out
+    headings = [text.index(f"\n{heading}:\n") for heading in ("Restore", "Practice", "Setup", "Help")]
+    assert headings == sorted(headings)
+    first, practice, setup, last = headings
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        assert re.search(rf"^  {name} ", text[first:], re.MULTILINE), name
+    assert text.index("\n  snapshots ") < practice < text.index("\n  rehearse ") < setup < text.index("\n  check ")
+    assert last < text.index("\n  explain ")
+
+
+@pytest.mark.parametrize("columns", [57, 77, 97, 157])
+def test_a_number_stays_with_its_unit_at_every_width(columns: int) -> None:
+    name = "config-1492528465-6616de027edab26fd0fbf90a.tar.gz"
+    line = f"02:38:21 {name}: 200.0 MiB, of which 77.5 KiB now in 6.1 s (33.1 MiB/s), waiting for the published hash"
+    lines = folded(line, columns)
+    assert " ".join(part.strip() for part in lines) == line
+    assert all(len(part) <= columns for part in lines)
+    assert not [part for part in lines if re.match(r"\s*(MiB|KiB|s)\b", part)]
