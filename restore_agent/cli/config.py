@@ -16,11 +16,13 @@ from ..core.errors import UsageError
 from ..core.redaction import Secret
 from ..core.settings import LATEST, Connection, RestoreOrder, RunLimits, RunSettings, Target, UnpackSettings
 from ..core.untrusted import printable
-from .config_file import absolute_path, did_you_mean, read_table, read_text, require_known_keys
+from .config_file import absolute_path, did_you_mean, expanded, read_table, read_text, require_known_keys
 from .options import CONNECTION, DEFAULT_CONFIG, LIMITS, OPTIONS, TARGET, Option
 
 _LARGEST_KEY_FILE = 64 * 1024
 """Bytes of a key file at most."""
+
+_PIPES_OF_SHELLS = (Path("/dev/fd"), Path("/proc/self/fd"))
 
 _KEY_VARIABLE = "RESTORE_AGENT_PRIVATE_KEY"
 
@@ -239,12 +241,11 @@ def dest(values: Values) -> Path:
 def output_form(flags: Mapping[str, Any], environ: Mapping[str, str], *, config: bool = True) -> str:
     """Return `json` or `text` for a call that is wrong, from every source that can still be read; never raises."""
     wanted = flags.get("output") or environ.get(OPTIONS["output"].env)
-    path = _config_path(flags, environ) if config and not wanted else None
-    if path is not None:
-        try:
+    try:
+        if config and not wanted and (path := _config_path(flags, environ)) is not None:
             wanted = read_table(path).get("output")
-        except (UsageError, ValueError):
-            wanted = None
+    except (UsageError, ValueError):
+        wanted = None
     return "json" if wanted == "json" else "text"
 
 
@@ -259,15 +260,23 @@ def _from_flags(option: Option, flags: Mapping[str, Any]) -> Found | None:
     given = flags.get(option.name)
     if given in (None, (), False):  # an empty text was given, and is reported by its parser
         return None
-    return Found(_as_text(given), option.flag, 0)
+    return Found(_expanded(option, _as_text(given), option.flag), option.flag, 0)
 
 
 def _from_environment(option: Option, environ: Mapping[str, str]) -> Found | None:
     for variable in _variables(option):
         if text := environ.get(variable):
             parts = tuple(part.strip() for part in text.split(",") if part.strip())
-            return Found(parts if option.many else text, variable, 1)
+            return Found(parts if option.many else _expanded(option, text, variable), variable, 1)
     return None
+
+
+def _expanded(option: Option, text: str | tuple[str, ...], source: str) -> str | tuple[str, ...]:
+    return expanded(text, source) if _is_path(option) and isinstance(text, str) else text
+
+
+def _is_path(option: Option) -> bool:
+    return option.metavar in ("FILE", "DIR")
 
 
 def _from_file(option: Option, file: Mapping[str, Any], path: Path | None) -> Found | None:
@@ -275,7 +284,7 @@ def _from_file(option: Option, file: Mapping[str, Any], path: Path | None) -> Fo
         if path is None or name not in file or file[name] == []:
             continue
         text = _as_text(file[name])
-        if option.metavar in ("FILE", "DIR") and isinstance(text, str):
+        if _is_path(option) and isinstance(text, str):
             text = absolute_path(text, path.absolute().parent, name)
         return Found(text, f"{name} in the configuration file", 2)
     return None
@@ -305,7 +314,7 @@ def _as_text(value: Any) -> str | tuple[str, ...]:
 def _config_path(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Path | None:
     named = flags.get("config") or environ.get("RESTORE_AGENT_CONFIG")
     if named:
-        return Path(str(named))
+        return Path(expanded(str(named), "--config or RESTORE_AGENT_CONFIG"))
     return DEFAULT_CONFIG if os.path.exists(DEFAULT_CONFIG) else None  # unlike Path.exists it never raises
 
 
@@ -316,7 +325,7 @@ def _key_from_file(path: Path, source: str, *, guarded: bool) -> Secret:
         raise UsageError(f"{source}: {path} cannot be read: {error.strerror}") from None
     except ValueError:
         raise UsageError(f"{source}: the path contains a NUL character") from None
-    from_shell = stat.S_ISFIFO(mode) and str(path).startswith("/dev/fd/")  # <(command): a pipe that has a writer
+    from_shell = stat.S_ISFIFO(mode) and path.parent in _PIPES_OF_SHELLS  # <(command): a pipe that has a writer
     if not (stat.S_ISREG(mode) or from_shell):
         raise UsageError(f"{source}: {path} is not a regular file")
     if guarded and mode & 0o077:

@@ -55,12 +55,18 @@ def absolute_path(text: str, directory: Path, key: str) -> str:
 
     Raises UsageError if `~` or `~user` cannot be expanded. An empty text is returned unchanged.
     """
-    if not text.strip():
-        return text
-    expanded = os.path.expanduser(text)
-    if expanded.startswith("~"):
-        raise UsageError(f"{key} in the configuration file {printable(text, 80)!r}: there is no such home directory")
-    return os.path.join(directory, expanded)
+    return os.path.join(directory, expanded(text, f"{key} in the configuration file")) if text.strip() else text
+
+
+def expanded(text: str, source: str) -> str:
+    """Return a path with a leading `~` or `~user` expanded. Raises UsageError that names the source if it cannot be.
+
+    A shell does not expand `~` in quotes, in `--dest=~/restore`, or in a file of variables.
+    """
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise UsageError(f"{source} {printable(text, 80)!r}: there is no such home directory")
+    return path
 
 
 def read_text(path: Path, limit: int) -> str:

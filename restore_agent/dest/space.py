@@ -50,13 +50,6 @@ class DiskSpace:
         """Return the bytes that all active downloads still need, as far as they are known. From any thread."""
         return sum(needed() for needed in list(self._reserved.values()))
 
-    def require_file_size(self, size: int | None) -> None:
-        """Raise ResourcesExhausted if the host limits the size of files (`ulimit -f`) below what may be needed."""
-        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
-        if limit != resource.RLIM_INFINITY and (size is None or size > limit):
-            needed = "of unknown size" if size is None else f"of {size} bytes"
-            raise ResourcesExhausted(f"files are limited to {limit} bytes, and the archive is {needed}", spent=False)
-
     def release(self, archive: str) -> None:
         """Drop the reservation of an archive."""
         self._reserved.pop(archive, None)
@@ -64,3 +57,11 @@ class DiskSpace:
     def is_full(self) -> bool:
         """Return whether the space for records is used, as an archive of unknown size may do."""
         return self._directory.free_bytes() < RESERVED_FOR_RECORDS
+
+
+def require_file_size(size: int | None) -> None:
+    """Raise ResourcesExhausted if the host limits the size of files (`ulimit -f`) below what may be needed."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit != resource.RLIM_INFINITY and (size is None or size > limit):
+        needed = "of unknown size" if size is None else f"of {size} bytes"
+        raise ResourcesExhausted(f"files are limited to {limit} bytes, and the archive is {needed}", spent=False)

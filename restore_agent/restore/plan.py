@@ -20,7 +20,7 @@ from ..dest.archive import Digest, digest_of, structure_of
 from ..dest.directory import Directory, errors_of_dest, nearest
 from ..dest.journal import Identity
 from ..dest.lock import boot_id
-from ..dest.space import MINIMUM, RESERVED_FOR_RECORDS
+from ..dest.space import MINIMUM, RESERVED_FOR_RECORDS, require_file_size
 from ..dest.workspace import Access, Workspace, record_of
 from ..network.opsmanager import OpsManager
 from .completion import nothing_selected
@@ -149,6 +149,8 @@ class Plan:
     def _check_space(self, rows: tuple[Planned, ...]) -> None:
         downloads = [row for row in rows if row.step == "download"]
         free = self._free_bytes()
+        for row in downloads:
+            require_file_size(self._workspace.journal.entry(row.job.id).total)
         if downloads and free < MINIMUM + RESERVED_FOR_RECORDS:
             raise NoSpace(f"only {free} bytes are free in DEST's file system", spent=False)
         bound = sum(row.largest_bytes or 0 for row in downloads)

@@ -97,6 +97,32 @@ def test_a_tilde_in_the_file_is_the_home_directory(config: Config, monkeypatch: 
     assert Values({"config": config("dest = '~/restore'")}, {}).get("dest") == Path("/home/operator/restore")
 
 
+@pytest.mark.parametrize("option", ["dest", "unpack", "private_key_file", "ca_file"])
+def test_a_tilde_that_the_shell_left_is_the_home_directory(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell does not expand it in quotes, in `--dest=~/restore`, or in a file of variables."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "there").touch()
+    for values in (Values({option: "~/there"}, {}), Values({}, {f"RESTORE_AGENT_{option.upper()}": "~/there"})):
+        found = values.source(option)
+        assert found
+        assert found.text == f"{tmp_path}/there"
+    assert "no such home directory" in refusal(lambda: Values({option: "~no-such-user/there"}, {}))
+    assert values.get(option) == tmp_path / "there"
+
+
+def test_a_configuration_file_may_be_named_with_a_tilde(
+    run_agent: RunAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "agent.toml").write_text("dest = '/restore'\n")
+    assert Values({}, {"RESTORE_AGENT_CONFIG": "~/agent.toml"}).get("dest") == Path("/restore")
+    ended = run_agent(["run", "-o", "json"], {"RESTORE_AGENT_CONFIG": "~no-such-user/agent.toml"})
+    assert ended.code == 2
+    assert "no such home directory" in ended.lines[0]["message"]
+
+
 def test_a_home_directory_that_does_not_exist_is_refused(config: Config) -> None:
     path = config("dest = '~no-such-user/restore'")
     assert "no such home directory" in refusal(lambda: Values({"config": path}, {}))

@@ -138,6 +138,18 @@ def test_a_key_file_must_be_a_file(kind: str, tmp_path: Path) -> None:
     assert "--private-key-file" in said
 
 
+@pytest.mark.parametrize("place", ["/dev/fd", "/proc/self/fd"])
+def test_a_key_may_come_from_a_process_substitution_of_the_shell(place: str) -> None:
+    """bash and ksh call it /dev/fd/63, zsh /proc/self/fd/12."""
+    end, start = os.pipe()
+    os.write(start, b"a-private-key\n")
+    os.close(start)
+    try:
+        assert Values({"private_key_file": f"{place}/{end}"}, {}).private_key().reveal() == "a-private-key"
+    finally:
+        os.close(end)
+
+
 def test_a_key_that_systemd_did_not_put_there_is_missed_by_name(tmp_path: Path) -> None:
     said = refusal(Values({}, {"CREDENTIALS_DIRECTORY": str(tmp_path)}).private_key)
     assert str(tmp_path / "private-key") in said

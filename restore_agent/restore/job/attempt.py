@@ -14,7 +14,7 @@ from ...dest.journal.facts import Answered, Synced, Unsent, Whole
 from ...dest.journal.facts import Attempt as AttemptFact
 from ...dest.lock import boot_id
 from ...dest.promotion import Candidate, Promoter
-from ...dest.space import RESERVED_FOR_RECORDS
+from ...dest.space import RESERVED_FOR_RECORDS, require_file_size
 from ...network.delivery import Body, Resume
 from ..proof import Kind, trusted_bytes
 from ..transfer.transfer import Buffers, Transfer, keep_every
@@ -52,7 +52,7 @@ class Attempt:
         """
         state, context = self._state, self._context
         known = state.entry.total
-        context.space.require_file_size(known)
+        require_file_size(known)
         buffers = Buffers(context.limits.parallel)
         context.space.reserve(state.named(), None if known is None else max(0, known - state.size_on_disk(Kind.PART)))
         known_hash, ours = state.hashed, state.entry.is_ours
