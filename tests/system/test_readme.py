@@ -1,7 +1,7 @@
 """Every command of the README, as it stands there, on a fresh clone.
 
 Only addresses, IDs, and paths outside of the clone are replaced. The simulators of its practice run in the background.
-`scripts/test` is not run from within itself; CI does that. `scripts/build-executable` takes minutes and has its own tests:
+`scripts/test` is not run from within itself; CI does that. `scripts/build-executable` takes minutes and has tests:
 an executable that is in dist/ is installed, or the zipapp in its place.
 """
 
