@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import click
 
 from .. import __version__
-from ..core.errors import AgentError, Stopped, UsageError
+from ..core.errors import AgentError, OutputUnwritable, Stopped, UsageError
 from .help import HelpContext
 from .signals import hold_signals, raise_signals
 
@@ -133,6 +133,11 @@ def _called(arguments: list[str]) -> Any:
         return 2
     except click.Abort:
         return 130
+    except SystemExit:
+        return 0  # how click ends after a closed pipe: `--help | head` has what it wants
+    except OSError as error:  # of the text of `--help` or `--version`; those of a command are handled there
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the stream still holds must not fail again at the end
+        return _ended(OutputUnwritable(f"cannot write the output: {error.strerror}"), arguments)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f"See `{context.command_path} --help`." if context else f"See `{_PROGRAM} --help`."

@@ -64,6 +64,8 @@ def execute(command: str, flags: dict[str, Any], work: Callable[[Session], int],
         if session is None:
             form = output_form(flags, os.environ, config=config)
             return end_with(console(form, "none", redactor, command), error, empty_receipt)
+        if isinstance(error, OutputUnwritable) and values.get("output") == "json":
+            write_lines(f"error: {error.message} [{error.id}]", _error_stream())  # stdout, for JSON, is what failed
         return end_with(session.console, error, session.summary, session.more())
     finally:
         if session:

@@ -484,3 +484,35 @@ def test_a_run_goes_well_although_its_standard_streams_are_closed(
     command = f"{shlex.join([sys.executable, '-m', 'restore_agent', *args])} {closed}"
     assert subprocess.run(command, shell=True, check=False).returncode == 0
     assert (dest / "receipt.json").exists()
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--help"], ["--version"], ["run", "--help"], ["alerts"], ["completion", "bash"], ["man"], ["explain", "23"]],
+    ids=" ".join,
+)
+def test_41_when_the_output_is_the_product_and_cannot_be_written(start_agent: StartAgent, args: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = finished(start_agent(args, stdout=full))
+    assert ended.code == 41
+    assert "cannot write the output: No space left on device [output-unwritable]" in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+def test_41_when_the_status_cannot_be_written(
+    simulator: StartSimulator, restore: Restore, start_agent: StartAgent, dest: Path, output: str
+) -> None:
+    assert restore(simulator()).code == 0
+    with Path("/dev/full").open("w") as full:
+        ended = finished(start_agent(["status", dest, "--output", output], stdout=full))
+    assert ended.code == 41
+    assert "cannot write the output" in ended.err
+
+
+def test_a_reader_of_the_help_that_has_left_is_no_error(start_agent: StartAgent) -> None:
+    end, start = os.pipe()
+    os.close(end)
+    ended = finished(start_agent(["--help"], stdout=start))
+    os.close(start)
+    assert (ended.code, ended.err) == (0, "")
