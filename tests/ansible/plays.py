@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,21 @@ def ended(process: subprocess.Popen[str], seconds: float = LONGEST) -> Play:
         except subprocess.TimeoutExpired:
             process.kill()
             raise AssertionError(f"no end after {seconds:.0f} s:\n{process.communicate()[0]}") from None
+    return Play(process.returncode, out)
+
+
+def followed(process: subprocess.Popen[str], pattern: str, act: Callable[[], object]) -> Play:
+    """Wait for the end of a play, and act once its output matches."""
+    limit = threading.Timer(LONGEST, process.kill)
+    limit.start()
+    out, acted = "", False
+    with process:
+        for line in process.stdout or ():
+            out += line
+            if not acted and re.search(pattern, out):
+                act()
+                acted = True
+    limit.cancel()
     return Play(process.returncode, out)
 
 

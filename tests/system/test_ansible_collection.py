@@ -179,13 +179,20 @@ def record(moment: str) -> str:
     ("records", "chosen"),
     [
         ({"b": "", "a": ""}, "b"),
+        ({"b": None, "a": ""}, "a"),
         ({"b": "", "a": record("2026-11-01T00:00:00Z")}, "a"),
         ({"a": record("2026-11-01T00:00:00Z"), "b": record("2026-12-01T00:00:00Z")}, "b"),
         ({"a": record("2026-11-01T00:00:00Z"), "b": b64encode(b"{").decode()}, "b"),
     ],
-    ids=["the first", "the one with a record", "the newest record", "an unreadable record, which is then reported"],
+    ids=[
+        "the first",
+        "the first that works",
+        "the one with a record",
+        "the newest record",
+        "an unreadable record, which is then reported",
+    ],
 )
-def test_the_host_that_requests_a_restore(records: dict[str, str], chosen: str) -> None:
+def test_the_host_that_requests_a_restore(records: dict[str, str | None], chosen: str) -> None:
     assert batch.request_host(records) == chosen
 
 

@@ -74,11 +74,12 @@ def batch_problems(hosts, jobs, batch_id=None, allow_unproven=False):
 def request_host(records):
     """Return the host that requests a restore, or that continues the request of an earlier play.
 
-    `records`: host name, in the order of the play, to the content of its record in base64, or an empty text. It is the
-    host with the newest record; one that cannot be read counts as the newest, since the module then reports it. Without
-    records, it is the first host.
+    `records`: host name, in the order of the play, to the content of its record in base64, to an empty text, or to None
+    if the host has failed. It is the host with the newest record; one that cannot be read counts as the newest, since
+    the module then reports it. Without records, it is the first host that has not failed.
     """
-    return max(records, key=lambda name: _age(records[name]))
+    working = {name: record for name, record in records.items() if record is not None}
+    return max(working, key=lambda name: _age(working[name]))
 
 
 def archive_line(row):
