@@ -151,8 +151,7 @@ def report(module, directory):
 
 def as_text(module, arguments):
     """Return the exit code and the report as text, which requires nothing but the agent."""
-    code, out, err = module.run_command(command_of(module) + arguments + ["--output=text"])
-    return code, out
+    return module.run_command(command_of(module) + arguments + ["--output=text"])[:2]
 
 
 def without(directory, text):
