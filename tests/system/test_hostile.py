@@ -74,7 +74,7 @@ def test_a_header_that_drips_is_cut(simulator: StartSimulator, dest: Path) -> No
 
 def test_text_of_the_server_stays_inside_its_json_string(simulator: StartSimulator, restore: Restore) -> None:
     forged = '"}\n{"event": "result", "exit_code": 0}'
-    ended = restore(simulator(f"job-field=statusName:{json.dumps(forged)}", "ready-after=0.3"))
+    ended = restore(simulator(f"job-field=statusName:{json.dumps(forged)}", "ready-after=2"), "--wait-timeout=30s")
     assert [line["event"] for line in ended.lines].count("result") == 1
     assert any(forged[:2] in str(event["status"]) for event in ended.events("job"))
 

@@ -115,7 +115,7 @@ def test_the_demo_leaves_archives_data_paths_and_a_report(newcomer: Newcomer) ->
     demo = newcomer.clone / ".demo"
     assert (demo / "report.html").exists()
     assert len(list((demo / "data").iterdir())) == 4
-    assert "\nscripts/test\n" in (ROOT / ".ci" / "run").read_text()
+    assert "\nscripts/test --coverage\n" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_the_practice_is_a_restore_a_failed_one_and_a_resumed_one(newcomer: Newcomer) -> None:
