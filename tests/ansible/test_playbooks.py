@@ -72,8 +72,9 @@ def a_check_is_a_plan(lab: Lab) -> None:
 
 
 def the_batch_comes_home(lab: Lab) -> None:
-    done = play(lab, version="oldest")
+    done = play(lab, *variables(restore_agent_snapshot="latest"), version="oldest")
     assert done.code == 0, done.out
+    assert len(lab.simulator.jobs) == len(HOSTS), "a batch that is given comes before a snapshot"
     for name, host in lab.hosts.items():
         (record,) = receipt_in(host.dest)["archives"]
         assert record["verdict"] == "verified"
