@@ -179,7 +179,9 @@ def main():
         shutil.rmtree(directory, ignore_errors=True)
     if result.get("failed"):
         module.fail_json(**result)
-    module.exit_json(**dict(result, html=without(directory, result["html"]), text=without(directory, result["text"])))
+    for name in ("html", "text"):
+        result[name] = without(directory, result[name])
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":
