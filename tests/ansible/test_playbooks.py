@@ -31,7 +31,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_three_hosts_bring_a_batch_home_and_a_second_run_changes_nothing(directory: Path, pyz: Path) -> None:
-    """One story, told in one lab, since a play takes 20 s on two cores. Versions of ansible-core take turns.
+    """One story, told in one lab, since a play takes about 40 s of CPU time. Versions of ansible-core take turns.
 
     The zipapp compiles its modules at each start, so the last steps use the agent of this environment.
     """
