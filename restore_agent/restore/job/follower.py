@@ -62,7 +62,7 @@ class Follower:
         if self.result.done():
             return
         if self._source is None:
-            self._source = Source(descriptor, drop_read_pages=True)
+            self._source = Source(descriptor, drop_read_pages=True, read_size=self._place.space.block_size)
             start_thread(partial(self._run, self._source), "unpack")
         elif inode != self.inode:
             self._source.restart(descriptor=descriptor)
@@ -159,6 +159,7 @@ class Follower:
         options = Options(
             owner=self._place.owner,
             space_reserve=self._place.space.reserve,
+            block_size=self._place.space.block_size,
             on_progress=partial(setattr, self._state.meter, "unpacked"),
             consumer=self._start_hash if self.sha1 is not None else None,
         )

@@ -16,7 +16,7 @@ from ...core.errors import CannotUnpack, NotUnpacked, UnpackCancelled
 from ..errors import errors_of_unpacking
 
 READ_SIZE = 1 << 19
-"""Bytes per read."""
+"""Bytes per read, if nothing else is asked for."""
 _DROP_EVERY = 8 << 20  # bytes between two hints to the page cache
 
 
@@ -31,9 +31,10 @@ class Source:
     duplicated: the caller may close its own, rename the file or replace it.
     """
 
-    def __init__(self, descriptor: int, *, drop_read_pages: bool = False) -> None:
+    def __init__(self, descriptor: int, *, drop_read_pages: bool = False, read_size: int = READ_SIZE) -> None:
         self._fd = os.dup(descriptor)
         self._drop = drop_read_pages
+        self._read_size = read_size
         self._changed = threading.Condition()
         self._size = 0
         self._finished = False
@@ -166,7 +167,7 @@ class Source:
             )
             self.check(reader)
             position = self._position
-            self._wanted = max(position, min(position + READ_SIZE, self._size))
+            self._wanted = max(position, min(position + self._read_size, self._size))
         if self._wanted == position:
             return b""
         with errors_of_unpacking("read the archive"):
