@@ -55,7 +55,7 @@ class Options:
     on_progress: called with the bytes of the archive that are unpacked so far; starts again from 0 after a restart.
     consumer: called at each start, returns a function that is given all bytes of the archive, for example to hash
     them; it runs in a thread of its own.
-    block_size: bytes of each inflated block, of which about a dozen are in memory.
+    block_size: bytes of each block that is read or inflated; about a dozen are in memory.
     """
 
     owner: Owner = field(default_factory=Owner)
@@ -176,7 +176,7 @@ class _Attempt:
             start_thread(lambda: self._consume(consume), "unpack-hash")
 
     def _blocks(self, reader: int) -> Iterator[bytes]:
-        for block in self._source.blocks(reader):
+        for block in self._source.blocks(reader, self._options.block_size):
             if self._options.consumer is not None:
                 with suppress(QueueClosed):  # a consumer that has failed; its error is raised at the end
                     self._archive.put(block)

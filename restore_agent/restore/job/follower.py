@@ -62,7 +62,7 @@ class Follower:
         if self.result.done():
             return
         if self._source is None:
-            self._source = Source(descriptor, drop_read_pages=True, read_size=self._place.space.block_size)
+            self._source = Source(descriptor, drop_read_pages=True)
             start_thread(partial(self._run, self._source), "unpack")
         elif inode != self.inode:
             self._source.restart(descriptor=descriptor)
