@@ -108,11 +108,14 @@ def _as_cut() -> Iterator[None]:
 
 
 class DeliveryClient:
-    """Requests delivery URLs. Never sends HEAD, a probe, or the API's credentials. An async context manager."""
+    """Requests delivery URLs, up to `transfers` in parallel. An async context manager.
 
-    def __init__(self, context: ssl.SSLContext, stall_timeout: float, redactor: Redactor) -> None:
+    It never sends HEAD, a probe, or the API's credentials.
+    """
+
+    def __init__(self, context: ssl.SSLContext, stall_timeout: float, redactor: Redactor, transfers: int = 1) -> None:
         self._redactor = redactor
-        transport = BlockTransport(context, stall_timeout, Proxies(redactor))
+        transport = BlockTransport(context, stall_timeout, Proxies(redactor), transfers=transfers)
         self._client = httpx.AsyncClient(transport=transport, trust_env=False, timeout=stall_timeout)
         self._client.headers = httpx.Headers({"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": USER_AGENT})
 

@@ -13,8 +13,6 @@ from enum import Enum
 
 from .sockets import Idle, Stream
 
-_SCRATCH = 256 << 10  # bytes received together where chunk heads are mixed with data
-
 _LONGEST_HEAD = 1 << 20  # bytes of one head; curl stops at 300 KiB, h11 at 100 KiB
 
 _HEAD_PIECE = 64 << 10  # bytes received together while a head is read
@@ -192,9 +190,9 @@ class _ChunkedBody(Body):
     The body is complete with its last chunk, which has size 0. Trailers are not read: the connection is not used again.
     """
 
-    def __init__(self, left_over: memoryview, stream: Stream) -> None:
+    def __init__(self, left_over: memoryview, stream: Stream, scratch: int) -> None:
         super().__init__(left_over, stream)
-        self._scratch = memoryview(bytearray(_SCRATCH))
+        self._scratch = memoryview(bytearray(scratch))
         self._ready = self._scratch[:0]
         self._line = bytearray()
         self._next = _Next.HEAD
@@ -267,9 +265,12 @@ class _ChunkedBody(Body):
         return _Next.DATA if self._chunk else _Next.END
 
 
-def body_of(head: Head, left_over: memoryview, stream: Stream) -> Body:
-    """Return the reader for the framing that the head declares (RFC 9112, 6.3)."""
+def body_of(head: Head, left_over: memoryview, stream: Stream, scratch: int) -> Body:
+    """Return the reader for the framing that the head declares (RFC 9112, 6.3).
+
+    `scratch` is the number of bytes that are received together where chunk heads are mixed with data.
+    """
     length = head.length
     if length is not None:
         return _LengthBody(left_over, stream, length)
-    return _ChunkedBody(left_over, stream) if head.chunked else Body(left_over, stream)
+    return _ChunkedBody(left_over, stream, scratch) if head.chunked else Body(left_over, stream)

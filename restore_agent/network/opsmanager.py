@@ -106,7 +106,7 @@ class OpsManager:
         self.proxy = proxies.for_url(httpx.URL(connection.url))
         self._client = httpx.AsyncClient(
             auth=DigestAuth(connection, redactor),
-            transport=BlockTransport(self.tls, answer_timeout, proxies, bulk=False),
+            transport=BlockTransport(self.tls, answer_timeout, proxies, transfers=0),
             trust_env=False,
             timeout=answer_timeout,
             headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": USER_AGENT},

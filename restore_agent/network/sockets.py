@@ -23,7 +23,9 @@ TICK = 0.25
 
 """Seconds after which a call returns with the bytes received so far, so that progress and stalls are noticed."""
 
-_RECORDS = 512 << 10  # bytes of TLS records received together; 64 KiB cost a sixth more, 256 KiB 3% with four transfers
+_MOST_BUFFER, _LEAST_BUFFER = 512 << 10, 64 << 10  # bytes received together; 64 KiB of TLS records cost a sixth more
+
+_ALL_BUFFERS = 8 << 20  # bytes of the buffers of all transfers; TLS has as much again, since OpenSSL keeps a copy
 
 _GATHERED = 480 << 10  # bytes for which the kernel lets the thread sleep; 5% less CPU than a wake-up for each packet
 
@@ -36,6 +38,11 @@ _LEAST_PER_ADDRESS = 0.5  # seconds
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 _TIMEVAL = struct.Struct("@ll")
+
+
+def buffer_size(transfers: int) -> int:
+    """Return the bytes that each of so many transfers in parallel receives together, where it needs a buffer."""
+    return max(_LEAST_BUFFER, min(_MOST_BUFFER, _ALL_BUFFERS // max(1, transfers)))
 
 
 class Idle(Exception):
@@ -135,13 +142,13 @@ class Tls:
 
     fills_blocks = False
 
-    def __init__(self, below: Stream, context: ssl.SSLContext, host: str) -> None:
+    def __init__(self, below: Stream, context: ssl.SSLContext, host: str, buffer: int = _LEAST_BUFFER) -> None:
         self._below = below
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         # a trailing dot marks a name as complete for the resolver; certificates do not contain it
         name = host.rstrip(".") or host
         self._tls: Any = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
-        self._records = memoryview(bytearray(_RECORDS))
+        self._records = memoryview(bytearray(buffer))
 
     def shake_hands(self, timeout: float) -> None:
         """Authenticate the peer. Raises ssl.SSLError, OSError; TimeoutError after `timeout` seconds."""

@@ -27,8 +27,12 @@ import httpx
 
 from .framing import Body, FramingError, Head, TlsExpected, body_of, read_head
 from .proxies import DEFAULT_PORTS, Proxies, Proxy
+<<<<<<< HEAD
 from .sockets import TICK, Idle, Plain, Stream, Tls, connect
 from .tls import explain_rejection
+=======
+from .sockets import TICK, Idle, Plain, Stream, Tls, buffer_size, connect
+>>>>>>> field
 
 BLOCKS = "blocks"
 
@@ -39,6 +43,8 @@ NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.
 """Exceptions that mean that no request was sent."""
 
 _ITERATED = 256 << 10  # bytes per piece if a body is iterated over
+
+_SMALL_BUFFER = 64 << 10  # bytes received together of a body that is expected to be small
 
 _CONNECT_TIMEOUT = 15.0  # seconds
 
@@ -62,22 +68,22 @@ class TlsPort(httpx.RemoteProtocolError):
 class BlockTransport(httpx.AsyncBaseTransport):
     """One thread and one connection per request.
 
-    `stall_timeout` is in seconds without a byte. Without `proxies` every host is reached directly. With `bulk`, bodies
-    are expected to be large.
+    `stall_timeout` is in seconds without a byte. Without `proxies` every host is reached directly. `transfers` is how
+    many large bodies are received in parallel; with 0, bodies are expected to be small.
     """
 
     def __init__(
-        self, context: ssl.SSLContext, stall_timeout: float, proxies: Proxies | None = None, *, bulk: bool = True
+        self, context: ssl.SSLContext, stall_timeout: float, proxies: Proxies | None = None, *, transfers: int = 1
     ) -> None:
         self._context = context
         self._stall_timeout = stall_timeout
         self._proxies = proxies
-        self._bulk = bulk
+        self._transfers = transfers
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request and read the head. Raises the same httpx exceptions as httpx's own transport."""
         proxy = self._proxies.for_url(request.url) if self._proxies else None
-        exchange = _Exchange(request, self._context, self._stall_timeout, proxy, self._bulk)
+        exchange = _Exchange(request, self._context, self._stall_timeout, proxy, self._transfers)
         worker = _Worker(exchange)
         try:
             async with asyncio.timeout(_CONNECT_TIMEOUT + self._stall_timeout):  # however slowly the head arrives
@@ -182,13 +188,14 @@ class _Exchange:
     """One request and its answer on one connection. Every method except `abort` runs in the worker's thread."""
 
     def __init__(
-        self, request: httpx.Request, context: ssl.SSLContext, stall_timeout: float, proxy: Proxy | None, bulk: bool
+        self, request: httpx.Request, context: ssl.SSLContext, stall_timeout: float, proxy: Proxy | None, transfers: int
     ) -> None:
         self._request = request
         self._context = context
         self._stall_timeout = stall_timeout
         self._proxy = proxy
-        self._bulk = bulk
+        self._bulk = transfers > 0
+        self._buffer = buffer_size(transfers) if transfers else _SMALL_BUFFER
         self._socket: socket.socket | None = None
         self._aborted = False
         self._guard = threading.Lock()
@@ -218,7 +225,7 @@ class _Exchange:
                 raise FramingError(f"more than {_MOST_HEADS} interim answers")
             if self._bulk:
                 stream.expect_bulk()
-            self._body = body_of(head, left_over, stream)
+            self._body = body_of(head, left_over, stream, self._buffer // 2)
             return head
 
     def _connect(self) -> Stream:
@@ -236,12 +243,17 @@ class _Exchange:
         return stream
 
     def _secured(self, below: Stream, host: str, timeout: float) -> Tls:
+<<<<<<< HEAD
         stream = Tls(below, self._context, host)
         try:
             stream.shake_hands(timeout)
         except ssl.SSLError as error:
             explain_rejection(error, self._context)
             raise
+=======
+        stream = Tls(below, self._context, host, self._buffer)
+        stream.shake_hands(timeout)
+>>>>>>> field
         return stream
 
     def _tunnel(self, stream: Stream, proxy: Proxy, host: str, port: int) -> None:

@@ -74,7 +74,7 @@ class Run:
         server_clock = ServerClock(clock)
         async with (
             OpsManager(self._settings.connection, server_clock, self._services.redactor) as api,
-            DeliveryClient(api.tls, limits.stall_timeout, self._services.redactor) as deliveries,
+            DeliveryClient(api.tls, limits.stall_timeout, self._services.redactor, limits.parallel) as deliveries,
         ):
             self._ops_manager = api.origin
             space = DiskSpace(self.directory)

@@ -2,7 +2,7 @@
 
 Inflating limits the speed, so it has a thread to itself; CRC, tar and writing are in the thread of `Unpacker.run`,
 syncing and an optional consumer of the archive's bytes are in further ones. All of them release the interpreter lock
-for nearly all of their time. Memory is bounded by the queues between them, about 8 MiB.
+for nearly all of their time. Memory is bounded by the queues between them, about 8 MiB with the largest blocks.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ..core.errors import Finding, NoSpaceToUnpack, NotUnpacked, UnpackCancelled
 from .datapath import Staging
 from .pipeline import Queue, QueueClosed, Syncer, start_thread
 from .reading.headers import PlainStream, TarStream
-from .reading.inflate import Backend, Inflater, MemberCheck, Trailer, backend
+from .reading.inflate import OUTPUT_SIZE, Backend, Inflater, MemberCheck, Trailer, backend
 from .reading.members import Kind, Layout, Member, member_of
 from .reading.source import Restarted, Source
 from .restore_info import read_restore_info
 from .writer import Owner, SpaceGuard, Tree
 
-_PLAIN_BLOCKS = 8  # of at most 512 KiB each, as inflated
-_ARCHIVE_BLOCKS = 4  # of 512 KiB each, for the consumer
+_PLAIN_BLOCKS = 8  # as inflated
+_ARCHIVE_BLOCKS = 4  # for the consumer
 _PATIENCE = 30.0  # seconds for syncs in progress on a full disk
 
 _Item = tuple[bytes, Trailer | None, int]
@@ -55,6 +55,7 @@ class Options:
     on_progress: called with the bytes of the archive that are unpacked so far; starts again from 0 after a restart.
     consumer: called at each start, returns a function that is given all bytes of the archive, for example to hash
     them; it runs in a thread of its own.
+    block_size: bytes of each block that is read or inflated; about a dozen are in memory.
     """
 
     owner: Owner = field(default_factory=Owner)
@@ -62,6 +63,7 @@ class Options:
     on_progress: Callable[[int], None] = lambda _: None
     consumer: Callable[[], Consumer] | None = None
     library: Backend | None = None
+    block_size: int = OUTPUT_SIZE
 
 
 class Unpacker:
@@ -127,7 +129,7 @@ class _Attempt:
         self._options = options
         self._plain: Queue[_Item] = Queue(_PLAIN_BLOCKS, source.check)
         self._archive: Queue[bytes] = Queue(_ARCHIVE_BLOCKS, source.check)
-        self._inflater = Inflater(self._blocks(reader), library)
+        self._inflater = Inflater(self._blocks(reader), library, options.block_size)
         self._check = MemberCheck(library)
         self._consumed = threading.Event()
         self._consumer_error: BaseException | None = None
@@ -174,7 +176,7 @@ class _Attempt:
             start_thread(lambda: self._consume(consume), "unpack-hash")
 
     def _blocks(self, reader: int) -> Iterator[bytes]:
-        for block in self._source.blocks(reader):
+        for block in self._source.blocks(reader, self._options.block_size):
             if self._options.consumer is not None:
                 with suppress(QueueClosed):  # a consumer that has failed; its error is raised at the end
                     self._archive.put(block)

@@ -199,7 +199,7 @@ def test_a_replica_set_from_its_snapshot_with_an_agent_that_pip_installs_without
         assert done.code == 0, done.out
         (record,) = receipt_in(lab.hosts["shard0"].dest)["archives"]
         assert (record["verdict"], record["job_id"]) == ("verified", lab.simulator.jobs[-1].id)
-        assert "pip install 'restore-agent[report]'" in done.out, "without Jinja2, the report is text"
+        assert "pip install jinja2" in done.out, "without Jinja2, the report is text"
         report = directory / "receipts" / "jobs" / "report.txt"
         assert report.read_text().startswith("The batch is complete: its archive is verified.")
         patiently(lambda: not detached(lab.hosts["shard0"]), "the end of all that was started")

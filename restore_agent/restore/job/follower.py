@@ -159,6 +159,7 @@ class Follower:
         options = Options(
             owner=self._place.owner,
             space_reserve=self._place.space.reserve,
+            block_size=self._place.space.block_size,
             on_progress=partial(setattr, self._state.meter, "unpacked"),
             consumer=self._start_hash if self.sha1 is not None else None,
         )

@@ -28,6 +28,8 @@ _ASSEMBLED, _FILLED = (4, 2 << 20), (2, 5 << 20)
 
 _MOST_IN_BLOCKS, _LEAST_BLOCK = 32 << 20, 128 << 10  # bytes
 
+_MANY_TRANSFERS, _BLOCKS_OF_MANY, _BYTES_OF_MANY = 16, 3, 24 << 20  # one block a thread: other transfers fill the time
+
 _KEEP_EVERY, _LEAST_KEEP = 256 << 20, 32 << 20  # bytes between two syncs in the background: the last one is short
 
 _MOST_DIRTY = 512 << 20  # bytes, about, that all transfers together leave to be written back
@@ -40,8 +42,10 @@ def blocks(transfers: int, *, filled: bool) -> tuple[int, int]:
 
     `filled` is whether the kernel fills a block without the interpreter.
     """
-    count, size = _FILLED if filled else _ASSEMBLED
-    return count, max(_LEAST_BLOCK, min(size, _MOST_IN_BLOCKS // (count * transfers)))
+    (count, size), most = _FILLED if filled else _ASSEMBLED, _MOST_IN_BLOCKS
+    if transfers > _MANY_TRANSFERS:
+        count, most = min(count, _BLOCKS_OF_MANY), _BYTES_OF_MANY
+    return count, max(_LEAST_BLOCK, min(size, most // (count * transfers)))
 
 
 def keep_every(transfers: int) -> int:

@@ -8,6 +8,13 @@ from typing import Protocol
 from ...core.errors import NoSpaceToUnpack, NotUnpacked
 from ...dest.space import RESERVED_FOR_RECORDS, DiskSpace
 
+_MOST_UNPACKERS = 8  # at the same time, each with a dozen blocks in memory
+
+_BLOCK, _SMALL_BLOCK = (
+    512 << 10,
+    128 << 10,
+)  # bytes; the small ones leave memory for more than _MOST_UNPACKERS transfers
+
 _PATIENCE = 60.0  # seconds for which a full disk waits for what is being unpacked to be removed
 
 
@@ -28,10 +35,14 @@ class SpaceUser(Protocol):
 
 
 class UnpackSpace:
-    """The staging directories of a run. `slots` bounds how many are filled at the same time."""
+    """The staging directories of a run.
+
+    `slots` bounds how many are filled at the same time, `block_size` (bytes) the memory of each.
+    """
 
     def __init__(self, parallel: int, space: DiskSpace | None) -> None:
-        self.slots = threading.BoundedSemaphore(parallel)
+        self.slots = threading.BoundedSemaphore(min(parallel, _MOST_UNPACKERS))
+        self.block_size = _BLOCK if parallel <= _MOST_UNPACKERS else _SMALL_BLOCK
         self._space = space
         self._shared = False
         self._users: set[SpaceUser] = set()

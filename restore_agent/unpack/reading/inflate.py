@@ -19,7 +19,8 @@ from ...core.errors import DamagedArchive, Finding
 
 _MAGIC = b"\x1f\x8b"
 _INPUT = 1 << 18  # bytes; what zlib leaves of its input is copied, so pieces are bounded
-_OUTPUT = 1 << 19  # bytes; bounds memory against data that inflates a thousandfold
+OUTPUT_SIZE = 1 << 19
+"""Bytes of plain data handed on together, if nothing else is asked for: data may inflate a thousandfold."""
 _LENGTH_MODULUS = 1 << 32
 _HEADER_LIMIT = 1 << 17  # bytes of a gzip header, file name and comment included
 _HCRC, _EXTRA, _NAME, _COMMENT = 2, 4, 8, 16
@@ -90,8 +91,9 @@ class Inflater:
     garbage.
     """
 
-    def __init__(self, blocks: Iterator[bytes], library: Backend | None = None) -> None:
+    def __init__(self, blocks: Iterator[bytes], library: Backend | None = None, output_size: int = OUTPUT_SIZE) -> None:
         self._blocks = blocks
+        self._output = output_size
         self._library = library or backend()
         self._rest = b""
         self._at = 0
@@ -133,14 +135,14 @@ class Inflater:
         rest: memoryview | bytes = piece
         while True:
             try:
-                plain = inflate.decompress(rest, _OUTPUT)
+                plain = inflate.decompress(rest, self._output)
             except self._library.errors as error:
                 raise DamagedArchive(f"the archive's compressed data is invalid: {error}") from error
             if plain:
                 yield plain, None
             rest = inflate.unconsumed_tail
             # output of full length: more may be buffered inside although no input is left
-            if inflate.eof or (not rest and len(plain) < _OUTPUT):
+            if inflate.eof or (not rest and len(plain) < self._output):
                 return
 
     def _trailer(self) -> Trailer:

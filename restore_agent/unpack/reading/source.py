@@ -16,7 +16,7 @@ from ...core.errors import CannotUnpack, NotUnpacked, UnpackCancelled
 from ..errors import errors_of_unpacking
 
 READ_SIZE = 1 << 19
-"""Bytes per read."""
+"""Bytes per read, if nothing else is asked for."""
 _DROP_EVERY = 8 << 20  # bytes between two hints to the page cache
 
 
@@ -142,12 +142,12 @@ class Source:
             self._reader += 1
             self._changed.notify_all()
 
-    def blocks(self, reader: int) -> Iterator[bytes]:
-        """Yield the bytes in order up to the reported end, and wait for those that are not written yet.
+    def blocks(self, reader: int, size: int = READ_SIZE) -> Iterator[bytes]:
+        """Yield the bytes, at most `size` together, up to the reported end; wait for those that are not written yet.
 
         Raises Restarted, the error of a cancellation, or CannotUnpack if the file cannot be read.
         """
-        while block := self._next_block(reader):
+        while block := self._next_block(reader, size):
             yield block
 
     def wait_until_settled(self) -> None:
@@ -159,14 +159,14 @@ class Source:
     def _must_leave(self) -> bool:
         return self._stop is not None or self._generation != self._read_generation
 
-    def _next_block(self, reader: int) -> bytes:
+    def _next_block(self, reader: int, size: int) -> bytes:
         with self._changed:
             self._changed.wait_for(
                 lambda: self._size > self._position or self._finished or self._must_leave() or reader != self._reader
             )
             self.check(reader)
             position = self._position
-            self._wanted = max(position, min(position + READ_SIZE, self._size))
+            self._wanted = max(position, min(position + size, self._size))
         if self._wanted == position:
             return b""
         with errors_of_unpacking("read the archive"):
