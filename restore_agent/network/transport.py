@@ -27,12 +27,8 @@ import httpx
 
 from .framing import Body, FramingError, Head, TlsExpected, body_of, read_head
 from .proxies import DEFAULT_PORTS, Proxies, Proxy
-<<<<<<< HEAD
-from .sockets import TICK, Idle, Plain, Stream, Tls, connect
-from .tls import explain_rejection
-=======
 from .sockets import TICK, Idle, Plain, Stream, Tls, buffer_size, connect
->>>>>>> field
+from .tls import explain_rejection
 
 BLOCKS = "blocks"
 
@@ -243,17 +239,12 @@ class _Exchange:
         return stream
 
     def _secured(self, below: Stream, host: str, timeout: float) -> Tls:
-<<<<<<< HEAD
-        stream = Tls(below, self._context, host)
+        stream = Tls(below, self._context, host, self._buffer)
         try:
             stream.shake_hands(timeout)
         except ssl.SSLError as error:
             explain_rejection(error, self._context)
             raise
-=======
-        stream = Tls(below, self._context, host, self._buffer)
-        stream.shake_hands(timeout)
->>>>>>> field
         return stream
 
     def _tunnel(self, stream: Stream, proxy: Proxy, host: str, port: int) -> None:
