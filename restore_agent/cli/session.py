@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..core.clock import rfc3339
-from ..core.errors import AgentError, DestHeld, OutputUnwritable, Stopped, UsageError
+from ..core.errors import AgentError, DestHeld, OutputUnwritable, ResourcesExhausted, Stopped, UsageError
 from ..core.events import Display, RunFailed, RunFinished
 from ..core.receipt import Receipt
 from ..core.redaction import Redactor
@@ -113,6 +113,8 @@ def _warn_of_unknown_variables(redactor: Redactor) -> None:
 
 def _as_agent_error(caught: Exception, command: str, dest: Path | None) -> AgentError:
     """Return an error that can be printed; the hint of a usage error names the command that was called."""
+    if isinstance(caught, MemoryError) or (isinstance(caught, RuntimeError) and "new thread" in str(caught)):
+        return ResourcesExhausted(f"the host gives no more memory or threads: {caught or 'out of memory'}")
     if not isinstance(caught, AgentError):
         frames = traceback.extract_tb(caught.__traceback__)
         place = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""

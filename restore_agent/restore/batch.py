@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.clock import rfc3339
-from ..core.errors import Stopped
+from ..core.errors import AgentError, Stopped
 from ..core.events import JobSeen, Notice
 from ..core.jobs import Job, Step, decide
 from ..core.receipt import ArchiveRecord
@@ -131,6 +131,12 @@ class Batch:
         self._end = stopped
         self._wake.set()
 
+    def fail_the_rest(self, error: AgentError) -> None:
+        """Finish every archive without a verdict with the error that ended the run."""
+        for restore in self._restores.values():
+            if restore.state.record is None:
+                restore.fail(error)
+
     @property
     def changed(self) -> bool:
         """Whether anything was written for an archive."""
@@ -189,7 +195,8 @@ class Batch:
             self._wake.set()
 
     async def _pause(self) -> None:
-        tick = _BUSY_TICK if self._tasks else min(_IDLE_TICK, self._context.limits.poll_interval)
+        asking = self._context.poller.silence(0.0) is not None  # whose silence is reported in time
+        tick = _BUSY_TICK if self._tasks or asking else min(_IDLE_TICK, self._context.limits.poll_interval)
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), tick)
         self._wake.clear()

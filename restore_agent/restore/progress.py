@@ -76,7 +76,9 @@ class BatchProgress:
     def _write_if_due(self, now: float) -> None:
         if self._writing and not self._writing.done():
             return
-        states = (self.state(), *(restore.state.shown_state for restore in self._restores.values()))
+        trouble = self._trouble_fields() or {}
+        shown = [restore.state.shown_state for restore in self._restores.values()]
+        states = (self.state(), str(trouble.get("since")), *shown)  # what is due at once
         since = now - self._written_at
         if since >= _STATUS_EVERY or (since >= _STATUS_SOONEST and states != self._written_states):
             self._written_states, self._written_at = states, now
@@ -84,9 +86,16 @@ class BatchProgress:
 
     def _start_writing(self, state: str, exit_code: int | None) -> asyncio.Future[None]:
         rows = [status_row(row) for row in self.rows()]
-        trouble = self._trouble.fields()
+        trouble = self._trouble_fields()
         loop = asyncio.get_running_loop()
         return loop.run_in_executor(self._thread, lambda: self._write(state, rows, trouble, exit_code))
+
+    def _trouble_fields(self) -> dict[str, Any] | None:
+        """Return the present trouble: of Ops Manager, else of the first archive that waits for another attempt."""
+        if (fields := self._trouble.fields()) is not None:
+            return fields
+        retrying = (one for one in self._restores.values() if one.state.is_waiting and one.retries.last)
+        return next((_attempt_trouble(one) for one in retrying), None)
 
     def _write(
         self, state: str, rows: list[dict[str, Any]], trouble: dict[str, Any] | None, exit_code: int | None
@@ -147,6 +156,15 @@ class TroubleReport:
 def _kind(message: str) -> str:
     """A message without its numbers: a silence that lasts longer is no new cause."""
     return "".join(char for char in message if not char.isdigit())
+
+
+def _attempt_trouble(restore: JobRestore) -> dict[str, Any]:
+    """Return the failure of the last attempt of an archive, as `Trouble.fields` does; its delivery is the limit."""
+    state, last = restore.state, restore.retries.last
+    assert last is not None  # noqa: S101  # the caller looked
+    until = rfc3339(state.job.expires) if state.job.expires else None
+    since = rfc3339(restore.retries.failed_at)
+    return {"reason": last.id, "message": f"{state.name}: {last.message}", "since": since, "until": until}
 
 
 def _row(state: JobState, now: float) -> ArchiveProgress:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 
 from ..core.clock import ServerClock, rfc3339
-from ..core.errors import AgentError, DestError, OtherBatch, Stopped
+from ..core.errors import AgentError, DestError, NotFound, OtherBatch, Stopped
 from ..core.events import ArchiveFinished, Event, Notice, Reporter, RunStarted
 from ..core.exit_codes import RECEIPT_CODES
 from ..core.names import path_text
@@ -134,7 +134,9 @@ class Run:
             return receipt
         except AgentError as error:
             state, code = ("interrupted" if isinstance(error, Stopped) else "finished"), error.exit_code
-            error = self._with_what_is_left(batch, error)
+            of_archives, error = error, self._with_what_is_left(batch, error)
+            if isinstance(error, NotFound):  # jobs that were known and are gone: the receipt says so of each
+                batch.fail_the_rest(of_archives)
             if batch.records() and not isinstance(error, DestError):
                 with suppress(DestError):
                     await asyncio.to_thread(self._write_records, self.summary(error))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.agents import QUICK, Result, StartAgent, StartSimulator, connection_args, deliveries, finished
 
+from restore_agent.cli.session import Session, execute
 from restore_agent.simulator import Simulator
 
 
@@ -38,6 +39,15 @@ def test_41_when_there_are_too_few_descriptors_for_a_download(
     assert ended.code == 41
     assert "Too many open files" in ended.events("error")[0]["message"]
     assert deliveries(sim) == []
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")], ids=["memory", "thread"])
+def test_41_when_the_host_has_no_memory_or_thread_left(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def work(_: Session) -> int:
+        raise error
+
+    assert execute("run", {"output": "text"}, work) == 41
+    assert "the host gives no more memory or threads" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("relative", [False, True])

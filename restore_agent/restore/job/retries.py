@@ -27,6 +27,7 @@ class Retries:
         self._last_poll: Deadline | None = None  # after the last attempt: until when its reason is waited for
         self.made = 0
         self.last: AttemptFailed | None = None
+        self.failed_at = 0.0  # when `last` was noted, in seconds since the epoch
 
     def allowed(self) -> bool:
         """Return whether an attempt may begin now: READY by a poll that began after the last failure and its pause."""
@@ -49,7 +50,7 @@ class Retries:
 
     def failed(self, failure: AttemptFailed) -> float | None:
         """Note a failure; return the seconds until the next attempt, or None if there is none."""
-        self.last = failure
+        self.last, self.failed_at = failure, self._context.clock.wall()
         self._context.poller.poll_now()
         if self.made > self._context.limits.retries:
             self._poll_wanted = self._context.poller.poll_number()
