@@ -315,10 +315,9 @@ class _BlockFile(io.FileIO):
                 try:
                     rest = rest[self.write(rest) or 0 :]
                 except OSError as error:
-                    if error.errno != errno.ENOSPC or asked:
+                    if error.errno != errno.ENOSPC or asked or not self.make_room():
                         raise
                     asked = True
-                    self.make_room()  # if there is nothing to give back any more, its space may be free by now
 
 
 async def hash_file(directory: Directory, name: str, seen: Callable[[int], None] = lambda _: None) -> Hashed:

@@ -548,7 +548,7 @@ def test_the_size_on_disk_is_known_while_the_file_is_open_and_after(dest: Direct
     run(story())
 
 
-@pytest.mark.parametrize(("rooms", "full", "written"), [(1, 1, True), (0, 1, True), (0, 2, False), (5, 2, False)])
+@pytest.mark.parametrize(("rooms", "full", "written"), [(1, 1, True), (0, 1, False), (5, 2, False)])
 def test_on_a_full_disk_the_follower_is_asked_once_per_block_for_space(
     rooms: int, full: int, written: bool, dest: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -417,7 +417,7 @@ def test_after_kill_9_nothing_runs_on_and_nothing_is_locked(
 ) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    sim = simulator(SLOW, shards=0, archive_size=1 << 18)
+    sim = simulator(SLOW, "max-downloads=3", shards=0, archive_size=1 << 18)
     process = started(start_agent, sim, dest, env={"TMPDIR": str(temporary)})
     group = os.getpgid(process.pid)
     process.kill()
