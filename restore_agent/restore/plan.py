@@ -28,7 +28,7 @@ from .job.attempt import resume_offset
 from .poller import JobPoller, first_poll
 from .progress import TroubleReport
 from .proof import Evidence, Kind, Standing, needs_structure, standing_of
-from .selection import JobSelection
+from .selection import JobSelection, remembered_jobs
 from .unpacking.data_place import DataPlace
 
 
@@ -95,7 +95,8 @@ class Plan:
             services.reporter.report(RunStarted(api.origin, path_text(settings.dest)))
             for note in self._workspace.notes:
                 services.reporter.report(Notice("warning", note))
-            poller = JobPoller(api, settings.target, services.clock, settings.limits.poll_interval)
+            remembered = remembered_jobs(self._workspace)
+            poller = JobPoller(api, settings.target, services.clock, settings.limits.poll_interval, remembered)
             await first_poll(
                 poller, services.clock, look=TroubleReport(poller, services.reporter, services.clock).update
             )

@@ -29,12 +29,20 @@ class JobPoller:
 
     `successful_polls` counts polls that brought an answer. `trouble` is the error of the last poll if it may pass,
     `fatal` the one that ended polling. `unknown` holds an error for each job ID that Ops Manager never knew.
+    `remembered` are jobs that count as listed although Ops Manager does not know them any more.
     """
 
-    def __init__(self, api: OpsManager, target: Target, clock: Clock, interval: float) -> None:
+    def __init__(
+        self,
+        api: OpsManager,
+        target: Target,
+        clock: Clock,
+        interval: float,
+        remembered: Mapping[str, Job] | None = None,
+    ) -> None:
         self._api = api
         self._target = target
-        self._clock = clock
+        self._remembered = remembered or {}
         self._timing = _PollTiming(clock, interval)
         self._polled = asyncio.Condition()
         self._jobs: dict[str, Job] = {}
@@ -58,7 +66,7 @@ class JobPoller:
     def troubled_for(self) -> float:
         """Return the seconds since polls began to fail; 0 while they succeed."""
         since = self._failures.since
-        return 0.0 if since is None else self._clock.monotonic() - since
+        return 0.0 if since is None else self._timing.clock.monotonic() - since
 
     def silence(self, seconds: float) -> Unreachable | None:
         """Return the error of a poll that has had no answer for so long, else None."""
@@ -110,10 +118,10 @@ class JobPoller:
         try:
             jobs = await self._api.jobs(self._target)
         except TransientApiError as error:
-            self.fatal = self._failures.add(error, self._clock.monotonic())
+            self.fatal = self._failures.add(error, self._timing.clock.monotonic())
         except NotFound as error:  # of a batch that was listed before: that may pass, too
             if self._jobs:
-                self.fatal = self._failures.add(error, self._clock.monotonic())
+                self.fatal = self._failures.add(error, self._timing.clock.monotonic())
             else:
                 self.fatal = error
         except AgentError as error:
@@ -125,7 +133,9 @@ class JobPoller:
         self._failures = _Failures()
         self.successful_polls += 1
         self.read_begun = number
-        latest = {job.id: job for job in jobs}
+        forgotten = {job_id: job for job_id, job in self._remembered.items() if job_id in self._api.unknown}
+        latest = {job_id: self._jobs.get(job_id, job) for job_id, job in forgotten.items()}
+        latest |= {job.id: job for job in jobs}
         if any(self._jobs.get(job_id) != job for job_id, job in latest.items()):
             self._timing.reset()
         self._jobs.update(latest)
@@ -158,7 +168,7 @@ class _PollTiming:
     """When polls begin: backoff with jitter, at once when a task asks, never sooner than a Retry-After."""
 
     def __init__(self, clock: Clock, interval: float) -> None:
-        self._clock = clock
+        self.clock = clock
         self._backoff = Backoff(interval)
         self._least_pause = interval / 50  # so that many concurrent requests do not flood the API
         self._asked_at: float | None = None
@@ -170,7 +180,7 @@ class _PollTiming:
         """Note that a poll begins; return its number."""
         self.urgent.clear()
         self.begun += 1
-        self._asked_at, self._due = self._clock.monotonic(), None
+        self._asked_at, self._due = self.clock.monotonic(), None
         return self.begun
 
     def end(self) -> None:
@@ -179,11 +189,11 @@ class _PollTiming:
 
     def asked_for(self) -> float | None:
         """Return the seconds since a poll in progress began, or None if there is none."""
-        return None if self._asked_at is None else self._clock.monotonic() - self._asked_at
+        return None if self._asked_at is None else self.clock.monotonic() - self._asked_at
 
     def next_in(self) -> float | None:
         """Return the seconds until the next poll, or None if it is not known."""
-        return None if self._due is None else max(0.0, self._due - self._clock.monotonic())
+        return None if self._due is None else max(0.0, self._due - self.clock.monotonic())
 
     def reset(self) -> None:
         """Start the backoff again."""
@@ -193,10 +203,10 @@ class _PollTiming:
         """Wait until the next poll is due."""
         pause = self._backoff.next(at_least)
         least = min(pause, at_least or self._least_pause)
-        self._due = self._clock.monotonic() + pause
-        await self._clock.sleep(least)
+        self._due = self.clock.monotonic() + pause
+        await self.clock.sleep(least)
         if pause > least and not self.urgent.is_set():
-            timer = asyncio.ensure_future(self._clock.sleep(pause - least))
+            timer = asyncio.ensure_future(self.clock.sleep(pause - least))
             waker = asyncio.ensure_future(self.urgent.wait())
             try:
                 await asyncio.wait({timer, waker}, return_when=asyncio.FIRST_COMPLETED)

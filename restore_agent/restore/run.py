@@ -25,6 +25,7 @@ from ..unpack.reading.inflate import backend
 from .batch import Batch
 from .job.context import RunContext
 from .poller import JobPoller
+from .selection import remembered_jobs
 from .transfer.rate import RateLimit
 from .unpacking.data_place import DataPlace
 
@@ -84,7 +85,9 @@ class Run:
                 data_place=self._data_place(space, stack),
                 journal=self._workspace.journal,
                 api=api,
-                poller=JobPoller(api, self._settings.target, clock, limits.poll_interval),
+                poller=JobPoller(
+                    api, self._settings.target, clock, limits.poll_interval, remembered_jobs(self._workspace)
+                ),
                 deliveries=deliveries,
                 limits=limits,
                 limit=RateLimit(clock, limits.limit_rate),

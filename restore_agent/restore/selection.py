@@ -7,8 +7,10 @@ from fnmatch import fnmatchcase
 
 from ..core.jobs import Job, Step, decide
 from ..core.names import Names, safe_name
+from ..core.receipt import ArchiveRecord
 from ..core.settings import Target
 from ..dest.journal import Journal
+from ..dest.workspace import Workspace
 
 
 class JobSelection:
@@ -51,6 +53,34 @@ class JobSelection:
         if matches(self._target.select, [*_ids(job), name, url.file_name if url else None]):
             return True
         return None if name is None and self._globs_for_names and decide(job).step is Step.WAIT else False
+
+
+def remembered_jobs(workspace: Workspace) -> dict[str, Job]:
+    """Return the jobs whose archives are verified and still there, by ID, as the records in DEST know them.
+
+    Ops Manager removes old jobs. Their archives stay verified without it. Raises DestError.
+    """
+    records = {record.job_id: record for record in (workspace.earlier.archives if workspace.earlier else ())}
+    known = {}
+    for job_id, entry in workspace.journal.entries().items():
+        name, directory = entry.file_name, workspace.directory
+        if entry.proven and name and (not entry.archive_kept or (directory and directory.find(name))):
+            record = records.get(job_id) or ArchiveRecord(job_id)
+            fields = {name: getattr(record, name) for name in _REMEMBERED}
+            known[job_id] = Job(job_id, workspace.restore.batch_id if workspace.restore else None, **fields)
+    return known
+
+
+_REMEMBERED = (
+    "cluster_id",
+    "host_id",
+    "snapshot_id",
+    "snapshot_timestamp",
+    "encryption_enabled",
+    "master_key_uuid",
+    "point_in_time",
+)
+"""Fields that a job and its record share."""
 
 
 def _ids(job: Job) -> list[str | None]:

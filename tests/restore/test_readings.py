@@ -71,6 +71,26 @@ def test_a_job_that_is_verified_may_be_gone_while_another_one_is_waited_for(
     assert len(deliveries(sim)) == 2
 
 
+def test_a_job_that_an_earlier_run_verified_may_be_gone(
+    simulator: StartSimulator, run_agent: RunAgent, dest: Path
+) -> None:
+    sim = simulator(shards=1)
+    assert run_agent(by_id(sim, dest, 0)).code == 0
+    record = receipt_in(dest)["archives"][0]
+    sim.set_faults("job-404=1x99999@0")
+    ended = run_agent(by_id(sim, dest, 0))
+    assert (ended.code, ended.result["changed"]) == (0, False)
+    assert receipt_in(dest)["archives"] == [record]
+    plan = [argument for argument in by_id(sim, dest, 0, 1)[1:] if argument not in QUICK]
+    assert run_agent(["plan", *plan]).code == 0
+    ended = run_agent(by_id(sim, dest, 0, 1))
+    assert (ended.code, ended.verdicts) == (0, ["verified"] * 2)
+    assert len(deliveries(sim)) == 2
+    (dest / sim.job(0).file_name).unlink()
+    assert run_agent(by_id(sim, dest, 0)).code == 24
+    assert run_agent(["plan", *plan]).code == 24
+
+
 def test_24_when_a_batch_that_was_listed_is_gone_leaves_a_receipt(
     simulator: StartSimulator, start_agent: StartAgent, dest: Path
 ) -> None:
