@@ -17,9 +17,12 @@ from ..core.names import MISMATCH, OWN_NAMES, PART, RECEIPT, SUMS, UNPROVEN
 from ..core.receipt import ArchiveRecord, Receipt, RestoreId, Verdict, parse_receipt
 from ..core.untrusted import printable
 from .directory import Directory, errors_of_dest, temporary_name
-from .journal import Entry, Journal
+from .journal import DAMAGED, JOURNAL, Entry, Journal
 from .journal.facts import Unpacking
 from .lock import STATE_DIRECTORY, Lock
+from .status import STATUS
+
+STATE_NAMES = (JOURNAL, DAMAGED, STATUS)
 
 
 class Access(Enum):
@@ -122,8 +125,9 @@ class Workspace:
         assert self.directory is not None  # noqa: S101  # callers have opened both
         assert self.state is not None  # noqa: S101
         stack.callback(Lock.take(self.state).release)
-        for name in OWN_NAMES:  # a run that was killed may have left them half written
-            self.directory.remove(temporary_name(name))
+        for place, names in ((self.directory, OWN_NAMES), (self.state, STATE_NAMES)):
+            for name in names:  # a run that was killed may have left them half written
+                place.remove(temporary_name(name))
         self.journal = Journal.open(self.state, asked)
         stack.callback(self.journal.close)
         if self.journal.torn:

@@ -21,7 +21,7 @@ from restore_agent.dest.directory import Directory
 from restore_agent.dest.journal import Entry
 from restore_agent.dest.journal.facts import Attempt, Fact, Proven
 from restore_agent.dest.lock import STATE_DIRECTORY, Lock
-from restore_agent.dest.workspace import Access, Workspace, record_of, write_receipt, write_sums
+from restore_agent.dest.workspace import STATE_NAMES, Access, Workspace, record_of, write_receipt, write_sums
 
 SHA1, OTHER = "0123456789abcdef0123456789abcdef01234567", "f" * 40
 RESTORE = RestoreId("g", "c", None, "b")
@@ -140,8 +140,11 @@ def test_temporary_files_of_a_run_that_was_killed_are_removed(access: Access, pa
     used(path)
     for name in (RECEIPT, SUMS):
         (path / f".{name}.tmp").write_bytes(b"half")
+    for name in STATE_NAMES:
+        (path / STATE_DIRECTORY / f".{name}.tmp").write_bytes(b"half")
     opened(path, access)
     assert os.listdir(path) == [STATE_DIRECTORY]
+    assert [name for name in os.listdir(path / STATE_DIRECTORY) if name.endswith(".tmp")] == []
 
 
 def test_a_damaged_last_line_of_the_journal_is_set_aside_with_a_note(path: Path) -> None:
