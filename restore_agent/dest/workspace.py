@@ -99,6 +99,11 @@ class Workspace:
         jobs = tuple(dict.fromkeys(known.job_ids + receipt.job_ids))
         return RestoreId(known.group_id, known.cluster_id, known.host_id, known.batch_id or receipt.batch_id, jobs)
 
+    @property
+    def ignores_case(self) -> bool:
+        """Whether names in DEST that differ only in case are the same file, as far as is known."""
+        return self.directory is not None and self.directory.ignores_case()
+
     def _open_directories(self, stack: ExitStack, access: Access) -> None:
         if access is not Access.RUN and not self._exists():
             if access is Access.VERIFY:

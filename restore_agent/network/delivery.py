@@ -176,7 +176,7 @@ class DeliveryClient:
 
     async def _checked(self, response: httpx.Response, resume: Resume | None, now: float) -> Body:
         """Return the body that the head of an answer announces. Raises DeliveryRefused or ResumeRefused."""
-        if response.status_code == 200:
+        if response.status_code in (200, 203) or (not resume and _is_whole(response)):
             return Body(response, 0, _stream_of(response).length, self._redactor)
         if response.status_code == 206 and resume:
             return Body(response, resume.offset, _resumed_total(response, resume), self._redactor)
@@ -249,6 +249,12 @@ async def _beginning(response: httpx.Response) -> bytes:
         return bytes(block[: await _stream_of(response).readinto(block)])
     except httpx.HTTPError:
         return b""
+
+
+def _is_whole(response: httpx.Response) -> bool:
+    """Return whether an answer 206 to a request for the whole archive has all of it."""
+    match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    return response.status_code == 206 and match is not None and match[1] == "0" and match[3] == str(int(match[2]) + 1)
 
 
 def _resumed_total(response: httpx.Response, resume: Resume) -> int:

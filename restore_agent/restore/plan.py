@@ -165,7 +165,7 @@ class Plan:
         if unpack is None:
             return rows
         names = self._workspace.journal.file_names() | {row.job.id: row.archive for row in rows if row.archive}
-        place = DataPlace(self._settings, unpack, None, lambda: names)
+        place = DataPlace(self._settings, unpack, None, lambda: names, ignore_case=self._workspace.ignores_case)
         stack.callback(place.close)
         place.look()
         if warning := place.owner_warning(self._settings.dest):
@@ -206,9 +206,8 @@ class Plan:
     # ------------------------------------------------------------ jobs
 
     async def _rows(self, api: OpsManager, jobs: list[Job]) -> list[Planned]:
-        directory = self._workspace.directory
-        ignore_case = directory.ignores_case() if directory else False
-        selection = JobSelection(self._settings.target, self._workspace.journal, ignore_case=ignore_case)
+        workspace = self._workspace
+        selection = JobSelection(self._settings.target, workspace.journal, ignore_case=workspace.ignores_case)
         selection.update(jobs)
         self._selection = selection
         rows = []

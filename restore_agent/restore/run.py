@@ -101,7 +101,8 @@ class Run:
         unpack = self._settings.unpack
         if unpack is None:
             return None
-        place = DataPlace(self._settings, unpack, space, self._workspace.journal.file_names)
+        names, ignore_case = self._workspace.journal.file_names, self._workspace.ignores_case
+        place = DataPlace(self._settings, unpack, space, names, ignore_case=ignore_case)
         place.open(self.directory)
         stack.callback(place.close)
         return place

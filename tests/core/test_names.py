@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from restore_agent.core.names import MISMATCH, OWN_NAMES, PART, UNPROVEN, Names, safe_name
+from restore_agent.core.names import MISMATCH, OWN_NAMES, PART, UNPROVEN, Names, data_path_names, safe_name
 
 COMPANIONS = ("", PART, UNPROVEN, MISMATCH)
 
@@ -253,3 +253,15 @@ def test_no_names_overlap_where_case_is_ignored(wanted: list[dict[str, str]]) ->
     for name in names.values():
         assert_safe(name)
     assert_apart(names, folded)
+
+
+def test_data_paths_are_named_as_their_archives_without_the_extension() -> None:
+    assert data_path_names({"j1": "a.tar.gz", "j2": "b.tgz", "j3": "c"}) == {"j1": "a", "j2": "b", "j3": "j3-c"}
+
+
+@pytest.mark.parametrize("ignore_case", [False, True])
+def test_data_paths_that_would_share_a_name_get_the_job_id_in_front(ignore_case: bool) -> None:
+    same, only_case = {"j1": "a.tar.gz", "j2": "a.tgz"}, {"j1": "a.tar.gz", "j2": "A.tgz"}
+    assert data_path_names(same, ignore_case=ignore_case) == {"j1": "j1-a", "j2": "j2-a"}
+    apart = {"j1": "j1-a", "j2": "j2-A"} if ignore_case else {"j1": "a", "j2": "A"}
+    assert data_path_names(only_case, ignore_case=ignore_case) == apart

@@ -109,9 +109,22 @@ def test_a_whole_answer_to_a_range_starts_at_the_beginning(attempt: Attempt) -> 
     assert attempt(says(OK + b"Content-Length: 10\r\n\r\n0123456789"), resume=RESUME) == (0, b"0123456789")
 
 
-def test_a_partial_answer_that_nobody_asked_for_is_refused(attempt: Attempt) -> None:
+@pytest.mark.parametrize("content_range", [None, "bytes 0-5/7", "bytes 1-6/7", "bytes 0-5/*", "bytes 0-5/5"])
+def test_a_partial_answer_that_nobody_asked_for_is_refused(content_range: str | None, attempt: Attempt) -> None:
     with pytest.raises(DeliveryRefused):
-        attempt(partial("bytes 0-5/6"))
+        attempt(partial(content_range))
+
+
+def test_a_partial_answer_that_holds_the_whole_archive_is_taken(attempt: Attempt) -> None:
+    assert attempt(partial("bytes 0-5/6")) == (0, b"456789")
+
+
+@pytest.mark.parametrize("resume", [None, RESUME])
+def test_an_answer_that_a_proxy_says_it_changed_is_taken_and_left_to_the_hash(
+    resume: Resume | None, attempt: Attempt
+) -> None:
+    head = b"HTTP/1.1 203 Non-Authoritative Information\r\nContent-Length: 10\r\n\r\n"
+    assert attempt(says(head + b"0123456789"), resume=resume) == (0, b"0123456789")
 
 
 @pytest.mark.parametrize(

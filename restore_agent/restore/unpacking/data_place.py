@@ -28,11 +28,13 @@ class DataPlace:
         unpack: UnpackSettings,
         space: DiskSpace | None,
         file_names: Callable[[], Mapping[str, str]],
+        *,
+        ignore_case: bool,
     ) -> None:
         self.settings, self.group_id = unpack, settings.target.group_id
         self.owner = Owner(unpack.uid, unpack.gid)
         self.space = UnpackSpace(settings.limits.parallel, space)
-        self._file_names = file_names
+        self._file_names, self._ignore_case = file_names, ignore_case
         self._paths: DataPaths | None = None
         self._stopped = threading.Event()
         self._names: dict[str, str] = {}
@@ -120,7 +122,7 @@ class DataPlace:
         files = self._file_names()
         names = self._names
         if job_id not in names or len(names) != len(files):
-            names = self._names = data_path_names(files)
+            names = self._names = data_path_names(files, ignore_case=self._ignore_case)
         return names[job_id]
 
     # ------------------------------------------------------------ the end
