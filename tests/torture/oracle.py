@@ -83,7 +83,7 @@ class JobStory:
 def allowed_codes(story: JobStory) -> frozenset[int]:
     """The exit codes that the archive may have in the receipt; whether a 0 is true is checked against its bytes."""
     faults = story.faults
-    if faults.automated or faults.method != "HTTP":
+    if not is_delivered(faults):
         return frozenset({0})
     if any(get.whole and get.sound and not get.disturbed for get in story.gets) or must_win(story):
         refused = {22, 23, 25} if faults.wrong_length and not story.published else set()
@@ -97,6 +97,11 @@ def allowed_codes(story: JobStory) -> frozenset[int]:
     if story.starved:
         codes.add(40)
     return frozenset(codes)
+
+
+def is_delivered(faults: Faults) -> bool:
+    """Whether the agent gets a delivery over HTTP at all; of another one it touches nothing in DEST."""
+    return not faults.automated and faults.method == "HTTP"
 
 
 def must_win(story: JobStory) -> bool:
