@@ -4,29 +4,15 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.users import as_another_user
 
 from restore_agent.core.errors import DestError, InTheWay, Unwritable
 from restore_agent.dest import directory as directory_module
 from restore_agent.dest.directory import Directory
-
-
-@contextmanager
-def as_another_user() -> Iterator[None]:
-    """As a user who may not write in DEST; without root its mode does that."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
 
 # ---------------------------------------------------------------- opening
 

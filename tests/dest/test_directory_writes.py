@@ -3,29 +3,15 @@
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.users import as_another_user
 
 from restore_agent.core.errors import DestError, InTheWay, NoSpace, ResourcesExhausted, Unwritable
 from restore_agent.dest.directory import Directory, dest_error, errors_of_dest
-
-
-@contextmanager
-def as_another_user() -> Iterator[None]:
-    """As a user who may not write in DEST; without root its mode does that."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
 
 KINDS: dict[str, Callable[[Path, Path], object]] = {
     "link": lambda place, outside: place.symlink_to(outside),

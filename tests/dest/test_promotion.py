@@ -67,6 +67,17 @@ def entry(promoter: Promoter) -> Entry:
     return promoter.journal.entry("j1")
 
 
+def let_sync_of_the_part_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync = os.fsync
+
+    def fails_for_the_part(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("a.part"):
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails_for_the_part)
+
+
 def files(dest: Directory) -> list[str]:
     return [name for name in sorted(os.listdir(dest.path)) if name != STATE_DIRECTORY]
 
@@ -120,14 +131,7 @@ def test_a_file_whose_sync_failed_is_removed_and_never_trusted_again(
     promoter: Promoter, dest: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = candidate(dest)
-    fsync = os.fsync
-
-    def fails_for_the_part(descriptor: int) -> None:
-        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("a.part"):
-            raise OSError(errno.EIO, "Input/output error")
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fails_for_the_part)
+    let_sync_of_the_part_fail(monkeypatch)
     with pytest.raises(Unwritable, match=r"cannot sync a\.part"):
         run(promoter.promote("j1", "a", found))
     assert files(dest) == []
@@ -304,14 +308,7 @@ def test_a_file_that_cannot_be_synced_is_not_set_aside(
     promoter: Promoter, dest: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = candidate(dest)
-    fsync = os.fsync
-
-    def fails_for_the_part(descriptor: int) -> None:
-        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("a.part"):
-            raise OSError(errno.EIO, "Input/output error")
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fails_for_the_part)
+    let_sync_of_the_part_fail(monkeypatch)
     with pytest.raises(Unwritable):
         run(promoter.set_aside("j1", "a", found))
     assert files(dest) == []

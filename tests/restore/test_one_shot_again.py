@@ -4,55 +4,25 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 from support.agents import (
-    QUICK,
-    Json,
     Restore,
     Result,
     StartAgent,
     StartSimulator,
-    connection_args,
     deliveries,
     finished,
     journal_in,
     meanwhile,
     receipt_in,
-    sha1_of,
     status_in,
     wait_until,
 )
+from support.one_shot import is_published, started_run
 
 from restore_agent.simulator import Simulator
-
-FRAMINGS = ["length", "chunked", "close"]
-ENDINGS = ["cut", "reset", "clean-cut", "stall"]
-BRISK = ("--stall-timeout=0.3s",)
-
-
-def is_published(sim: Simulator, dest: Path, index: int = 0) -> bool:
-    """Whether the archive stands at its final name, as served last."""
-    path = dest / sim.job(index).file_name
-    return path.exists() and sha1_of(path) == sim.job(index).sha1
-
-
-def never_published_wrongly(sim: Simulator, dest: Path) -> bool:
-    """Whether nothing, or the right bytes, stand at the final name."""
-    path = dest / sim.job(0).file_name
-    return not path.exists() or sha1_of(path) == sim.job(0).archive().sha1
-
-
-def attempts_in(dest: Path) -> list[Json]:
-    return [line for line in journal_in(dest) if line.get("fact") == "attempt"]
-
-
-def started_run(start_agent: StartAgent, sim: Simulator, dest: Path, *options: str) -> subprocess.Popen[str]:
-    """A run in a process of its own."""
-    return start_agent(["run", *connection_args(sim), *QUICK, f"--dest={dest}", "-o", "json", *options])
-
 
 # ---------------------------------------------------------------- redirects and credentials
 

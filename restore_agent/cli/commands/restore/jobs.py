@@ -6,18 +6,12 @@ from typing import Any
 
 import click
 
-from ....core.clock import ServerClock, SystemClock
-from ....core.jobs import Job
-from ....core.settings import Services
-from ....network.opsmanager import OpsManager
-from ....restore.request.asking import Asker
 from ....restore.request.jobs import listed, newest_first
 from ....ui.text.lists import job_rows
-from ...config import cluster
 from ...help import Command
 from ...options import CONNECTION, common, options
-from ...session import Session, execute, run_loop
-from ..results import Results
+from ...session import Session, execute
+from ..listing import show_list
 
 _EXAMPLES = """
 restore-agent jobs --config restore.toml
@@ -37,15 +31,9 @@ def jobs(**flags: Any) -> int:
 
 
 def _jobs(session: Session) -> int:
-    reach, target = cluster(session.values)
-    results, services = Results(session, target), Services(session.console, SystemClock(), session.redactor)
-    clock = ServerClock(services.clock)
-
-    async def ask() -> list[Job]:
-        async with OpsManager(reach, clock, session.redactor) as api:
-            results.ops_manager = api.origin
-            return await Asker(services).ask(lambda: api.recent_jobs(target))
-
-    found = [listed(job) for job in newest_first(run_loop(ask))]
-    results.show(found, lambda width: job_rows(found, width, clock.now()))
-    return results.finish()
+    return show_list(
+        session,
+        lambda api, target: api.recent_jobs(target),
+        lambda found: [listed(job) for job in newest_first(found)],
+        job_rows,
+    )
