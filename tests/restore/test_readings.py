@@ -161,3 +161,12 @@ def test_an_archive_that_waits_for_another_attempt_is_trouble(
     assert trouble["until"] == status_in(dest)["archives"][0]["expires_at"]
     process.terminate()
     finished(process)
+
+
+@pytest.mark.parametrize(
+    "kind", ["basic-after", "basic-first", "negotiate-first", "separate", "digest-after", "digest-first"]
+)
+def test_the_digest_challenge_that_can_be_answered_is_found_among_others(
+    kind: str, simulator: StartSimulator, restore: Restore
+) -> None:
+    assert restore(simulator(f"challenge={kind}")).code == 0

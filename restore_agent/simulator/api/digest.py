@@ -85,7 +85,7 @@ class DigestGuard:
 
 def challenges(kind: str, digest: str) -> list[str]:
     """Return the `WWW-Authenticate` headers of a 401; `kind` is a value of the `challenge` fault."""
-    unknown = f'Digest realm="{REALM}", nonce="{secrets.token_urlsafe(24)}", algorithm=SHA-512-256, qop="auth"'
+    unknown = f'Digest realm="{REALM}", nonce="{secrets.token_urlsafe(24)}", algorithm=SHA3-512, qop="auth"'
     basic = 'Basic realm="x, y=\\"z\\""'
     return {
         "digest": [digest],
