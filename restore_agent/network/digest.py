@@ -78,7 +78,9 @@ class DigestAuth(httpx.Auth):
         return b"Digest " + ", ".join(quoted + bare).encode("latin-1")
 
 
-_ALGORITHMS = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
+_ALGORITHMS = {"MD5": "md5", "SHA-256": "sha256"}
+if "sha512_256" in hashlib.algorithms_available:  # an OpenSSL of a reduced build lacks it
+    _ALGORITHMS["SHA-512-256"] = "sha512_256"
 
 _LONGEST_HEADER = 16 << 10  # characters of one WWW-Authenticate header
 
