@@ -14,6 +14,7 @@ from ..core.redaction import Redactor
 from ..core.untrusted import printable
 from .terminal import write_lines
 
+_LONGEST = 64 << 10  # characters of one text; a value of restoreInfo.txt may have as many
 _JSON_EVERY = 5.0  # seconds between two progress events on stdout
 
 
@@ -66,7 +67,9 @@ def _cleaned(value: Any, redactor: Redactor) -> Any:
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, str):
-        return printable(redactor.clean(value), 4000)  # redacted before it is shortened, or half a secret would remain
+        return printable(
+            redactor.clean(value), _LONGEST
+        )  # redacted before it is shortened, or half a secret would remain
     if isinstance(value, Mapping):
         return {name: _cleaned(item, redactor) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

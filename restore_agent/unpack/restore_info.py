@@ -7,6 +7,7 @@ import re
 import stat
 from collections.abc import Mapping
 
+from ..core.untrusted import printable
 from .errors import errors_of_unpacking
 
 FILE_NAME = "restoreInfo.txt"
@@ -34,14 +35,14 @@ def read_restore_info(root: int) -> dict[str, str] | None:
 def parse_restore_info(raw: bytes) -> dict[str, str]:
     """Return the `name: value` lines of the first 64 KiB. Of equal names the first counts.
 
-    A line that continues after the 64 KiB is left out, because its value is incomplete.
+    A line that continues after the 64 KiB is left out, because its value is incomplete. Control characters are escaped.
     """
     if len(raw) > _LIMIT and raw[_LIMIT : _LIMIT + 1] not in (b"\n", b"\r"):
         raw = raw[:_LIMIT].rpartition(b"\n")[0]
     info: dict[str, str] = {}
     for line in raw[:_LIMIT].decode("utf-8-sig", "replace").split("\n"):
         if found := _LINE.fullmatch(line.strip()):
-            info.setdefault(found[1], (found[2] or "").strip())
+            info.setdefault(printable(found[1], _LIMIT), printable((found[2] or "").strip(), _LIMIT))
     return info
 
 

@@ -212,6 +212,15 @@ def test_restore_info_that_contradicts_the_job_is_a_warning_that_names_the_archi
     assert sim.job(0).archive_name in warning["message"]
 
 
+@pytest.mark.parametrize("kind", ["huge", "binary"])
+def test_the_result_and_the_receipt_show_the_same_restore_info(
+    kind: str, simulator: StartSimulator, restore: Restore, data: Path, dest: Path
+) -> None:
+    record = restore(simulator(f"restore-info={kind}"), f"--unpack={data}").archive
+    assert record == receipt_in(dest)["archives"][0]
+    assert "\x1b" not in str(record["restore_info"])
+
+
 @pytest.mark.parametrize("faults", [[], ["restore-info=missing"], ["restore-info=huge"], ["restore-info=binary"]])
 def test_restore_info_without_contradiction_is_no_warning(
     simulator: StartSimulator, restore: Restore, data: Path, faults: list[str]

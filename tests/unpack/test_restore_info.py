@@ -28,6 +28,7 @@ def read(directory: Path) -> dict[str, str] | None:
         (b"no separator\n: value\n\n12:30\nEmpty:\n", {"Empty": ""}),
         (b"  Padded :  value  \n", {"Padded": "value"}),
         (b"Name: \xff\n", {"Name": "\ufffd"}),
+        (b"a\x1b[1m: \x1b[2J\n", {"a\\x1b[1m": "\\x1b[2J"}),
         (b"last: line", {"last": "line"}),
     ],
 )
