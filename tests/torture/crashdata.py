@@ -24,7 +24,8 @@ def names_of(content: Mapping[str, tuple[str, int]]) -> Names:
 def served(job: Job, scratch: Path) -> dict[str, Names]:
     """By SHA1 of each archive that a job has sent: what its data path holds."""
     archives = [job.archive(number) for number in range(max(1, job.attempts))]
-    return {archive.sha1: names_of(extracted(archive.path, scratch)) for archive in archives}
+    contents = {archive.sha1: extracted(archive.path, scratch) for archive in archives}
+    return {sha1: names_of(content) for sha1, content in contents.items() if content is not None}
 
 
 def check_on_disk(dest: Path, known: Mapping[str, Names]) -> Iterator[Violation]:

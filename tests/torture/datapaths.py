@@ -34,11 +34,18 @@ def stem_of(archive: str) -> str:
     return archive.removesuffix(".gz").removesuffix(".tar")
 
 
-def extracted(archive: Path, scratch: Path) -> Content:
-    """What GNU tar makes of an archive; without the time of the root where the archive has no single top directory."""
+def extracted(archive: Path, scratch: Path) -> Content | None:
+    """What GNU tar makes of an archive; without the time of the root where the archive has no single top directory.
+
+    None for an archive that tar refuses or that holds anything but files and directories.
+    """
     into = Path(tempfile.mkdtemp(prefix="tar-", dir=scratch))
     command = ["tar", "-xf", str(archive), "-C", str(into), "--no-same-owner", "--delay-directory-restore"]
-    subprocess.run(command, check=True, capture_output=True)
+    done = subprocess.run(command, check=False, capture_output=True)
+    plain = all(stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFREG, stat.S_IFDIR) for path in into.rglob("*"))
+    if done.returncode or not plain:
+        shutil.rmtree(into)
+        return None
     children = list(into.iterdir())
     single = len(children) == 1 and children[0].is_dir()
     found = content_of(children[0] if single else into)
@@ -207,10 +214,7 @@ class DataPlace:
     def _content(self, sha1: str, path: Path) -> Content | None:
         """What a data path of an archive holds; None for one that must be refused."""
         if sha1 not in self._contents:
-            try:
-                self._contents[sha1] = extracted(path, self._home)
-            except subprocess.CalledProcessError:
-                self._contents[sha1] = None
+            self._contents[sha1] = extracted(path, self._home)
         return self._contents[sha1]
 
     # ------------------------------------------------------------ the end of a run
