@@ -165,7 +165,7 @@ def write(path: Path, files: dict[str, bytes]) -> None:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for name in sorted(files):
                 entry = zipfile.ZipInfo(name, moment)
-                entry.create_system = 3  # Unix, whoever builds
+                entry.create_system = 3  # Unix, whatever system builds it
                 entry.external_attr = 0o100644 << 16
                 archive.writestr(entry, files[name])
     path.chmod(0o755)

@@ -35,7 +35,7 @@ class Clock(Protocol):
         """Never jumps; for deadlines and rates."""
 
     def wall(self) -> float:
-        """Seconds since the epoch as this host believes; for showing."""
+        """Seconds since the epoch by the clock of this host; for display only."""
 
     async def sleep(self, seconds: float) -> None:
         """Let other tasks run for so long."""

@@ -1,4 +1,4 @@
-"""What happens during a run, as the domain tells it; consoles decide how it looks.
+"""Events of a run. Consoles decide how to show them.
 
 Each event is a frozen dataclass whose `name` is the `event` field of its JSON line. Times are seconds since the
 epoch, sizes bytes, rates bytes per second.

@@ -15,11 +15,11 @@ STATE_DIRECTORY = ".restore-agent"
 
 LOCK = "lock"
 
-_GLANCES = 10
+_TRIES = 10
 
 
 def boot_id() -> str | None:
-    """Which boot of this host it is: what the kernel still shows after a kill, it may have lost over a reboot."""
+    """Return the ID of the current boot: bytes that are still in a file after a kill may be lost after a reboot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -27,7 +27,7 @@ def boot_id() -> str | None:
 
 
 class Lock:
-    """One run per DEST. The kernel lets it go with the process, however that ends."""
+    """One run per DEST. The kernel releases the lock when the process ends, whatever ends it."""
 
     def __init__(self, descriptor: int) -> None:
         self._fd = descriptor
@@ -50,7 +50,7 @@ class Lock:
     @staticmethod
     def is_held(state: Directory) -> bool:
         """Whether a run holds the lock now; changes nothing on disk."""
-        with errors_of_dest("look at the lock in DEST"):
+        with errors_of_dest("check the lock in DEST"):
             try:
                 descriptor = state.open_file(LOCK, os.O_RDONLY)
             except FileNotFoundError:
@@ -64,13 +64,13 @@ class Lock:
                 os.close(descriptor)
 
     def release(self) -> None:
-        """Let the lock go; the file stays, so that no two runs ever lock different files."""
+        """Release the lock; the file stays, so that two runs never lock different files."""
         os.close(self._fd)
 
 
 def _exclusively(descriptor: int) -> None:
-    """Lock; try again for a moment, because a process that only asks whether the lock is held shares it briefly."""
-    for _ in range(_GLANCES):
+    """Lock exclusively; try again for a moment, because `is_held` of another process takes a shared lock briefly."""
+    for _ in range(_TRIES):
         with suppress(BlockingIOError):
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         time.sleep(0.02)

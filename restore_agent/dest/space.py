@@ -32,7 +32,7 @@ class DiskSpace:
         """
         size = MINIMUM if to_come is None else to_come
         self._reserved[archive] = size if callable(size) else lambda: size
-        # room may be made between the first look and the request
+        # space may be freed between the first check and the request
         if self._missing()[0] > 0 and not self.request_room() and (found := self._missing())[0] > 0:
             self.release(archive)
             missing, wanted, free = found

@@ -126,28 +126,28 @@ class DeliveryClient:
         await self._client.aclose()
 
     @asynccontextmanager
-    async def open(self, link: DeliveryUrl, resume: Resume | None, now: float) -> AsyncIterator[Body]:
+    async def open(self, delivery_url: DeliveryUrl, resume: Resume | None, now: float) -> AsyncIterator[Body]:
         """Send one GET and check the head of its answer. `now` is the server's time, for Retry-After dates.
 
         Raises TlsError, or an AttemptFailed: ConnectFailed (nothing was sent), DeliveryRefused, ResumeRefused,
         TransferCut. A complete answer to a Range request is accepted: its body starts at 0.
         """
-        self._learn(link)
-        response = await self._send(link, resume, now)
+        self._learn(delivery_url)
+        response = await self._send(delivery_url, resume, now)
         try:
             yield await self._checked(response, resume, now)
         finally:
             await response.aclose()
 
-    def _learn(self, link: DeliveryUrl) -> None:
-        """Have the secrets of a URL hidden. They may be older than those of the latest poll result."""
-        self._redactor.learn_url(link.url)
-        if link.header:
-            self._redactor.learn_header(link.header[1])
+    def _learn(self, delivery_url: DeliveryUrl) -> None:
+        """Register the secrets of a URL with the redactor. They may be older than those of the latest poll result."""
+        self._redactor.learn_url(delivery_url.url)
+        if delivery_url.header:
+            self._redactor.learn_header(delivery_url.header[1])
 
-    async def _send(self, link: DeliveryUrl, resume: Resume | None, now: float) -> httpx.Response:
+    async def _send(self, delivery_url: DeliveryUrl, resume: Resume | None, now: float) -> httpx.Response:
         try:
-            request = self._request(httpx.URL(link.url), link, resume, with_token=True)
+            request = self._request(httpx.URL(delivery_url.url), delivery_url, resume, with_token=True)
         except httpx.InvalidURL:
             raise DeliveryRefused("the delivery URL does not parse", spent=False) from None
         first = request.url
@@ -161,13 +161,15 @@ class DeliveryClient:
             target = _redirected(response)
             self._redactor.learn_url(str(target))
             await response.aclose()
-            request = self._request(target, link, resume, with_token=_origin(target) == _origin(first))
+            request = self._request(target, delivery_url, resume, with_token=_origin(target) == _origin(first))
         raise DeliveryRefused(f"the delivery URL redirects more than {_MOST_REDIRECTS} times", spent=True)
 
-    def _request(self, url: httpx.URL, link: DeliveryUrl, resume: Resume | None, *, with_token: bool) -> httpx.Request:
+    def _request(
+        self, url: httpx.URL, delivery_url: DeliveryUrl, resume: Resume | None, *, with_token: bool
+    ) -> httpx.Request:
         headers: dict[str, str] = {}
-        if link.header and with_token:
-            headers[link.header[0]] = link.header[1].reveal()
+        if delivery_url.header and with_token:
+            headers[delivery_url.header[0]] = delivery_url.header[1].reveal()
         if resume:
             headers["Range"] = f"bytes={resume.offset}-"
             headers["If-Range"] = resume.validator

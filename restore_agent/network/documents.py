@@ -107,7 +107,7 @@ def parse_job(document: Any) -> Job:
     if (job_id := job.text("id")) is None:
         raise ValueError("a restore job has no id")
     delivery = job.object("delivery")
-    link, defect = _link(delivery)
+    delivery_url, defect = _delivery_url(delivery)
     return Job(
         id=job_id,
         batch_id=job.text("batchId"),
@@ -119,7 +119,7 @@ def parse_job(document: Any) -> Job:
         delivery_status=delivery.text("statusName"),
         method=delivery.text("methodName"),
         automated=bool(delivery.text("targetClusterId") or delivery.text("targetGroupId")),
-        delivery_url=link,
+        delivery_url=delivery_url,
         delivery_url_defect=defect,
         expires=delivery.moment("expires"),
         max_downloads=delivery.number("maxDownloads"),
@@ -141,14 +141,14 @@ def _hashes(job: _Reader) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _link(delivery: _Reader) -> tuple[DeliveryUrl | None, str | None]:
+def _delivery_url(delivery: _Reader) -> tuple[DeliveryUrl | None, str | None]:
     """Return the delivery URL or, if no URL can be used, the reason. `urlV2` with its header comes first."""
     newer, header = delivery.text("urlV2"), _authorization(delivery)
     older = delivery.text("url")
     if newer and (header or not older):
-        link, defect = _checked(newer, header)
-        if link or not older:
-            return link, defect
+        found, defect = _checked(newer, header)
+        if found or not older:
+            return found, defect
     return _checked(older, None) if older else (None, None)
 
 

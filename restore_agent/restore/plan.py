@@ -98,7 +98,7 @@ class Plan:
             remembered = remembered_jobs(self._workspace)
             poller = JobPoller(api, settings.target, services.clock, settings.limits.poll_interval, remembered)
             await first_poll(
-                poller, services.clock, look=TroubleReport(poller, services.reporter, services.clock).update
+                poller, services.clock, while_polling=TroubleReport(poller, services.reporter, services.clock).update
             )
             jobs = list(poller.jobs.values())
             batch_id = next((job.batch_id for job in jobs if job.batch_id), None)
@@ -167,7 +167,7 @@ class Plan:
         names = self._workspace.journal.file_names() | {row.job.id: row.archive for row in rows if row.archive}
         place = DataPlace(self._settings, unpack, None, lambda: names, ignore_case=self._workspace.ignores_case)
         stack.callback(place.close)
-        place.look()
+        place.inspect()
         if warning := place.owner_warning(self._settings.dest):
             self._services.reporter.report(Notice("warning", warning))
         missing = [row.job.id for row in rows if not self._is_unpacked(row, place)]

@@ -133,8 +133,8 @@ class JobPoller:
         self._failures = _Failures()
         self.successful_polls += 1
         self.read_begun = number
-        forgotten = {job_id: job for job_id, job in self._remembered.items() if job_id in self._api.unknown}
-        latest = {job_id: self._jobs.get(job_id, job) for job_id, job in forgotten.items()}
+        removed = {job_id: job for job_id, job in self._remembered.items() if job_id in self._api.unknown}
+        latest = {job_id: self._jobs.get(job_id, job) for job_id, job in removed.items()}
         latest |= {job.id: job for job in jobs}
         if any(self._jobs.get(job_id) != job for job_id, job in latest.items()):
             self._timing.reset()
@@ -218,11 +218,15 @@ class _PollTiming:
 
 
 async def first_poll(
-    poller: JobPoller, clock: Clock, *, empty_will_do: bool = False, look: Callable[[Deadline], None] = lambda _: None
+    poller: JobPoller,
+    clock: Clock,
+    *,
+    empty_will_do: bool = False,
+    while_polling: Callable[[Deadline], None] = lambda _: None,
 ) -> JobPoller:
     """Poll until the jobs were listed once. Raises what ended polling, or the transient error after a minute.
 
-    `look` is called again and again meanwhile with the deadline, so that trouble can be reported.
+    `while_polling` is called many times a second with the deadline, so that trouble can be reported.
     """
     deadline = Deadline(clock, PATIENCE)
     polling = asyncio.ensure_future(poller.run())
@@ -230,7 +234,7 @@ async def first_poll(
         while not poller.jobs and not (empty_will_do and poller.successful_polls):
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(polling), 0.02)
-            look(deadline)
+            while_polling(deadline)
             if poller.fatal:
                 raise poller.fatal
             if polling.done():

@@ -20,8 +20,8 @@ from .job.context import RunContext
 from .job.job import JobRestore
 from .job.state import JobState
 
-_STATUS_EVERY, _STATUS_SOONEST = 2.0, 0.2  # seconds; five are documented
-_TIME_FOR_A_HINT = 2.0  # seconds
+_STATUS_EVERY, _STATUS_SOONEST = 2.0, 0.2  # seconds
+_SIZE_TIMEOUT = 2.0  # seconds
 _SHOW_EVERY = 0.25  # seconds; a large batch wakes more often than the display needs to refresh
 _SILENT_AFTER = 1.5  # seconds without an answer to a poll after which it is reported
 
@@ -208,7 +208,7 @@ async def warn_of_space(context: RunContext, target: Target, restores: Mapping[s
         await asyncio.sleep(0)
     with suppress(AgentError, TimeoutError):  # only a hint depends on it, and the polls wait for their turn
         archives = data = 0
-        async with asyncio.timeout(_TIME_FOR_A_HINT):
+        async with asyncio.timeout(_SIZE_TIMEOUT):
             for restore in list(restores.values())[:100]:
                 job, comes, unpacks = restore.state.job, _is_to_come(restore), _is_to_unpack(context, restore)
                 if job.snapshot_id and (comes or unpacks):

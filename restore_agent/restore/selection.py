@@ -66,12 +66,12 @@ def remembered_jobs(workspace: Workspace) -> dict[str, Job]:
         name, directory = entry.file_name, workspace.directory
         if entry.proven and name and (not entry.archive_kept or (directory and directory.find(name))):
             record = records.get(job_id) or ArchiveRecord(job_id)
-            fields = {name: getattr(record, name) for name in _REMEMBERED}
+            fields = {name: getattr(record, name) for name in _SHARED_FIELDS}
             known[job_id] = Job(job_id, workspace.restore.batch_id if workspace.restore else None, **fields)
     return known
 
 
-_REMEMBERED = (
+_SHARED_FIELDS = (
     "cluster_id",
     "host_id",
     "snapshot_id",

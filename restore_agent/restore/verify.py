@@ -140,14 +140,14 @@ class Verification:
         async with OpsManager(settings.connection, server_clock, services.redactor) as api:
             self._ops_manager = api.origin
             poller = JobPoller(api, target, services.clock, settings.poll_interval)
-            look = TroubleReport(poller, services.reporter, services.clock).update
+            report_trouble = TroubleReport(poller, services.reporter, services.clock).update
             try:
-                await first_poll(poller, services.clock, empty_will_do=True, look=look)
-                self._jobs, forgotten = poller.jobs, None if poller.jobs else "Ops Manager lists no job of the batch"
+                await first_poll(poller, services.clock, empty_will_do=True, while_polling=report_trouble)
+                self._jobs, unlisted = poller.jobs, None if poller.jobs else "Ops Manager lists no job of the batch"
             except NotFound as error:
-                forgotten = error.message
-        if forgotten:
-            services.reporter.report(Notice("warning", f"{forgotten}; verifying by the records in DEST alone"))
+                unlisted = error.message
+        if unlisted:
+            services.reporter.report(Notice("warning", f"{unlisted}; verifying by the records in DEST alone"))
 
     def _target(self, known: tuple[ArchiveRecord, ...]) -> Target:
         restore = self._restore

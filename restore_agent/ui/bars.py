@@ -131,8 +131,7 @@ def _plain_facts(row: ArchiveProgress) -> str:
     if row.state == "unpacking":
         return f"{size_text(row.unpacked_bytes or 0)} of {size_text(row.bytes)}"
     of = f" of {size_text(row.total_bytes)}" if row.total_bytes else ""
-    share = min(100, 100 * row.unpacked_bytes // row.bytes) if row.unpacked_bytes and row.bytes else 0
-    behind = f", unpacked {share}%" if row.unpacked_bytes is not None else ""
+    behind = f", {size_text(row.unpacked_bytes)} unpacked" if row.unpacked_bytes is not None else ""
     return f"{size_text(row.bytes)}{of}, {size_text(row.bytes_per_second)}/s{behind}"
 
 

@@ -57,10 +57,10 @@ def folded(text: str, width: int) -> list[str]:
         break_on_hyphens=False,
         break_long_words=narrow,
     )
-    return [line.replace(_GLUE, " ") for line in wrapper.wrap(_UNIT.sub(rf"\1{_GLUE}\2", text))]
+    return [line.replace(_NO_BREAK_SPACE, " ") for line in wrapper.wrap(_UNIT.sub(rf"\1{_NO_BREAK_SPACE}\2", text))]
 
 
-_GLUE = "\N{NO-BREAK SPACE}"
+_NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 
 _UNIT = re.compile(r"(\d) (B\b|[KMGT]iB|bytes\b|s\b)")
 

@@ -164,7 +164,7 @@ def kept_often(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Transfers that sync every 64 KiB."""
     monkeypatch.setattr(transfer, "_KEEP_EVERY", 1 << 16)
     monkeypatch.setattr(transfer, "_LEAST_KEEP", 1 << 16)
-    monkeypatch.setattr(transfer, "_LOOK_EVERY", 0.005)
+    monkeypatch.setattr(transfer, "_PROGRESS_EVERY", 0.005)
     monkeypatch.setattr(transfer, "_LEAST_BLOCK", 1 << 12)
     monkeypatch.setattr(transfer, "_ASSEMBLED", (4, 1 << 12))
     monkeypatch.setattr(transfer, "_FILLED", (2, 1 << 12))

@@ -80,7 +80,7 @@ def _sync_often() -> None:
     from restore_agent.restore.transfer import transfer
 
     transfer._KEEP_EVERY = transfer._LEAST_KEEP = 4096
-    transfer._LOOK_EVERY = 0.01
+    transfer._PROGRESS_EVERY = 0.01
 
 
 def _hold_the_first_receipt() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from restore_agent.ui.report import as_text, judge
 from restore_agent.ui.report.wording import cut, labels, visible, width_of
+from restore_agent.ui.wording import size_text
 from tests.support.receipts import archive, files, old, receipt
 from tests.support.report_cases import CASES, EXPECTED_JOBS
 
@@ -49,6 +50,7 @@ def test_a_row_has_the_facts_of_the_archive() -> None:
     ):
         assert fact in text
     assert "  downloads     1 spent" in text
+    assert f", {size_text(entry['bytes_per_second'])}/s" in text, "a resumed transfer has fewer bytes than the archive"
     assert "  published     the same" in text
     assert "  snapshot      2026-11-24 02:00:00" in text
 

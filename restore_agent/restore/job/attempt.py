@@ -122,7 +122,7 @@ class Attempt:
             part.consumers,
             limit=context.limit,
             size=lambda: part.size,
-            look=partial(self._look, part),
+            on_progress=partial(self._on_progress, part),
             flush=partial(self._flush, part),
             flush_every=keep_every(context.limits.parallel),
         )
@@ -139,7 +139,7 @@ class Attempt:
             self._received = part.size - begun
         context.space.release(state.named())
 
-    def _look(self, part: Part, total: int | None) -> None:
+    def _on_progress(self, part: Part, total: int | None) -> None:
         """Update progress and the reservation of space. Raises NoSpace."""
         self._count(part.size)
         to_come = None if total is None else lambda: max(0, total - part.on_disk())

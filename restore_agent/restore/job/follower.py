@@ -28,8 +28,8 @@ _DISCARD_TIME = 30.0  # seconds for a thread to stop before its staging director
 class Follower:
     """Unpacks a file into the staging directory of one job, in a thread of its own.
 
-    The methods of `dest.archive.Follower` tell it how far the file is; they return at once, except `make_room`, and
-    never raise. `staging` exists once the result does; `void` is why it was given up after all.
+    The transfer calls the methods of `dest.archive.Follower` to report the size of the file; they return at once,
+    except `make_room`, and never raise. `staging` exists once the result does; `void` is why it was given up after all.
     """
 
     def __init__(self, state: JobState, place: DataPlace, *, rehash: bool = False) -> None:

@@ -203,7 +203,7 @@ class JobRestore:
             self._finishing.unpacked(found)
 
     async def close(self) -> None:
-        """End what follows the part file; the next run takes what it left away."""
+        """Stop unpacking; the next run removes the staging directory that is left."""
         if self._unpacking:
             await asyncio.to_thread(self._unpacking.close)
 

@@ -14,7 +14,7 @@ from ..progress import TroubleReport
 
 _FIRST_PAUSE = 0.5  # seconds; doubles up to eight times it
 
-_LOOK_EVERY = 0.1  # seconds between two looks at a request in progress
+_CHECK_EVERY = 0.1  # seconds between two checks of a request in progress
 
 _UNUSABLE_ANSWERS = 5  # a page that is not an API answer does not become one within the minute
 
@@ -65,7 +65,7 @@ class Asker:
         asking = asyncio.ensure_future(request())
         try:
             while not asking.done():
-                await asyncio.wait({asking}, timeout=_LOOK_EVERY)
+                await asyncio.wait({asking}, timeout=_CHECK_EVERY)
                 self._report.update(deadline)
                 if deadline.passed() and not asking.done():
                     raise self.trouble or self.silence(0.0) or Unreachable("Ops Manager has not answered in a minute")

@@ -10,18 +10,18 @@ from ...core.clock import Clock
 class RateLimit:
     """A budget of bytes per second that all transfers share, first come, first served.
 
-    `rate` is in bytes per second; None means no limit. Each taker books its bytes on one time line and waits
-    until they are due, which is exact in the long run and fair between takers of equal bites. One that comes late,
-    since reading and waking up take their time, may catch up by a twentieth of a second; without that, 300 MiB/s
-    became 216.
+    `rate` is in bytes per second; None means no limit. Each transfer reserves time for its bytes, one
+    after another, and waits until they are due: over time the rate is exact, and transfers with chunks of equal size
+    get equal shares. A transfer that is late, because reading and waking up take time, may catch up by a twentieth of
+    a second; without that, 300 MiB/s became 216.
     """
 
-    _BITES_PER_SECOND = 20
+    _CHUNKS_PER_SECOND = 20
 
     def __init__(self, clock: Clock, rate: float | None) -> None:
         self._clock = clock
         self._rate = rate
-        self._booked_until: float | None = None
+        self._reserved_until: float | None = None
 
     @property
     def off(self) -> bool:
@@ -29,16 +29,16 @@ class RateLimit:
         return self._rate is None
 
     def chunk_size(self, most: int) -> int:
-        """How many bytes to ask for at once, so that a slow limit is not met in bursts."""
-        return most if self._rate is None else max(1, min(most, int(self._rate / self._BITES_PER_SECOND)))
+        """Return how many bytes to request at once, at most `most`, so that a low limit does not cause bursts."""
+        return most if self._rate is None else max(1, min(most, int(self._rate / self._CHUNKS_PER_SECOND)))
 
     async def spend(self, size: int) -> None:
-        """Book `size` bytes that were received and wait until they were due."""
+        """Reserve time for `size` received bytes, and wait until they are due."""
         if self._rate is None:
             return
         now = self._clock.monotonic()
-        begun = now if self._booked_until is None else max(self._booked_until, now - 1 / self._BITES_PER_SECOND)
-        due = self._booked_until = begun + size / self._rate
+        begun = now if self._reserved_until is None else max(self._reserved_until, now - 1 / self._CHUNKS_PER_SECOND)
+        due = self._reserved_until = begun + size / self._rate
         await self._clock.sleep(max(0.0, due - now))
 
 

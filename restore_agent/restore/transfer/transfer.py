@@ -34,7 +34,7 @@ _KEEP_EVERY, _LEAST_KEEP = 256 << 20, 32 << 20  # bytes between two syncs in the
 
 _MOST_DIRTY = 512 << 20  # bytes, about, that all transfers together leave to be written back
 
-_LOOK_EVERY = 0.1  # seconds
+_PROGRESS_EVERY = 0.1  # seconds
 
 
 def blocks(transfers: int, *, filled: bool) -> tuple[int, int]:
@@ -77,8 +77,8 @@ class Buffers:
 class Transfer:
     """The transfer of one body to its consumers: `begin`, then `run`.
 
-    `look` is called a few times a second with the size of the archive (None: unknown); an error that it raises ends
-    the transfer. `size` gives the bytes on disk, `flush` makes them durable in the background.
+    `on_progress` is called a few times a second with the size of the archive (None: unknown); an error that it raises
+    ends the transfer. `size` gives the bytes on disk, `flush` makes them durable in the background.
 
     Nothing is preallocated. `posix_fallocate` makes the file as long as it will be, and after a crash its size would
     count bytes that never arrived; with FALLOC_FL_KEEP_SIZE a killed run would leave the space taken, and the next one
@@ -93,12 +93,12 @@ class Transfer:
         *,
         limit: RateLimit,
         size: Callable[[], int],
-        look: Callable[[int | None], None],
+        on_progress: Callable[[int | None], None],
         flush: Callable[[], Coroutine[Any, Any, None]],
         flush_every: int,
     ) -> None:
         self._body, self._consumers, self._limit = body, consumers, limit
-        self._size, self._look_at, self._flush, self._flush_every = size, look, flush, flush_every
+        self._size, self._on_progress, self._flush, self._flush_every = size, on_progress, flush, flush_every
         self._pipeline = Pipeline(buffers.cut(filled=body.fills_blocks), len(consumers))
         self._first = self._pipeline.take()
         self._got = 0
@@ -119,15 +119,15 @@ class Transfer:
 
         However it ends, every consumer has taken the same bytes, and no thread works on.
         """
-        self._look()
+        self._report_progress()
         self._pipeline.give(self._first, self._got)
         consuming = asyncio.ensure_future(self._consume())
         reading = asyncio.ensure_future(self._read())
         flushing = _Flushing(self._flush, self._pipeline, self._size() + self._flush_every, self._flush_every)
         try:
             while not (reading.done() or consuming.done()):
-                await asyncio.wait({reading, consuming}, timeout=_LOOK_EVERY, return_when=asyncio.FIRST_COMPLETED)
-                self._look()
+                await asyncio.wait({reading, consuming}, timeout=_PROGRESS_EVERY, return_when=asyncio.FIRST_COMPLETED)
+                self._report_progress()
                 flushing.start_if_due(self._size())
         finally:
             reading.cancel()
@@ -153,8 +153,8 @@ class Transfer:
         await self._limit.spend(self._got)
         await pour(self._body, self._pipeline, self._limit)
 
-    def _look(self) -> None:
-        self._look_at(self._body.total)
+    def _report_progress(self) -> None:
+        self._on_progress(self._body.total)
 
 
 class _Flushing:

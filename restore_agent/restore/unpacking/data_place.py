@@ -49,7 +49,7 @@ class DataPlace:
         except NotUnpacked as error:
             self.error = error
 
-    def look(self) -> None:
+    def inspect(self) -> None:
         """Open the directory for reading if it exists; the error that a run would meet is kept in `error`."""
         path = self.settings.directory
         try:

@@ -124,6 +124,7 @@ def _archive(fields: Mapping[str, Any], host: Host) -> Archive:
         published=_text(fields, "expected_sha1"),
         downloads_spent=_count(fields, "downloads_spent"),
         seconds=_seconds(fields),
+        rate=_count(fields, "bytes_per_second"),
         cluster_id=_text(fields, "cluster_id"),
         snapshot_id=_text(fields, "snapshot_id"),
         snapshot_time=_text(fields, "snapshot_timestamp"),

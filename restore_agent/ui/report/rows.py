@@ -77,7 +77,7 @@ def facts(row: Row) -> Iterator[tuple[str, str]]:
     yield from _kept(archive)
     yield "downloads", UNKNOWN if archive.downloads_spent is None else f"{archive.downloads_spent} spent"
     if archive.seconds:
-        rate = f", {size_text((archive.size or 0) / archive.seconds)}/s" if archive.size else ""
+        rate = f", {size_text(archive.rate)}/s" if archive.rate else ""
         yield "transfer", time_text(archive.seconds) + rate
     yield "snapshot", _snapshot(archive)
     yield "MongoDB", archive.mongodb_version or UNKNOWN

@@ -53,7 +53,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Archive:
-    """One archive of one receipt; sizes in bytes, `seconds` of the transfer. None means unknown."""
+    """One archive of one receipt; sizes in bytes, `seconds` and `rate` of the transfer. None means unknown."""
 
     job_id: str
     host: Host
@@ -67,6 +67,7 @@ class Archive:
     published: str | None
     downloads_spent: int | None
     seconds: float | None
+    rate: int | None  # in bytes per second
     cluster_id: str | None
     snapshot_id: str | None
     snapshot_time: str | None

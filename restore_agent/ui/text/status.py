@@ -80,7 +80,11 @@ def _pace(row: Mapping[str, Any]) -> list[str]:
     if row["state"] == "hashing":
         return ["waiting for the published hash"] if row["bytes"] == row["total_bytes"] else []
     if row["state"] == "unpacking":
-        return _unpacked(row)
+        return (
+            [f"unpacked {percent(row['unpacked_bytes'], row['bytes'])}"]
+            if row.get("unpacked_bytes") is not None
+            else []
+        )
     rate = row["bytes_per_second"]
     if not rate:
         return _unpacked(row)
@@ -89,8 +93,9 @@ def _pace(row: Mapping[str, Any]) -> list[str]:
 
 
 def _unpacked(row: Mapping[str, Any]) -> list[str]:
+    """Return how much is unpacked, in bytes: a percentage could be one of the bytes on disk or of the archive."""
     unpacked = row.get("unpacked_bytes")
-    return [f"unpacked {percent(unpacked, row['bytes'])}"] if unpacked is not None and row["bytes"] else []
+    return [f"{size_text(unpacked)} unpacked"] if unpacked is not None else []
 
 
 def _next(document: Mapping[str, Any], width: int) -> list[str]:
