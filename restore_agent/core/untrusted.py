@@ -11,7 +11,7 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u061c\u200e\u200f\u20
 
 
 def printable(text: str, limit: int = 400) -> str:
-    """`text` on one line without control characters (shown as \\xNN), at most `limit` characters."""
+    """Return `text` on one line without control characters (shown as \\xNN), at most `limit` characters."""
     shown = _UNPRINTABLE.sub(
         lambda match: match.group().encode("unicode_escape", "surrogatepass").decode(), text[: limit + 1]
     )
@@ -19,12 +19,11 @@ def printable(text: str, limit: int = 400) -> str:
 
 
 MOST_VALUES = 400_000
-
 """Values that a document may have; a thousand restore jobs have a tenth of it. Each can take a hundred bytes."""
 
 
 def parse_document(raw: bytes) -> Any:
-    """The value in a JSON text (RFC 8259). Raises ValueError: no JSON, nested too deep, or too many values."""
+    """Return the value in a JSON text (RFC 8259). Raises ValueError: no JSON, nested too deep, or too many values."""
     if sum(raw.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
         raise ValueError("too many values")
     try:

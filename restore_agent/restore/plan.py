@@ -83,7 +83,7 @@ class Plan:
         self._bounds: dict[str, int | None] = {}
 
     async def make(self) -> tuple[Receipt, tuple[Planned, ...]]:
-        """Check DEST, then ask Ops Manager, then look at each job. Raises AgentError."""
+        """Check DEST, then ask Ops Manager, then check each job. Raises AgentError."""
         settings, services = self._settings, self._services
         async with AsyncExitStack() as stack:
             with errors_of_dest(f"open DEST {printable(str(settings.dest), 200)}"):

@@ -19,10 +19,7 @@ _JSON_EVERY = 5.0  # seconds between two progress events on stdout
 
 
 class JsonConsole:
-    """JSON Lines on stdout, each with `event` and `time`; the last is the result.
-
-    `lost` is the error of the first line that could not be written.
-    """
+    """JSON Lines on stdout, each with `event` and `time`; the last is the result."""
 
     def __init__(self, out: TextIO, redactor: Redactor) -> None:
         self._out = out

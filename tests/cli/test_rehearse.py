@@ -87,7 +87,9 @@ def test_without_a_dest_a_new_directory_is_made_and_told(
     assert ended.lines[-1]["event"] == "result"
 
 
-@pytest.mark.parametrize("option", ["--fault=no-such", "--shards=-1", "--parallel=0", "--archive-size=big"])
+@pytest.mark.parametrize(
+    "option", ["--fault=no-such", "--shards=-1", "--parallel=0", "--archive-size=big", "--unpack="]
+)
 def test_without_a_dest_a_mistake_leaves_no_directory(
     run_agent: RunAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:

@@ -118,6 +118,16 @@ def test_the_demo_leaves_archives_data_paths_and_a_report(newcomer: Newcomer) ->
     assert "\nscripts/test --coverage\n" in (ROOT / ".ci" / "run").read_text()
 
 
+def test_help_and_a_mistake_of_the_demo_delete_nothing(newcomer: Newcomer) -> None:
+    last = newcomer.clone / ".demo" / "receipt.json"
+    last.parent.mkdir(exist_ok=True)
+    last.touch()
+    assert "Usage: restore-agent rehearse" in newcomer.passes("scripts/demo --help", newcomer.clone)
+    assert newcomer.shell("scripts/demo --fault nonsense", newcomer.clone).returncode == 2
+    assert last.exists()
+    assert not (newcomer.clone / ".demo.last").exists()
+
+
 def test_the_practice_is_a_restore_a_failed_one_and_a_resumed_one(newcomer: Newcomer) -> None:
     good, check, plan, run, status, report, broken, resumed, again, explain = commands_of("Practice")
     with newcomer.serving(good):

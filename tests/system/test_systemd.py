@@ -91,7 +91,7 @@ def test_the_unit_starts_the_agent_as_it_was_started_itself(
 
 
 @pytest.mark.parametrize(
-    "started", ["/home/op/bin/restore-agent", "/run/user/0/restore-agent.pyz", "/tmp/restore-agent"]
+    "started", ["/home/op/clone/.venv/bin/restore-agent", "/run/user/0/restore-agent.pyz", "/tmp/restore-agent"]
 )
 def test_a_program_that_the_unit_could_not_see_is_printed_with_a_warning_and_not_installed(
     run_agent: RunAgent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, started: str

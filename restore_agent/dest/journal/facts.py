@@ -51,8 +51,8 @@ class Entry:
     `attempts` counts the GETs that Ops Manager may have counted. `hash_before` is what was published when the last
     attempt began, several hashes separated by spaces. `validator` and `total` are those of the answer that the part
     file comes from; `boot` is the boot of the host in which its bytes were written, and `synced` how many of them are
-    durable. `whole`, `set_aside`, and
-    `proven` are SHA1s: of a complete, synced part file, of the `.unproven` file, and of the verified archive.
+    durable. `whole`, `set_aside`, and `proven` are SHA1s: of a complete, synced part file, of the `.unproven` file, and
+    of the verified archive.
     `delimited` is false if only the end of the connection ended the body of the complete file.
     """
 

@@ -80,11 +80,8 @@ def _pace(row: Mapping[str, Any]) -> list[str]:
     if row["state"] == "hashing":
         return ["waiting for the published hash"] if row["bytes"] == row["total_bytes"] else []
     if row["state"] == "unpacking":
-        return (
-            [f"unpacked {percent(row['unpacked_bytes'], row['bytes'])}"]
-            if row.get("unpacked_bytes") is not None
-            else []
-        )
+        done = row.get("unpacked_bytes")
+        return [] if done is None else [f"unpacked {percent(done, row['bytes'])}"]
     rate = row["bytes_per_second"]
     if not rate:
         return _unpacked(row)

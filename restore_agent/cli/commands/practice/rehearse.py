@@ -72,7 +72,7 @@ restore-agent simulator --list-faults
 def rehearse(dest: str | None, shards: str, archive_size: str, faults: tuple[str, ...], **flags: Any) -> int:
     """Practice a whole restore against a simulated Ops Manager: snapshot, request, run, unpack, report.
 
-    It runs the real agent over real sockets, with the faults that are chosen, and exits as `run` does. Without --dest,
+    It runs the real agent over real sockets, with the faults that you choose, and exits as `run` does. Without --dest,
     it also unpacks the archives, into the new directory. The report is DEST/report.html or, without Jinja2,
     DEST/report.txt.
     """
@@ -80,14 +80,14 @@ def rehearse(dest: str | None, shards: str, archive_size: str, faults: tuple[str
 
 
 def _rehearse(session: Session, where: str | None, shards: str, archive_size: str, faults: tuple[str, ...]) -> int:
-    parallel = session.values.get("parallel")
+    parallel, unpacking = session.values.get("parallel"), unpack(session.values)
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1"  # the practice run does not leave this host
     with _simulator(shards, archive_size, faults, tls=True) as simulated:
         path = Path(os.path.abspath(where)) if where else Path(tempfile.mkdtemp(prefix="restore-agent-rehearsal-"))
         if not where:
             text = f"practice files are written to {path}; this directory can be removed afterwards"
             session.console.report(Notice("info", text))
-        unpacking = unpack(session.values) or (None if where else UnpackSettings(path / "data"))
+        unpacking = unpacking or (None if where else UnpackSettings(path / "data"))
         reach = _connection(simulated.hello)
         target = _requested(session, reach, simulated)
         settings = RunSettings(reach, target, replace(_LIMITS, parallel=parallel), path, unpacking)

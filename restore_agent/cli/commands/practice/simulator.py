@@ -86,7 +86,11 @@ restore-agent simulator --shards 0 --archive /var/lib/mongodb
 @click.option("--list-faults", is_flag=True, help="List all faults and exit.")
 @common(config=False)
 def simulator(**given: Any) -> int:
-    """Serve a simulated Ops Manager until SIGTERM or SIGINT. Prints one JSON line when it is ready."""
+    """Serve a simulated Ops Manager until SIGTERM or SIGINT.
+
+    When it is ready, it prints one JSON line with its address, IDs, and API key. With --write-config, other commands
+    reach it with --config FILE.
+    """
     return execute("simulator", {"debug": given.pop("debug")}, lambda _: _serve(given), config=False)
 
 

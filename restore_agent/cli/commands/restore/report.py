@@ -40,7 +40,7 @@ def report(receipts: tuple[str, ...], **flags: Any) -> int:
 
     Each RECEIPT is the receipt.json of one host, or the directory that holds it; the default is that of --dest. The
     report is text on stdout, or with --html one page. The exit code is 0 if every job that is not skipped is verified
-    on exactly one host.
+    on exactly one host and, if that was requested, unpacked.
     """
     return execute("report", flags, lambda session: _report(session, receipts))
 

@@ -35,8 +35,8 @@ def request(**flags: Any) -> int:
     """Request the restore of one snapshot from Ops Manager, and print the `run` command that follows.
 
     Required: the options of the connection, --group-id, --cluster-id (or --host-id), and --snapshot. The key must be
-    allowed to create restores. The request is sent once, whatever becomes of its answer. If the answer is lost, the
-    exit code is 32: check with `restore-agent jobs` whether a restore was created.
+    allowed to create restores. The request is sent only once. If its answer is lost, the exit code is 32, and a
+    restore may have been created: check with `restore-agent jobs`.
     """
     return execute("request", flags, _request)
 

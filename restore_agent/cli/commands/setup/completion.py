@@ -24,7 +24,7 @@ restore-agent completion fish > /etc/fish/completions/restore-agent.fish
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @common(config=False)
 def completion(shell: str, **flags: Any) -> int:
-    """Print the completion script for SHELL: bash, zsh, or fish."""
+    """Print the completion script for bash, zsh, or fish."""
     group = click.get_current_context().find_root().command
     return execute("completion", flags, lambda _: _completion(group, shell), config=False)
 
