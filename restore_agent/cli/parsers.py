@@ -118,6 +118,8 @@ def base_url(text: str) -> str:
         raise ValueError(
             f"is a page of the web interface; use {parts.scheme}://{parts.netloc}, and {found[1]} as --group-id"
         )
+    if parts.path in ("", "/", "/v2", "/user") and parts.fragment.startswith("/"):
+        raise ValueError(f"is a page of the web interface; use {parts.scheme}://{parts.netloc}")
     if parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", text.strip()):
         raise ValueError("must be a base URL without query, fragment, or white space")
     path = parts.path.partition(f"{API_PATH}/")[0].rstrip("/").removesuffix(API_PATH).rstrip("/")

@@ -75,6 +75,30 @@ def test_a_success_names_the_next_step(
     )
 
 
+@pytest.mark.parametrize("page", ["v2/5fc4f5a8b2e4a1000155b6aa#/clusters", "v2#/org/5fc4f5a8b2e4a1000155b6aa/projects"])
+def test_the_address_of_a_browser_is_answered_with_the_part_to_use(
+    run_agent: RunAgent, tmp_path: Path, page: str
+) -> None:
+    (tmp_path / "key").touch(mode=0o600)
+    (tmp_path / "key").write_text("x")
+    given = [f"--url=https://om.example.net:8443/{page}", "--public-key=k", f"--private-key-file={tmp_path / 'key'}"]
+    ended = run_agent(["check", *given])
+    assert ended.code == 2
+    assert "a page of the web interface; use https://om.example.net:8443" in " ".join(ended.err.split())
+
+
+def test_verify_without_an_address_does_not_name_an_ops_manager_as_if_it_were_asked(
+    simulator: StartSimulator, restore: Restore, run_agent: RunAgent, dest: Path
+) -> None:
+    sim = simulator()
+    assert restore(sim).code == 0
+    sim.stop()
+    ended = run_agent(["verify", f"--dest={dest}"])
+    assert ended.code == 0, ended.err
+    assert "Ops Manager http" not in ended.err + ended.out
+    assert f"verifying the archives in {dest}" in ended.err
+
+
 def test_the_next_step_is_that_of_the_archive_that_failed(
     simulator: StartSimulator, run_agent: RunAgent, tmp_path: Path, dest: Path
 ) -> None:
