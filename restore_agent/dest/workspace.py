@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import DestHeld, ForeignFile, InTheWay, NoRestoreHere, Unwritable
+from ..core.errors import DestHeld, ForeignFile, InTheWay, NoRestoreHere, OtherBatch, Unwritable
 from ..core.jobs import Job
 from ..core.names import MISMATCH, OWN_NAMES, PART, RECEIPT, SUMS, UNPROVEN
 from ..core.receipt import ArchiveRecord, Receipt, RestoreId, Verdict, parse_receipt
@@ -81,8 +81,14 @@ class Workspace:
         """
         known = self.restore
         is_empty = self.earlier is None and not self.journal.entries()
-        if known is not None and not (is_empty and known.batch_id is None and asked.batch_id):
+        if known is None or (is_empty and known.batch_id is None and asked.batch_id):
+            return
+        try:
             known.require_same(asked)
+        except OtherBatch as error:
+            state = printable(str(self.path / STATE_DIRECTORY), 200)
+            hint = f"If its ID was wrong, remove {state}: it has no archive. Otherwise, choose another --dest."
+            raise (error.with_context(hint=hint) if is_empty else error) from None
 
     @property
     def state_directory(self) -> Directory:

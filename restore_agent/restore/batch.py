@@ -55,6 +55,8 @@ class Admission:
             self._context.reporter.report(Notice("warning", remark))
         if jobs:
             await self._require_one_restore()
+        elif self._admitted == 1:
+            self._context.reporter.report(Notice("info", "no restore job of the batch is listed yet; polling again"))
         await self._journal_names_and_readiness(list(jobs.values()))
         for job in jobs.values():
             selected = self.selection.selected(job)
@@ -164,7 +166,7 @@ class Batch:
                 await self.completion.keep_hash_time()
                 self._judge_waiting()
                 self._start_cleaning()
-                self._raise_what_ends()
+                self._raise_if_ended()
                 if not self._tasks and self.completion.is_complete():
                     return
                 self.progress.show()
@@ -183,7 +185,7 @@ class Batch:
             if helper.done() and not helper.cancelled():
                 self._end = self._end or helper.exception()
 
-    def _raise_what_ends(self) -> None:
+    def _raise_if_ended(self) -> None:
         downloading = any(restore.state.phase is Phase.DOWNLOADING for restore in self._restores.values())
         if self._end and not downloading and not isinstance(self._end, Stopped):
             raise self._end

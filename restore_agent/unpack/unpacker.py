@@ -24,7 +24,7 @@ from .writer import Owner, SpaceGuard, Tree
 
 _PLAIN_BLOCKS = 8  # as inflated
 _ARCHIVE_BLOCKS = 4  # for the consumer
-_PATIENCE = 30.0  # seconds for syncs in progress on a full disk
+_SYNC_TIMEOUT = 30.0  # seconds for syncs in progress on a full disk
 
 _Item = tuple[bytes, Trailer | None, int]
 Consumer = Callable[[bytes], object]
@@ -150,7 +150,7 @@ class _Attempt:
             self._wait_for_consumer()
             return self._result()
         except NoSpaceToUnpack:
-            self._tree.close(wait=_PATIENCE)  # the space of a file that is open is not free after its removal
+            self._tree.close(wait=_SYNC_TIMEOUT)  # the space of a file that is open is not free after its removal
             raise
         finally:
             self._source.stop_reading()

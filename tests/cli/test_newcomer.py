@@ -47,6 +47,16 @@ def test_a_selection_that_matches_nothing_lists_what_there_is(simulator: StartSi
     assert all(job.file_name in error["message"] for job in sim.jobs)
 
 
+def test_after_a_run_with_a_wrong_batch_the_error_says_how_to_free_dest(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator(shards=1)
+    assert restore(sim, f"--batch-id={'0' * 24}", "--poll-interval=0.05s").code == 24
+    error = restore(sim).events("error")[0]
+    assert error["id"] == "other-batch"
+    assert f"remove {dest}/.restore-agent" in error["hint"]
+
+
 def test_a_plan_says_from_where_a_run_resumes_and_how_much_is_left(
     simulator: StartSimulator, restore: Restore, run_agent: RunAgent, dest: Path
 ) -> None:

@@ -131,7 +131,8 @@ def test_24_when_the_batch_lists_no_job_for_three_polls(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("no-batch", shards=1)
-    ended_with(restore(sim), 24, "batch-empty")
+    ended = ended_with(restore(sim), 24, "batch-empty")
+    assert "no restore job of the batch is listed yet" in ended.events("notice")[0]["message"]
     assert len([request for request in sim.requests if request.status == 200]) == 3
     assert not (dest / "receipt.json").exists()
 

@@ -50,12 +50,14 @@ class AgentError(Exception):
         left: str | None = None,
         spent: bool | None = None,
         exit_code: int | None = None,
+        hint: str | None = None,
     ) -> Self:
         """Return a copy with the given fields; None leaves a field as it is."""
         copied = type(self).__new__(type(self))
         copied.__dict__.update(self.__dict__)
         copied.__cause__, copied.__traceback__ = self.__cause__, self.__traceback__
-        given = {"message": message, "archive": archive, "left": left, "spent": spent, "exit_code": exit_code}
+        texts = {"message": message, "archive": archive, "left": left, "hint": hint}
+        given = {**texts, "spent": spent, "exit_code": exit_code}
         for name, value in given.items():
             if value is not None:
                 setattr(copied, name, value)

@@ -15,7 +15,7 @@ _BLOCK, _SMALL_BLOCK = (
     128 << 10,
 )  # bytes; the small ones leave memory for more than _MOST_UNPACKERS transfers
 
-_PATIENCE = 60.0  # seconds for which a full disk waits for what is being unpacked to be removed
+_CLEANUP_TIMEOUT = 60.0  # seconds for which a full disk waits for what is being unpacked to be removed
 
 
 class SpaceUser(Protocol):
@@ -95,7 +95,7 @@ class UnpackSpace:
         if not self.request_room():
             return False
         with self._changed:
-            return self._changed.wait_for(lambda: not any(user.void for user in self._users), _PATIENCE)
+            return self._changed.wait_for(lambda: not any(user.void for user in self._users), _CLEANUP_TIMEOUT)
 
     def free_a_slot(self) -> None:
         """Stop an unpacker that waits for a transfer to go on, while another one waits for a slot. From any thread."""
