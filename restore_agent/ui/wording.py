@@ -36,6 +36,16 @@ def time_text(seconds: float) -> str:
     return f"{whole}s"
 
 
+def percent(done: int, total: int) -> str:
+    """Return a share in whole percent, rounded down: `31%`."""
+    return f"{min(100, 100 * done // total) if total else 0}%"
+
+
+def unpacked_text(unpacked: int, total: int | None) -> str:
+    """Return how much of an archive of `total` bytes is unpacked, as a share of it; as bytes if they are not known."""
+    return f"unpacked {percent(unpacked, total)}" if total else f"unpacked {size_text(unpacked)}"
+
+
 def shortened(text: str, width: int) -> str:
     """Return `text` in `width` columns without its middle, because archive names differ at their ends."""
     if len(text) <= width:

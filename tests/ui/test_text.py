@@ -221,11 +221,12 @@ def test_plain_progress_is_a_line_per_moving_archive_and_one_for_those_that_wait
     monkeypatch.setattr(bars, "_PLAIN_EVERY", 0.0)
     console, out, err = text_console(progress="plain")
     waiting = progress("waiting", file_name=None, delivery_status=None, expires_in=None)
-    rows = (progress("downloading"), progress("hashing", total_bytes=None), waiting, progress("verified"))
+    behind = progress("downloading", unpacked_bytes=1 << 18)
+    rows = (behind, progress("hashing", total_bytes=None), waiting, progress("verified"))
     console.report(Progress(rows))
     console.close()
     assert [line[9:] for line in err.getvalue().splitlines()] == [
-        "electron_0.tar.gz: downloading, 512.0 KiB of 1.0 MiB, 256.0 KiB/s",
+        "electron_0.tar.gz: downloading, 512.0 KiB of 1.0 MiB, 256.0 KiB/s, unpacked 25%",
         "electron_0.tar.gz: hashing, 512.0 KiB, 256.0 KiB/s",
         "waiting for 1 job: 1 not started",
         "total: 1 of 4 finished, 2.0 MiB so far, 256.0 KiB/s",
