@@ -171,7 +171,9 @@ class Plan:
             raise NoSpace(f"only {free} bytes are free in DEST's file system", spent=False)
         bound = sum(row.largest_bytes or 0 for row in downloads)
         if bound > free:
-            text = f"the snapshots are up to {bound} bytes uncompressed and {free} are free: the archives may not fit"
+            text = (
+                f"the snapshots are up to {bound} bytes uncompressed, and {free} bytes are free: archives may not fit"
+            )
             self._services.reporter.report(Notice("warning", text))
 
     def _with_unpacking(self, rows: tuple[Planned, ...], stack: AsyncExitStack) -> tuple[Planned, ...]:
@@ -197,8 +199,8 @@ class Plan:
         self.to_unpack = ToUnpack(len(job_ids), bound if len(bounds) == len(job_ids) else None, free)
         if free is not None and bound > free:
             shown = printable(str(place.path), 200)
-            text = f"the snapshots are up to {bound} bytes and {free} are free in {shown}: they may not fit"
-            self._services.reporter.report(Notice("warning", text))
+            text = f"the snapshots are up to {bound} bytes uncompressed, and {free} bytes are free in {shown}"
+            self._services.reporter.report(Notice("warning", f"{text}: data paths may not fit"))
 
     def _foreseen(self, row: Planned, place: DataPlace) -> Planned:
         """The row with its data path, and the error that `run` would meet there."""

@@ -235,5 +235,5 @@ def _is_to_unpack(context: RunContext, restore: JobRestore) -> bool:
 
 def _warn_if_short(context: RunContext, needed: int, free: int, text: str) -> None:
     if needed > free:
-        text = f"the snapshots are up to {needed} bytes uncompressed, {free} are {text}"
+        text = f"the snapshots are up to {needed} bytes uncompressed, and {free} bytes are {text}"
         context.reporter.report(Notice("warning", text))

@@ -26,6 +26,14 @@ def size_text(size: float | None) -> str:
     return f"{size:.1f} TiB"
 
 
+def with_sizes(text: str) -> str:
+    """Return a message with each large number of bytes in a unit as well: `314572800 bytes (300.0 MiB)`."""
+    return _LARGE.sub(lambda found: f"{found[0]} ({size_text(int(found[1]))})", text)
+
+
+_LARGE = re.compile(r"\b([1-9]\d{5,17}) bytes\b(?!/)")
+
+
 def time_text(seconds: float) -> str:
     """Return seconds as text: `45s`, `12m05s`, `3h10m`, `2d04h`."""
     whole = max(0, int(seconds))

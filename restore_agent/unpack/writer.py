@@ -63,7 +63,7 @@ class SpaceGuard:
         free, reserved = status.f_bavail * status.f_frsize, self._reserve() + self.MINIMUM
         if free - reserved < size:
             text = f"only {free} bytes are free in the file system of the data path"
-            raise NoSpaceToUnpack(f"{text}, and {reserved} must stay free there")
+            raise NoSpaceToUnpack(f"{text}, and {reserved} bytes must stay free there")
         self._allowance = min(free - reserved - size, self.STEP)
 
 

@@ -39,7 +39,7 @@ from restore_agent.core.redaction import Redactor
 from restore_agent.ui import bars
 from restore_agent.ui.json_lines import JsonConsole
 from restore_agent.ui.text.console import TextConsole
-from restore_agent.ui.wording import shortened, size_text, time_text, waiting_text
+from restore_agent.ui.wording import shortened, size_text, time_text, waiting_text, with_sizes
 
 # Words
 
@@ -80,6 +80,11 @@ def test_sizes_for_people(size: float | None, text: str) -> None:
 )
 def test_times_for_people(seconds: float, text: str) -> None:
     assert time_text(seconds) == text
+
+
+def test_a_large_number_of_bytes_in_a_message_has_a_unit_too() -> None:
+    text = "up to 905341606 bytes, at 4194304 bytes/s; 512 bytes are free"
+    assert with_sizes(text) == "up to 905341606 bytes (863.4 MiB), at 4194304 bytes/s; 512 bytes are free"
 
 
 @pytest.mark.parametrize("width", range(3, 40))
@@ -332,6 +337,11 @@ def test_after_a_failure_the_end_counts_what_is_verified() -> None:
     skipped = kept_at(None, Verdict.SKIPPED, "c.tar.gz")
     table = closing_table(failed, good, skipped, code=23)
     assert table[-3:-1] == ["1 of 2 archives verified.", "Exit code 23: downloads used up before an archive was whole."]
+
+
+def test_after_a_failure_the_end_counts_what_is_not_unpacked() -> None:
+    table = closing_table(kept_at("/b/a.tar.gz"), kept_at("/b/b.tar.gz", code=13), code=13)
+    assert "2 of 2 archives verified, 1 not unpacked." in table
 
 
 def test_an_error_that_ends_a_run_says_what_is_next_at_the_end_too() -> None:
