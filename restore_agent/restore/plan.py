@@ -71,6 +71,18 @@ class Planned:
         }
 
 
+@dataclass(frozen=True)
+class ToUnpack:
+    """Archives that `run` would unpack: how many, the bytes that they take at most, and those that are free there.
+
+    `largest_bytes` is None if it is not known for each of them, `free_bytes` if it cannot be read.
+    """
+
+    archives: int
+    largest_bytes: int | None
+    free_bytes: int | None
+
+
 class Plan:
     """One plan. `make()` returns its receipt and the rows, or raises what would stop a run."""
 
@@ -81,6 +93,9 @@ class Plan:
         self._workspace = Workspace(settings.dest)
         self._ops_manager: str | None = None
         self._bounds: dict[str, int | None] = {}
+        self._obstacles: list[str] = []
+        self.to_unpack: ToUnpack | None = None
+        """After `make()`, with --unpack only."""
 
     async def make(self) -> tuple[Receipt, tuple[Planned, ...]]:
         """Check DEST, then ask Ops Manager, then check each job. Raises AgentError."""
@@ -156,7 +171,9 @@ class Plan:
             raise NoSpace(f"only {free} bytes are free in DEST's file system", spent=False)
         bound = sum(row.largest_bytes or 0 for row in downloads)
         if bound > free:
-            text = f"the snapshots are up to {bound} bytes uncompressed and {free} are free: the archives may not fit"
+            text = (
+                f"the snapshots are up to {bound} bytes uncompressed, and {free} bytes are free: archives may not fit"
+            )
             self._services.reporter.report(Notice("warning", text))
 
     def _with_unpacking(self, rows: tuple[Planned, ...], stack: AsyncExitStack) -> tuple[Planned, ...]:
@@ -170,12 +187,20 @@ class Plan:
         place.inspect()
         if warning := place.owner_warning(self._settings.dest):
             self._services.reporter.report(Notice("warning", warning))
-        missing = [row.job.id for row in rows if not self._is_unpacked(row, place)]
-        bound, free = sum(self._bounds.get(job_id) or 0 for job_id in missing), place.free_bytes()
-        if free is not None and bound > free:
-            text = f"the snapshots are up to {bound} bytes and {free} are free in {unpack.directory}: they may not fit"
+        planned = tuple(self._foreseen(row, place) for row in rows)
+        self._check_unpack_space([row.job.id for row in planned if row.to_unpack], place)
+        for text in dict.fromkeys(self._obstacles):  # one directory can be in the way of each archive
             self._services.reporter.report(Notice("warning", text))
-        return tuple(self._foreseen(row, place) for row in rows)
+        return planned
+
+    def _check_unpack_space(self, job_ids: list[str], place: DataPlace) -> None:
+        bounds, free = [bound for job_id in job_ids if (bound := self._bounds.get(job_id))], place.free_bytes()
+        bound = sum(bounds)
+        self.to_unpack = ToUnpack(len(job_ids), bound if len(bounds) == len(job_ids) else None, free)
+        if free is not None and bound > free:
+            shown = printable(str(place.path), 200)
+            text = f"the snapshots are up to {bound} bytes uncompressed, and {free} bytes are free in {shown}"
+            self._services.reporter.report(Notice("warning", f"{text}: data paths may not fit"))
 
     def _foreseen(self, row: Planned, place: DataPlace) -> Planned:
         """The row with its data path, and the error that `run` would meet there."""
@@ -190,7 +215,10 @@ class Plan:
         error = place.foresee(row.job.id) if row.archive else place.error
         if row.step == "verified" and not entry.archive_kept:
             error = ArchiveDiscarded("the archive was removed after it had been unpacked into another directory")
-        return replace(row, reason=error.id, exit_code=error.exit_code) if error else row
+        if error is None:
+            return row
+        self._obstacles.append(error.message)
+        return replace(row, reason=error.id, exit_code=error.exit_code)
 
     def _is_unpacked(self, row: Planned, place: DataPlace) -> bool:
         entry = self._workspace.journal.entry(row.job.id)

@@ -203,10 +203,13 @@ def too_slow(row: ArchiveProgress) -> str | None:
 
 async def warn_of_space(context: RunContext, target: Target, restores: Mapping[str, JobRestore]) -> None:
     """Compare the snapshots' uncompressed sizes, an upper bound, with the free space: a warning, not a refusal."""
-    while not restores:
-        await context.poller.wait_for_poll()
-        await asyncio.sleep(0)
+    place = context.data_place
     with suppress(AgentError, TimeoutError):  # only a hint depends on it, and the polls wait for their turn
+        # first of all: the bytes that are written until the sizes are known would count as needed, and as not free
+        free, free_for_data = context.directory.free_bytes(), place.free_bytes() if place else None
+        while not restores:
+            await context.poller.wait_for_poll()
+            await asyncio.sleep(0)
         archives = data = 0
         async with asyncio.timeout(_SIZE_TIMEOUT):
             for restore in list(restores.values())[:100]:
@@ -214,10 +217,10 @@ async def warn_of_space(context: RunContext, target: Target, restores: Mapping[s
                 if job.snapshot_id and (comes or unpacks):
                     size = await context.api.largest_size(target, job.snapshot_id, job.cluster_id) or 0
                     archives, data = archives + size * comes, data + size * unpacks
-        _warn_if_short(context, archives, context.directory.free_bytes(), "free: archives may not fit")
-        if context.data_place and (free := context.data_place.free_bytes()) is not None:
-            text = f"free in {printable(str(context.data_place.path), 200)}: data paths may not fit"
-            _warn_if_short(context, data, free, text)
+        _warn_if_short(context, archives, free, "free: archives may not fit")
+        if place and free_for_data is not None:
+            text = f"free in {printable(str(place.path), 200)}: data paths may not fit"
+            _warn_if_short(context, data, free_for_data, text)
 
 
 def _is_to_come(restore: JobRestore) -> bool:
@@ -232,5 +235,5 @@ def _is_to_unpack(context: RunContext, restore: JobRestore) -> bool:
 
 def _warn_if_short(context: RunContext, needed: int, free: int, text: str) -> None:
     if needed > free:
-        text = f"the snapshots are up to {needed} bytes uncompressed, {free} are {text}"
+        text = f"the snapshots are up to {needed} bytes uncompressed, and {free} bytes are {text}"
         context.reporter.report(Notice("warning", text))

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..core.events import ArchiveProgress
 from ..core.untrusted import printable
 from .terminal import terminal_size
-from .wording import NARROW, shortened, size_text, time_text, total_text, waiting_text
+from .wording import NARROW, shortened, size_text, time_text, total_text, unpacked_text, waiting_text
 
 _ACTIVE = ("downloading", "hashing", "unpacking")
 
@@ -131,8 +131,8 @@ def _plain_facts(row: ArchiveProgress) -> str:
     if row.state == "unpacking":
         return f"{size_text(row.unpacked_bytes or 0)} of {size_text(row.bytes)}"
     of = f" of {size_text(row.total_bytes)}" if row.total_bytes else ""
-    behind = f", {size_text(row.unpacked_bytes)} unpacked" if row.unpacked_bytes is not None else ""
-    return f"{size_text(row.bytes)}{of}, {size_text(row.bytes_per_second)}/s{behind}"
+    unpacked = "" if row.unpacked_bytes is None else f", {unpacked_text(row.unpacked_bytes, row.total_bytes)}"
+    return f"{size_text(row.bytes)}{of}, {size_text(row.bytes_per_second)}/s{unpacked}"
 
 
 def _text_format(text: str, columns: int) -> str:

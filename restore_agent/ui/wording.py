@@ -26,6 +26,14 @@ def size_text(size: float | None) -> str:
     return f"{size:.1f} TiB"
 
 
+def with_sizes(text: str) -> str:
+    """Return a message with each large number of bytes in a unit as well: `314572800 bytes (300.0 MiB)`."""
+    return _LARGE.sub(lambda found: f"{found[0]} ({size_text(int(found[1]))})", text)
+
+
+_LARGE = re.compile(r"\b([1-9]\d{5,17}) bytes\b(?!/)")
+
+
 def time_text(seconds: float) -> str:
     """Return seconds as text: `45s`, `12m05s`, `3h10m`, `2d04h`."""
     whole = max(0, int(seconds))
@@ -34,6 +42,16 @@ def time_text(seconds: float) -> str:
             rest = (whole % length) // {"h": 3600, "m": 60, "s": 1}[below]
             return f"{whole // length}{unit}{rest:02d}{below}"
     return f"{whole}s"
+
+
+def percent(done: int, total: int) -> str:
+    """Return a share in whole percent, rounded down: `31%`."""
+    return f"{min(100, 100 * done // total) if total else 0}%"
+
+
+def unpacked_text(unpacked: int, total: int | None) -> str:
+    """Return how much of an archive of `total` bytes is unpacked, as a share of it; as bytes if they are not known."""
+    return f"unpacked {percent(unpacked, total)}" if total else f"unpacked {size_text(unpacked)}"
 
 
 def shortened(text: str, width: int) -> str:

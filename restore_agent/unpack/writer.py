@@ -62,7 +62,8 @@ class SpaceGuard:
             status = os.fstatvfs(self._fd)
         free, reserved = status.f_bavail * status.f_frsize, self._reserve() + self.MINIMUM
         if free - reserved < size:
-            raise NoSpaceToUnpack(f"{size} bytes more are needed, {free} are free, of which {reserved} are reserved")
+            text = f"only {free} bytes are free in the file system of the data path"
+            raise NoSpaceToUnpack(f"{text}, and {reserved} bytes must stay free there")
         self._allowance = min(free - reserved - size, self.STEP)
 
 

@@ -184,6 +184,13 @@ def test_a_program_that_is_not_the_agent_is_no_success(dest: Path) -> None:
     assert "restore-agent ended with 0" in answer["msg"]
 
 
+def test_a_killed_agent_is_said_so_with_the_next_step(dest: Path) -> None:
+    answer = run_module("restore", {"executable": ["sh", "-c", "kill -9 $$"], "dest": str(dest)})
+    assert answer["failed"]
+    assert "killed by signal 9" in answer["msg"]
+    assert "Next: run the play again" in answer["msg"]
+
+
 def test_the_status_of_a_run_is_told_and_nothing_is_touched(simulator: StartSimulator, dest: Path) -> None:
     assert run_module("restore_info", {"dest": str(dest)})["lines"] == ["no run was started here yet"]
     run_module("restore", options_for(simulator(), dest))

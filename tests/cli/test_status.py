@@ -341,15 +341,18 @@ def held(dest: Path) -> Lock:
 
 def test_the_text_of_a_running_run_has_share_time_left_expiry_trouble_and_total(status: Status, dest: Path) -> None:
     trouble = {"reason": "x", "message": "Ops Manager cannot be reached", "since": "", "until": "2026-01-01T06:30:00Z"}
-    write_status(dest, "downloading", {}, {"state": "verified", "job_id": "k"}, trouble=trouble)
+    archive = {"unpacked_bytes": 240 << 20}
+    write_status(dest, "downloading", archive, {"state": "verified", "job_id": "k"}, trouble=trouble)
     lock = held(dest)
     lines = status("--output=text").out.splitlines()
     lock.release()
+    assert max(map(len, lines)) <= 80
     assert lines[0].startswith("downloading, pid 4711, updated ")
     assert lines[1] == "trouble: Ops Manager cannot be reached; retrying until 06:30:00 UTC"
     assert lines[2] == "total: 1 of 2 finished, 40% (600.0 MiB of 1.5 GiB), 100.0 MiB/s, 9s left"
     assert lines[3] == "downloading a.tar.gz"
-    assert lines[4].startswith("            25% (300.0 MiB of 1.2 GiB), 100.0 MiB/s, 9s left, expires in ")
+    assert lines[4] == "            25% (300.0 MiB of 1.2 GiB), 100.0 MiB/s, 9s left, unpacked 20%,"
+    assert lines[5].startswith("            expires in ")
 
 
 def test_the_text_of_an_interrupted_run_claims_no_rate(status: Status, dest: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def require_foreseen(sim: Simulator, ended: Result, reason: str) -> None:
     assert ended.code == 13, ended.out
     (row,) = ended.result["plan"]
     assert (row["exit_code"], row["reason"]) == (13, reason)
+    assert any(line["level"] == "warning" for line in ended.events("notice")), "the cause, not only its ID"
     assert len(deliveries(sim)) <= 1
 
 
@@ -53,6 +55,19 @@ def test_nothing_in_the_way_is_0_and_nothing_is_written(
     assert not data.exists()
     assert not dest.exists()
     assert deliveries(sim) == []
+
+
+def test_the_text_names_each_data_path_and_compares_the_size_with_the_free_space(
+    simulator: StartSimulator, plan: Plan, restore: Restore, data: Path
+) -> None:
+    sim = simulator()
+    ended = plan(sim, "--output=text")
+    assert f"\n         unpack into {data / data_path_of(sim)}\n" in ended.out
+    assert re.search(rf"to unpack into {data}: 1 archives, at most [\d.]+ \wiB; free there: [\d.]+ \wiB", ended.err)
+    restore(sim, f"--unpack={data}")
+    ended = plan(sim, "--output=text")
+    assert f"\n         data path {data / data_path_of(sim)}\n" in ended.out
+    assert f"to unpack into {data}: 0 archives; free there" in ended.err
 
 
 @pytest.mark.parametrize("ready", [True, False])
@@ -144,6 +159,18 @@ def test_a_directory_that_may_be_too_small_is_a_warning_of_plan_and_run(
     ended = restore(sim, f"--unpack={disk / 'data'}")
     assert ended.archive["reason"] == "no-space-to-unpack"
     assert any(str(disk) in line["message"] and "may not fit" in line["message"] for line in ended.events("notice"))
+
+
+@needs_root
+def test_a_run_compares_the_sizes_with_what_was_free_before_it_wrote(
+    simulator: StartSimulator, restore: Restore, small_disk: Callable[..., Path]
+) -> None:
+    sim = simulator("api-delay=0.3", "hash=late:1", archive_size=8 << 20)
+    needed = sim.job(0).archive().unpacked
+    disk = small_disk((needed >> 10) + (6 << 10))
+    ended = restore(sim, f"--unpack={disk / 'data'}")
+    assert ended.code == 0
+    assert [line for line in ended.events("notice") if "may not fit" in line["message"]] == []
 
 
 def test_dest_itself_can_be_the_directory(

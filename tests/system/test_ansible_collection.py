@@ -103,8 +103,13 @@ def test_a_batch_is_complete_when_each_job_is_verified_on_the_host_that_asks_for
 
 
 def test_a_job_on_no_host_is_a_problem() -> None:
-    hosts = {**complete(), "a": host(select=("s0-*",))}
+    hosts = {**complete(), "a": host(select=("s9-*",))}
     assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on no host (no select matches it)"]
+
+
+def test_a_job_that_the_host_which_asks_for_it_has_no_receipt_of_is_a_problem_that_names_the_host() -> None:
+    hosts = {**complete(), "a": host(select=("s0-*",))}
+    assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on no host (not in the receipt of a)"]
 
 
 @pytest.mark.parametrize("verdict", ["failed", "mismatch", "unproven", None])

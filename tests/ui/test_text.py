@@ -39,7 +39,7 @@ from restore_agent.core.redaction import Redactor
 from restore_agent.ui import bars
 from restore_agent.ui.json_lines import JsonConsole
 from restore_agent.ui.text.console import TextConsole
-from restore_agent.ui.wording import shortened, size_text, time_text, waiting_text
+from restore_agent.ui.wording import shortened, size_text, time_text, waiting_text, with_sizes
 
 # Words
 
@@ -80,6 +80,11 @@ def test_sizes_for_people(size: float | None, text: str) -> None:
 )
 def test_times_for_people(seconds: float, text: str) -> None:
     assert time_text(seconds) == text
+
+
+def test_a_large_number_of_bytes_in_a_message_has_a_unit_too() -> None:
+    text = "up to 905341606 bytes, at 4194304 bytes/s; 512 bytes are free"
+    assert with_sizes(text) == "up to 905341606 bytes (863.4 MiB), at 4194304 bytes/s; 512 bytes are free"
 
 
 @pytest.mark.parametrize("width", range(3, 40))
@@ -221,11 +226,12 @@ def test_plain_progress_is_a_line_per_moving_archive_and_one_for_those_that_wait
     monkeypatch.setattr(bars, "_PLAIN_EVERY", 0.0)
     console, out, err = text_console(progress="plain")
     waiting = progress("waiting", file_name=None, delivery_status=None, expires_in=None)
-    rows = (progress("downloading"), progress("hashing", total_bytes=None), waiting, progress("verified"))
+    behind = progress("downloading", unpacked_bytes=1 << 18)
+    rows = (behind, progress("hashing", total_bytes=None), waiting, progress("verified"))
     console.report(Progress(rows))
     console.close()
     assert [line[9:] for line in err.getvalue().splitlines()] == [
-        "electron_0.tar.gz: downloading, 512.0 KiB of 1.0 MiB, 256.0 KiB/s",
+        "electron_0.tar.gz: downloading, 512.0 KiB of 1.0 MiB, 256.0 KiB/s, unpacked 25%",
         "electron_0.tar.gz: hashing, 512.0 KiB, 256.0 KiB/s",
         "waiting for 1 job: 1 not started",
         "total: 1 of 4 finished, 2.0 MiB so far, 256.0 KiB/s",
@@ -331,6 +337,11 @@ def test_after_a_failure_the_end_counts_what_is_verified() -> None:
     skipped = kept_at(None, Verdict.SKIPPED, "c.tar.gz")
     table = closing_table(failed, good, skipped, code=23)
     assert table[-3:-1] == ["1 of 2 archives verified.", "Exit code 23: downloads used up before an archive was whole."]
+
+
+def test_after_a_failure_the_end_counts_what_is_not_unpacked() -> None:
+    table = closing_table(kept_at("/b/a.tar.gz"), kept_at("/b/b.tar.gz", code=13), code=13)
+    assert "2 of 2 archives verified, 1 not unpacked." in table
 
 
 def test_an_error_that_ends_a_run_says_what_is_next_at_the_end_too() -> None:

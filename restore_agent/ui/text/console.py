@@ -7,6 +7,7 @@ import textwrap
 import time
 from typing import TextIO
 
+from ...core.errors import NotUnpacked
 from ...core.events import ArchiveFinished, Event, Progress, RunFailed, RunFinished
 from ...core.exit_codes import EXIT_CODES
 from ...core.receipt import Verdict
@@ -102,6 +103,9 @@ class TextConsole:
         hint = self._clean(next(iter(hints))) if len(hints) == 1 else f"{next_step}."
         judged = [record for record in receipt.archives if record.verdict is not Verdict.SKIPPED]
         verified = sum(record.verdict is Verdict.VERIFIED for record in judged)
-        count = [f"{verified} of {len(judged)} archives verified."] if event.plan is None and len(judged) > 1 else []
+        packed = sum(record.exit_code == NotUnpacked.exit_code for record in judged)
+        unpacking = f", {packed} not unpacked" if packed else ""
+        text = f"{verified} of {len(judged)} archives verified{unpacking}."
+        count = [text] if event.plan is None and len(judged) > 1 else []
         texts = (f"Exit code {code}: {meaning}.", f"Next: {hint}")
         return [*count, *(line for text in texts for line in textwrap.wrap(text, WIDTH, break_on_hyphens=False))]

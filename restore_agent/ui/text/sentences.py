@@ -18,7 +18,7 @@ from ...core.events import (
     Trouble,
 )
 from ...core.receipt import ArchiveRecord
-from ..wording import size_text, time_text
+from ..wording import size_text, time_text, with_sizes
 
 ERROR, WARNING, INFO = 3, 4, 6
 """Priorities of sd-daemon(3)."""
@@ -56,7 +56,7 @@ def priority_of(event: Event) -> int:
 def problem_lines(problem: Mapping[str, Any]) -> list[str]:
     """Return an error as lines: what happened, files on disk, whether a download was spent, and the next step."""
     archive = f"{problem['file_name']}: " if problem["file_name"] else ""
-    lines = [f"error: {archive}{problem['message']} [{problem['id']}]"]
+    lines = [f"error: {archive}{with_sizes(problem['message'])} [{problem['id']}]"]
     if problem["on_disk"]:
         lines.append(f"  on disk: {problem['on_disk']}")
     if problem["download_spent"] is not None:
@@ -92,7 +92,7 @@ def _sentence(event: Event) -> str | None:
         case Trouble():
             return _trouble(event)
         case Notice():
-            return event.message if event.level == "info" else f"warning: {event.message}"
+            return event.message if event.level == "info" else f"warning: {with_sizes(event.message)}"
         case _:
             return None
 

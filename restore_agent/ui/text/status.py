@@ -10,7 +10,7 @@ from typing import Any
 from ...core.exit_codes import EXIT_CODES
 from ...core.receipt import ArchiveRecord, Receipt
 from ...core.untrusted import printable
-from ..wording import shortened, size_text, time_text, total_text
+from ..wording import percent, shortened, size_text, time_text, total_text, unpacked_text
 from .sentences import clock_text
 
 _INDENT = " " * 12
@@ -63,8 +63,19 @@ def _archive(
         facts.append("" if left is None else f"expires in {time_text(left)}" if left > 0 else "expired")
     if record and record.verdict == row["state"] and record.reason:
         facts.append(f"{record.reason} (exit code {record.exit_code})")
-    text = ", ".join(fact for fact in facts if fact)
-    return [f"{state:<11} {shortened(name, width - 12)}", *([_INDENT + text] if text else [])]
+    return [f"{state:<11} {shortened(name, width - 12)}", *_in_lines([fact for fact in facts if fact], width)]
+
+
+def _in_lines(facts: list[str], width: int) -> list[str]:
+    """Return facts, with commas between them, in lines that do not break one."""
+    lines: list[str] = []
+    for fact in facts:
+        if lines and len(lines[-1]) + len(fact) + 3 <= width:  # a comma and a space before it, perhaps a comma after it
+            lines[-1] += f", {fact}"
+        else:
+            lines[-1:] = [f"{lines[-1]},"] if lines else []
+            lines.append(_INDENT + fact)
+    return lines
 
 
 def _bytes(row: Mapping[str, Any]) -> str:
@@ -80,8 +91,7 @@ def _pace(row: Mapping[str, Any]) -> list[str]:
     if row["state"] == "hashing":
         return ["waiting for the published hash"] if row["bytes"] == row["total_bytes"] else []
     if row["state"] == "unpacking":
-        done = row.get("unpacked_bytes")
-        return [] if done is None else [f"unpacked {percent(done, row['bytes'])}"]
+        return _unpacked(row)
     rate = row["bytes_per_second"]
     if not rate:
         return _unpacked(row)
@@ -90,9 +100,10 @@ def _pace(row: Mapping[str, Any]) -> list[str]:
 
 
 def _unpacked(row: Mapping[str, Any]) -> list[str]:
-    """Return how much is unpacked, in bytes: a percentage could be one of the bytes on disk or of the archive."""
-    unpacked = row.get("unpacked_bytes")
-    return [f"{size_text(unpacked)} unpacked"] if unpacked is not None else []
+    unpacked, total = row.get("unpacked_bytes"), row["total_bytes"]
+    if unpacked is None or not row["bytes"]:
+        return []
+    return [unpacked_text(unpacked, row["bytes"] if row["state"] == "unpacking" else total)]
 
 
 def _next(document: Mapping[str, Any], width: int) -> list[str]:
@@ -104,11 +115,6 @@ def _next(document: Mapping[str, Any], width: int) -> list[str]:
     row = EXIT_CODES[code]
     texts = (f"Exit code {code}: {row.meaning}.", f"Next: {row.next_step}; see `restore-agent explain {code}`.")
     return [line for text in texts for line in textwrap.wrap(text.replace("`", ""), width, break_on_hyphens=False)]
-
-
-def percent(done: int, total: int) -> str:
-    """Return a share in whole percent, rounded down: `31%`."""
-    return f"{min(100, 100 * done // total) if total else 0}%"
 
 
 def _seconds_until(moment: Any, now: float) -> float | None:

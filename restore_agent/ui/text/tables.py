@@ -107,6 +107,9 @@ def plan_rows(plan: tuple[Mapping[str, Any], ...], width: int) -> list[str]:
         rows.append(f"{row['step']:<9}{shortened(name, name_width - 1):<{name_width}}{status:<14}{left:>10}")
         code = f" (exit code {row['exit_code']})" if row["exit_code"] else ""
         rows.append(f"         {row['reason']}{code}{_transfer(row)}")
+        if row.get("data_path"):
+            step = "unpack into" if row["to_unpack"] else "data path"
+            rows.append(f"         {step} {printable(str(row['data_path']))}")
     return rows
 
 

@@ -12,7 +12,8 @@ import click
 from ....core.clock import SystemClock
 from ....core.events import Notice, RunFinished
 from ....core.settings import Services
-from ....restore.plan import Plan, Planned
+from ....core.untrusted import printable
+from ....restore.plan import Plan, Planned, ToUnpack
 from ....ui.wording import size_text
 from ...config import run_settings
 from ...help import Command
@@ -42,6 +43,8 @@ def _plan(session: Session) -> int:
     session.summary = planning.summary
     receipt, rows = run_loop(planning.make)
     session.console.report(Notice("info", _space(settings.dest, rows)))
+    if settings.unpack and planning.to_unpack:
+        session.console.report(Notice("info", _unpack_space(settings.unpack.directory, planning.to_unpack)))
     session.console.report(RunFinished(receipt, tuple(row.fields() for row in rows)))
     return int(receipt.exit_code)
 
@@ -54,3 +57,11 @@ def _space(dest: Path, rows: Sequence[Planned]) -> str:
     bounds = [row.largest_bytes - row.resumes_at for row in downloads if row.largest_bytes]
     known = f"at most {size_text(sum(bounds))}" if bounds and len(bounds) == len(downloads) else "size unknown"
     return f"to download: {len(downloads)} archives{', ' + known if downloads else ''}; free in DEST: {free}"
+
+
+def _unpack_space(directory: Path, wanted: ToUnpack) -> str:
+    """Return how much `run` would unpack at most, and the free space of the directory of --unpack."""
+    known = "size unknown" if wanted.largest_bytes is None else f"at most {size_text(wanted.largest_bytes)}"
+    free = f"; free there: {size_text(wanted.free_bytes)}" if wanted.free_bytes is not None else ""
+    where = printable(str(directory), 200)
+    return f"to unpack into {where}: {wanted.archives} archives{', ' + known if wanted.archives else ''}{free}"

@@ -115,7 +115,7 @@ def _of_job(job, hosts, verified_on, downloaded_by):
             for row in hosts[host]["rows"]
             if row["job_id"] == job["job_id"]
         ]
-        problems.append("%s: verified on no host (%s)" % (name, ", ".join(seen) or "no select matches it"))
+        problems.append("%s: verified on no host (%s)" % (name, ", ".join(seen) or _absence(job, hosts)))
     if len(verified_on) > 1:
         problems.append("%s: verified on %s, but must be on exactly one host" % (name, " and ".join(verified_on)))
     if len(downloaded_by) > 1:
@@ -129,6 +129,12 @@ def _of_job(job, hosts, verified_on, downloaded_by):
                 "%s: verified on %s, but not unpacked (%s)" % (name, host, row.get("reason") or "no data path")
             )
     return problems
+
+
+def _absence(job, hosts):
+    """Return why no receipt has a job: a host that asks for it has not written one yet, or none asks for it."""
+    asking = [name for name in sorted(hosts) if _matches(job, hosts[name].get("select"))]
+    return "not in the receipt of %s" % ", ".join(asking) if asking else "no select matches it"
 
 
 def _is_unpacked(row):

@@ -190,12 +190,14 @@ def problem_of(code, problems, failed=()):
     return (reasons[0] if reasons else None), " ".join(dict.fromkeys(hints)) or NEXT.get(code)
 
 
-def message_of(code, problems, err, failed=()):
-    """Return the message of a failed call. `failed` as for `problem_of`."""
+def message_of(code, problems, err, failed=(), killed="run the play again; it continues from the files on disk"):
+    """Return the message of a failed call. `failed` as for `problem_of`; `killed`: the next step after a kill."""
     if problems:
         return " ".join(sentence(one) for one in problems)
     if failed:
         told = ", ".join("%s: %s" % (one.get("file_name") or one["job_id"], one.get("reason")) for one in failed)
         return "%s. Next: %s." % (told, NEXT.get(code, "see restore-agent explain %d" % code))
     last = (tail(err) or ["nothing on stderr"])[-1]
+    if code < 0:
+        return "restore-agent was killed by signal %d: %s. Next: %s." % (-code, last, killed)
     return "restore-agent ended with %d: %s. Next: %s." % (code, last, NEXT.get(code, "see stderr_tail"))

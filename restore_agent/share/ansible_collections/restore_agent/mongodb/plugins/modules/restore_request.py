@@ -191,6 +191,7 @@ CREATED = ("snapshot_id", "snapshot_timestamp", "batch_id", "jobs")
 
 _IDENTITY = ("url", "group_id", "cluster_id", "host_id", "snapshot", "before")
 _REFUSED = (2, 24, 30, 31, 32)
+_KILLED = "a restore may have been created; check with `restore-agent jobs` before you run the play again"
 """Exit codes after which no restore was created, unless the error is `creation-unconfirmed`."""
 
 
@@ -332,7 +333,7 @@ def result_of(code, lines, err):
     result.update(jobs=result["jobs"] or [], found=False, request=None)
     result["changed"] = bool(ending.get("changed"))
     if code != 0 or not ending:
-        result.update(failed=True, msg=message_of(code, problems, err))
+        result.update(failed=True, msg=message_of(code, problems, err, killed=_KILLED))
     return result
 
 
