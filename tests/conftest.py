@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from restore_agent.simulator import Simulator
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # is measured itself; measuring each agent that it starts takes too long
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and the agents would inherit that
 hypothesis_settings.register_profile("restore-agent", deadline=None)  # a loaded machine is no failure
 hypothesis_settings.load_profile("restore-agent")
 
