@@ -134,7 +134,7 @@ class Workspace:
 
     def _lock(self, stack: ExitStack, asked: RestoreId | None) -> None:
         assert self.directory is not None  # noqa: S101  # callers have opened both
-        assert self.state is not None  # noqa: S101
+        assert self.state is not None  # noqa: S101  # callers have opened both
         stack.callback(Lock.take(self.state).release)
         for place, names in ((self.directory, OWN_NAMES), (self.state, STATE_NAMES)):
             for name in names:  # a run that was killed may have left them half written

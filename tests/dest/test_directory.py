@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.users import as_another_user
+from support.settings import without_privileges
 
 from restore_agent.core.errors import DestError, InTheWay, Unwritable
 from restore_agent.dest import directory as directory_module
@@ -73,7 +73,7 @@ def test_a_link_to_nowhere_is_no_dest(tmp_path: Path) -> None:
 def test_a_dest_that_cannot_be_made_is_unwritable(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
-        with as_another_user(), pytest.raises(Unwritable) as caught:
+        with without_privileges(), pytest.raises(Unwritable) as caught:
             Directory.open(tmp_path / "dest", create=True)
     finally:
         tmp_path.chmod(0o700)

@@ -15,7 +15,7 @@ KEY = "e2c5a0f4-69a1-4d6e-9c6d-8d1f5f5a7b11"
 
 @contextmanager
 def without_privileges() -> Iterator[None]:
-    """As a user to whom the file permissions apply; root is somebody else for the while."""
+    """Act as a user to whom file permissions apply: as root, as user 65534 meanwhile."""
     if os.geteuid() != 0:
         yield
         return

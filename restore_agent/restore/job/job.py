@@ -182,7 +182,7 @@ class JobRestore:
         state, unpacking = self.state, self._unpacking
         record = state.record
         assert record is not None  # noqa: S101  # the phase begins with one
-        assert unpacking is not None  # noqa: S101
+        assert unpacking is not None  # noqa: S101  # the phase exists only with --unpack
         verified = record.verdict is Verdict.VERIFIED
         name = os.path.basename(record.path) if record.path else state.named()
         digest = Digest(record.sha1 or "", record.bytes or 0, 0)

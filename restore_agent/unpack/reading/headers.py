@@ -289,7 +289,7 @@ def _decimal(text: bytes) -> int:
 
 def _octal(raw: bytes) -> int:
     try:
-        return _unsigned(tarfile.nti(raw))  # type: ignore[attr-defined]
+        return _unsigned(tarfile.nti(raw))  # type: ignore[attr-defined]  # typeshed lacks it
     except tarfile.HeaderError as error:
         raise DamagedArchive("the archive contains an invalid number in a sparse header") from error
 

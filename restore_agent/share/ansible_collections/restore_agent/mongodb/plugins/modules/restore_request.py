@@ -191,8 +191,9 @@ CREATED = ("snapshot_id", "snapshot_timestamp", "batch_id", "jobs")
 
 _IDENTITY = ("url", "group_id", "cluster_id", "host_id", "snapshot", "before")
 _REFUSED = (2, 24, 30, 31, 32)
-_KILLED = "a restore may have been created; check with `restore-agent jobs` before you run the play again"
 """Exit codes after which no restore was created, unless the error is `creation-unconfirmed`."""
+_KILLED = "a restore may have been created; check with `restore-agent jobs` before you run the play again"
+"""Next step after the agent was killed: it is not known whether the request was sent."""
 
 
 def argument_spec():
