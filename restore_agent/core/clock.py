@@ -23,9 +23,9 @@ def rfc3339_seconds(epoch: float) -> str:
 
 BACKOFF_CEILING = 8  # times the first interval, by the contract's --poll-interval
 
-_ABSURD_RETRY_AFTER = 3600.0  # seconds; a server that asks for more is asked again after an hour
+_MAX_RETRY_AFTER = 3600.0  # seconds; a server that asks for more is asked again after an hour
 
-_ABSURD_CLOCK = (datetime(2000, 1, 1, tzinfo=UTC).timestamp(), datetime(2200, 1, 1, tzinfo=UTC).timestamp())
+_PLAUSIBLE_TIMES = (datetime(2000, 1, 1, tzinfo=UTC).timestamp(), datetime(2200, 1, 1, tzinfo=UTC).timestamp())
 
 
 class Clock(Protocol):
@@ -67,7 +67,7 @@ class ServerClock:
 
     def observe(self, date_header: str | None) -> None:
         """Take the `Date` header of an answer; what does not parse or is absurd is left aside."""
-        if (seen := _http_date(date_header)) is not None and _ABSURD_CLOCK[0] < seen < _ABSURD_CLOCK[1]:
+        if (seen := _http_date(date_header)) is not None and _PLAUSIBLE_TIMES[0] < seen < _PLAUSIBLE_TIMES[1]:
             self._ahead_of_monotonic = seen - self._clock.monotonic()
 
     @property
@@ -98,9 +98,9 @@ def retry_after(header: str | None, now: float) -> float | None:
         return None
     text = header.strip()
     if text.isascii() and text.isdigit():
-        return min(float(text[:9]), _ABSURD_RETRY_AFTER)
+        return min(float(text[:9]), _MAX_RETRY_AFTER)
     moment = _http_date(text)
-    return None if moment is None else min(max(moment - now, 0.0), _ABSURD_RETRY_AFTER)
+    return None if moment is None else min(max(moment - now, 0.0), _MAX_RETRY_AFTER)
 
 
 class Backoff:

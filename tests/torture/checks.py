@@ -183,6 +183,8 @@ def _check_same(dest: Path, result: Json) -> Iterator[Violation]:
         yield Violation("the receipt is there and reads", str(error))
         return
     said = {name: value for name, value in result.items() if name not in ("event", "time")}
+    if result["exit_code"] == 24 and receipt["archives"] == said["archives"]:
+        return  # this run never knew a job: the receipt of an earlier command stays as it was
     if receipt != said:
         yield Violation("the receipt is the result", f"{receipt} against {said}")
 

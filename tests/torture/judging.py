@@ -60,7 +60,7 @@ class Judging(Stage):
             yield from checks.check_finals(self._dest, ended, self._witness.foreign, partial=partial)
             yield from checks.check_status(self._dest, ended)
         yield from self._check_codes(ended)
-        if self._data and ended.code in checks.RECEIPT_CODES:
+        if self._data and ended.code in checks.RECEIPT_CODES and not self._is_forgotten(ended):
             finished = [record["job_id"] for record in (checks.result_of(ended) or {"archives": []})["archives"]]
             yield from self._data.check_clean(set(finished) & self._asked)
 
@@ -100,11 +100,15 @@ class Judging(Stage):
             if ended.code not in refusals[0]:
                 yield Violation("the exit code is the right one", f"{ended.code}, not one of {sorted(refusals[0])}")
             return
-        if ended.code == 24 and oracle.comes_and_goes(self._drawn.faults):
+        if self._is_forgotten(ended):
             return
         result = checks.result_of(ended)
         if result is not None:
             yield from self._check_archives(ended, result)
+
+    def _is_forgotten(self, ended: Ended) -> bool:
+        """Whether the run ended because Ops Manager did not know its jobs for a while; it has judged none then."""
+        return ended.code == 24 and oracle.comes_and_goes(self._drawn.faults)
 
     def _check_archives(self, ended: Ended, result: checks.Json) -> Iterator[Violation]:
         records = {one["job_id"]: one for one in result["archives"] if one["job_id"] in self._asked}

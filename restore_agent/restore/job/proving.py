@@ -80,7 +80,7 @@ class Proving:
         standing = state.standing(Kind.PART, digest)
         if standing is Standing.INCOMPLETE and structure:
             self.finding = await self._structure(state.named() + PART)
-            standing = state.standing(Kind.PART, digest, finding=self.finding)
+            standing = state.standing(Kind.PART, digest, self.finding)
         if standing not in (Standing.INCOMPLETE, Standing.FOREIGN):
             state.candidate = Candidate(state.named() + PART, digest)
         return standing
@@ -147,8 +147,7 @@ class Proving:
             self._state.candidate = found
             return Standing.VERIFIED
         kind = Kind.UNPROVEN if candidate.name.endswith(UNPROVEN) else Kind.PART
-        known = {"finding": self.finding, "hash_time_over": hash_time_over}
-        return self._state.standing(kind, candidate.digest, **known)
+        return self._state.standing(kind, candidate.digest, self.finding, hash_time_over=hash_time_over)
 
     def _may_be_cut(self, candidate: Candidate) -> bool:
         """Whether the file is kept only for the case that exactly its hash is published."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from ...core.errors import DestError
+from ...core.errors import DestError, Finding
 from ...core.jobs import Job
 from ...core.names import PART, path_text
 from ...core.receipt import ArchiveRecord, Verdict
@@ -117,9 +117,11 @@ class JobState:
         found = self.context.directory.find(self.named() + kind.value)
         return found.st_size if found else 0
 
-    def standing(self, kind: Kind, digest: Digest, **known: object) -> Standing:
-        """Return what a file is to this job; `known` are further fields of the evidence."""
-        return standing_of(Evidence(kind, digest, self.published, self.entry, **known))  # type: ignore[arg-type]
+    def standing(
+        self, kind: Kind, digest: Digest, finding: Finding | None = None, *, hash_time_over: bool = False
+    ) -> Standing:
+        """Return what a file is to this job; the fields of `Evidence` say what is given."""
+        return standing_of(Evidence(kind, digest, self.published, self.entry, finding, hash_time_over))
 
     async def journal(self, fact: Fact) -> None:
         """Record a fact. Raises DestError."""

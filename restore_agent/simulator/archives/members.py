@@ -93,7 +93,7 @@ def _sparse_pax(top: str) -> bytes:
 
 
 def _through_symlink(top: str) -> bytes:
-    return encoded(header(f"{top}out", 0, tarfile.SYMTYPE, "/tmp")) + member(f"{top}out/escaped.wt")  # noqa: S108
+    return encoded(header(f"{top}out", 0, tarfile.SYMTYPE, "/tmp")) + member(f"{top}out/escaped.wt")  # noqa: S108  # a name in an archive
 
 
 _MEMBERS: dict[str, Callable[[str], bytes]] = {
@@ -105,7 +105,7 @@ _MEMBERS: dict[str, Callable[[str], bytes]] = {
     "setuid": _setuid,
     "sparse-gnu": _sparse_gnu,
     "sparse-pax": _sparse_pax,
-    "absolute": lambda top: member("/tmp/absolute.wt"),  # noqa: S108
+    "absolute": lambda top: member("/tmp/absolute.wt"),  # noqa: S108  # a name in an archive
     "dotdot": lambda top: member(f"{top}../../escaped.wt"),
     "symlink": lambda top: encoded(header(f"{top}link", 0, tarfile.SYMTYPE, "WiredTiger")),
     "through-symlink": _through_symlink,

@@ -6,7 +6,7 @@ import gzip
 import io
 import tarfile
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from .archive import Archive, described, make_archive
 from .members import header
@@ -39,7 +39,7 @@ class ArchiveStore:
 def _pack(path: Path, recipe: Recipe, source: Path) -> None:
     """Write an archive of a directory, with a restoreInfo.txt if it has none."""
     with path.open("wb") as raw:
-        packing: IO[bytes] = gzip.GzipFile("", "wb", 1, raw, mtime=0) if recipe.gzipped else raw  # type: ignore[assignment]
+        packing = cast(IO[bytes], gzip.GzipFile("", "wb", 1, raw, mtime=0)) if recipe.gzipped else raw
         with tarfile.open(fileobj=packing, mode="w", format=tarfile.GNU_FORMAT) as tar:
             tar.add(source, recipe.top)
             if recipe.info is not None and not (source / "restoreInfo.txt").exists():

@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = None
-    server: _Server  # type: ignore[assignment]
+    server: _Server  # type: ignore[assignment]  # socketserver says BaseServer; it is made by ours only
 
     def handle(self) -> None:
         """Serve requests until the connection ends."""
