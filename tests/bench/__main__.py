@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from .contest import AGENT, CURL_SUM, PEERS, Contest, Sample, in_turn, installed
+from .contest import AGENT, BEFORE, CURL_SUM, PEERS, Contest, Sample, in_turn, installed
 from .flat import flat
 from .memory import kept_warm
 from .plot import svg
@@ -81,6 +81,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", action="append", metavar="WHO", help=f"{AGENT}, {', '.join(PEERS)}; repeatable")
     parser.add_argument("--transport", action="append", choices=TRANSPORTS, help="repeatable (all)")
     parser.add_argument("--agent", type=Path, metavar="FILE", help="the agent's program, such as the executable")
+    parser.add_argument(
+        "--before", type=Path, metavar="FILE", help="the program of an earlier version, measured in turn with this one"
+    )
     parser.add_argument("--seconds", type=float, default=1500.0, metavar="MAX", help="begin no round after this (1500)")
     parser.add_argument("--flat", action="store_true", help="instead: memory and dirty pages over 8 GiB, and 8 at once")
     parser.add_argument(
@@ -143,6 +146,7 @@ class Bench:
         self._until = time.monotonic() + given.seconds
         self._home, self._target = home, target / "target"
         self._program = str(given.agent.absolute()) if given.agent else installed()
+        self._before = str(given.before.absolute()) if given.before else None
 
     def run(self, name: str) -> Findings:
         """Measure everything."""
@@ -171,6 +175,9 @@ class Bench:
     def _singles(self, contest: Contest, transport: str, archive: Archive, options: Sequence[str]) -> Work:
         peers = {who: lambda who=who: contest.peer(who, transport, archive) for who in self._who if who != AGENT}
         ours = {AGENT: lambda: contest.agent(options, archive)} if AGENT in self._who else {}
+        if self._before:
+            before = Contest(contest.nginx, self._target, self._before)
+            ours[BEFORE] = lambda: before.agent(options, archive)
         return {**ours, **peers}
 
     def _fours(self, contest: Contest, transport: str, archive: Archive, options: Sequence[str]) -> Work:

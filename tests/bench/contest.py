@@ -23,6 +23,7 @@ AGENT, CURL, CURL_SUM, TEE, ARIA, WGET = (
     "aria2c --checksum",
     "wget && sha1sum",
 )
+BEFORE = f"{AGENT}, before"
 VERIFYING = (CURL_SUM, TEE, ARIA, WGET)
 PEERS = (CURL, *VERIFYING)
 
@@ -46,7 +47,7 @@ class Contest:
     """Runs everybody into `target`, which is emptied before each run, and checks that the archives came whole."""
 
     def __init__(self, nginx: Nginx, target: Path, program: str | None = None) -> None:
-        self._nginx, self._target = nginx, target
+        self.nginx, self._target = nginx, target
         self._program = program or installed()
         self._log = nginx.root / "commands.log"
 
@@ -54,8 +55,8 @@ class Contest:
         """`count` downloads at once by a peer; the sync of the files is timed after them."""
         self.empty()
         files = [self._target / name_of(archive, number) for number in range(count)]
-        urls = [self._nginx.url(transport, archive, number) for number in range(count)]
-        each = [_steps(who, url, file, archive, self._nginx) for url, file in zip(urls, files, strict=True)]
+        urls = [self.nginx.url(transport, archive, number) for number in range(count)]
+        each = [_steps(who, url, file, archive, self.nginx) for url, file in zip(urls, files, strict=True)]
         cost = measure.run(each[0], self._log) if count == 1 else self._together(each)
         began = time.monotonic()
         measure.run([[["sync", str(file)]] for file in files], self._log)
@@ -65,7 +66,7 @@ class Contest:
         return Sample(cost, cost.seconds, sync)
 
     def _together(self, each: Sequence[Sequence[Pipeline]]) -> Cost:
-        """DisplayGroup downloads at once: each in a shell of its own, since their steps do not keep pace."""
+        """Several downloads at once: each in a shell of its own, since their steps do not keep pace."""
         scripts = [" && ".join(_line(step) for step in steps) for steps in each]
         return measure.side_by_side([[["sh", "-c", script]] for script in scripts], self._log)
 

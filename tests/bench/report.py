@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .contest import AGENT, CURL, CURL_SUM, PEERS, VERIFYING, Sample
+from .contest import AGENT, BEFORE, CURL, CURL_SUM, PEERS, VERIFYING, Sample
 from .measure import median
 
 MIB, GIB = float(1 << 20), float(1 << 30)
@@ -95,6 +95,9 @@ class Findings:
         if CURL_SUM in who:
             ratio = self.cpu(transport, AGENT) / self.cpu(transport, CURL_SUM)
             found.append(Goal(f"{transport}: CPU per GiB against curl && sha1sum", ratio, 1.0, 0.8, True))
+        if BEFORE in who:
+            ratio = self.seconds(transport, AGENT) / self.seconds(transport, BEFORE)
+            found.append(Goal(f"{transport}: time of a whole run against before", ratio, 1.05, 1.0, True))
         rest = median([sample.cost.seconds - sample.transfer for sample in self.single[transport, AGENT]])
         return [*found, Goal(f"{transport}: all else of a run, seconds", rest, 0.5, 0.25, True)]
 
@@ -107,7 +110,7 @@ class Findings:
         lines = [f"== {self.target}, {size}, {self.conditions}, TCP {_pace()} =="]
         for transport in dict.fromkeys(transport for transport, _ in self.single):
             lines += ["", f"{transport:<24}{heads[24:]}"]
-            lines += [self._row(transport, who) for who in (AGENT, *PEERS) if (transport, who) in self.single]
+            lines += [self._row(transport, who) for who in (AGENT, BEFORE, *PEERS) if (transport, who) in self.single]
         for (transport, who), samples in self.together.items():
             lines += ["" if who == AGENT else None, self._row_of(f"4 at once, {who}, {transport}", samples)]  # type: ignore[list-item]  # dropped below
         lines += ["", f"{'':<58} measured  at least  goal"]
