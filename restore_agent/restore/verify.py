@@ -222,9 +222,8 @@ class Verification:
         digest = await self._digest(record, file)
         finding: Finding | None = None
         standing = self._standing(record, kind, digest, finding)
-        if standing is Standing.AWAITS_HASH or (
-            standing is Standing.INCOMPLETE and needs_structure(entry, digest.size, boot_id())
-        ):
+        undecided = standing is Standing.AWAITS_HASH or (standing is Standing.MISMATCH and kind is not Kind.MISMATCH)
+        if undecided or (standing is Standing.INCOMPLETE and needs_structure(entry, digest.size, boot_id())):
             finding = await structure_of(self._directory, file)
             standing = self._standing(record, kind, digest, finding)
         if standing is Standing.VERIFIED:

@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ _ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".tar")
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EBUSY, errno.EXDEV)
+_CLOSE_TIME = 1.0  # seconds for a publication in progress to end when the run is stopped
 _NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # NFS cannot lock a directory
 
 Identity = tuple[int, int]
@@ -263,18 +265,18 @@ class DataPaths:
         Call this only once the archive is verified, or with a name that ends in UNPROVEN. If it raises, the content
         is in the staging directory again. Raises DataPathInTheWay if the name is used, else NotUnpacked.
         """
-        self.require_free(name)
-        self._require_own(staging)
-        self._names.rename(staging.name, name)
-        try:
-            os.fsync(self._names.fd)
-        except OSError as error:
-            with suppress(OSError):
-                os.rename(raw(name), raw(staging.name), src_dir_fd=self._names.fd, dst_dir_fd=self._names.fd)
-            raise unpack_error(error, f"sync {shown(str(self._names.path))}") from error
-        identity = staging.identity
-        staging.close()
-        return identity
+        with staging.in_use:
+            self.require_free(name)
+            self._require_own(staging)
+            self._names.rename(staging.name, name)
+            try:
+                os.fsync(self._names.fd)
+            except OSError as error:
+                with suppress(OSError):
+                    os.rename(raw(name), raw(staging.name), src_dir_fd=self._names.fd, dst_dir_fd=self._names.fd)
+                raise unpack_error(error, f"sync {shown(str(self._names.path))}") from error
+            staging.close()
+        return staging.identity
 
     def promote(self, unproven: str, name: str, expected: Identity | None = None) -> None:
         """Give the data path `unproven` its final name durably; with `expected`, only if it is still that directory.
@@ -295,12 +297,16 @@ class DataPaths:
 
 
 class Staging:
-    """Locked staging directory of one job: `descriptor` is its root."""
+    """Locked staging directory of one job: `descriptor` is its root.
+
+    A thread that publishes it goes on after the run was stopped; it holds `in_use`, and `close` waits for that.
+    """
 
     def __init__(self, parent: DataPaths, name: str, descriptor: int) -> None:
         self._parent = parent
         self.name = name
         self.descriptor = descriptor
+        self.in_use = threading.RLock()
         status = os.fstat(descriptor)
         self.identity: Identity = (status.st_dev, status.st_ino)
 
@@ -323,10 +329,17 @@ class Staging:
             self.close()
 
     def close(self) -> None:
-        """Release the lock; what the directory contains stays for the next run to remove."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        """Release the lock; what the directory contains stays for the next run to remove. Blocks for a moment.
+
+        If it is in use for longer, it stays open: another file could get the number of a closed descriptor.
+        """
+        if self.in_use.acquire(timeout=_CLOSE_TIME):
+            try:
+                descriptor, self.descriptor = self.descriptor, -1
+                if descriptor >= 0:
+                    os.close(descriptor)
+            finally:
+                self.in_use.release()
 
 
 def remove_content(root: int, check: Callable[[], None] = lambda: None) -> None:

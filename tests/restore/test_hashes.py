@@ -7,7 +7,17 @@ import time
 from pathlib import Path
 
 import pytest
-from support.agents import Restore, StartSimulator, deliveries, meanwhile, receipt_in, sha1_of, wait_until
+from support.agents import (
+    Restore,
+    RunAgent,
+    StartSimulator,
+    connection_args,
+    deliveries,
+    meanwhile,
+    receipt_in,
+    sha1_of,
+    wait_until,
+)
 
 from restore_agent.simulator import Simulator
 
@@ -386,3 +396,27 @@ def test_a_cut_body_without_length_is_noticed_although_an_early_hash_stands_ther
     assert ended.code == 0
     assert time.monotonic() - began < 10, "the structure tells, the hash time need not pass"
     assert len(deliveries(sim)) == 2
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "close"])
+def test_a_truncated_archive_is_no_mismatch_although_its_hash_was_published_while_it_came(
+    framing: str, simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("hash-after=start", "clean-cut=60%x1", f"framing={framing}", "max-downloads=2")
+    ended = restore(sim)
+    assert ended.code == 0, ended.out
+    assert files_of(sim, dest) == {""}
+    assert len(deliveries(sim)) == 2
+
+
+def test_verify_takes_no_truncated_archive_for_a_mismatch(
+    simulator: StartSimulator, restore: Restore, run_agent: RunAgent, dest: Path
+) -> None:
+    sim = simulator("hash=never", "clean-cut=60%", "max-downloads=1")
+    assert restore(sim, SOON).code in (20, 21, 23)
+    assert files_of(sim, dest) == {".part"}
+    with sim.lock:
+        sim.job(0).sha1, sim.job(0).completed_at = served(sim), sim.clock.now()
+    sim.set_faults()
+    run_agent(["verify", *connection_args(sim), f"--dest={dest}", "--output=json"])
+    assert files_of(sim, dest) == {".part"}

@@ -64,6 +64,32 @@ def test_the_directory_is_made_private_with_its_parents(tmp_path: Path) -> None:
         DataPaths.open(tmp_path / "missing", create=False)
 
 
+def test_a_staging_directory_is_closed_once_although_the_run_is_stopped_while_it_is_published(
+    paths: DataPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging = paths.staging("job")
+    descriptor, close = staging.descriptor, os.close
+    closing, closed_twice, closed = threading.Event(), threading.Event(), list[int]()
+
+    def slow_close(number: int) -> None:
+        if number == descriptor:
+            closed.append(number)
+            if closing.is_set():
+                closed_twice.set()
+            closing.set()
+            closed_twice.wait(0.3)  # until the other thread has come as far, if nothing keeps it from that
+        close(number)
+
+    monkeypatch.setattr(os, "close", slow_close)
+    publishing = threading.Thread(target=paths.publish, args=(staging, "electron"))
+    publishing.start()
+    assert closing.wait(10)
+    staging.close()
+    publishing.join()
+    assert closed == [descriptor]
+    assert names(paths.path) == ["electron"]
+
+
 def test_a_second_holder_of_a_staging_directory_is_refused(paths: DataPaths) -> None:
     staging = paths.staging("job")
     for attempt in (paths.staging, paths.require_unlocked, paths.remove_stale):

@@ -128,18 +128,22 @@ class Proving:
                 if check and check.done():
                     self.finding, check = check.result(), None
             if standing is Standing.AWAITS_HASH:
-                standing = await self._at_the_end(candidate, check)
+                return await self._with_structure(candidate, check, hash_time_over=True)
+            if standing is Standing.MISMATCH:  # a truncated archive differs, too, and is downloaded again instead
+                return await self._with_structure(candidate, check)
             return standing
         finally:
             if check:
                 check.cancel()
                 await finished(check)
 
-    async def _at_the_end(self, candidate: Candidate, check: asyncio.Task[Finding] | None) -> Standing:
-        """No hash was published in time: the structure is the evidence."""
+    async def _with_structure(
+        self, candidate: Candidate, check: asyncio.Task[Finding] | None, *, hash_time_over: bool = False
+    ) -> Standing:
+        """Return the standing of the candidate once its structure is known; `check` is what reads it already."""
         if self.finding is None:
             self.finding = await (check or asyncio.ensure_future(self._structure(candidate.name)))
-        return self._standing(candidate, hash_time_over=True)
+        return self._standing(candidate, hash_time_over=hash_time_over)
 
     def _standing(self, candidate: Candidate, *, hash_time_over: bool = False) -> Standing:
         """The standing of the candidate; VERIFIED also if an earlier complete file is the one that is published."""
