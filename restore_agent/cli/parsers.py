@@ -118,7 +118,7 @@ def base_url(text: str) -> str:
         raise ValueError(
             f"is a page of the web interface; use {parts.scheme}://{parts.netloc}, and {found[1]} as --group-id"
         )
-    if parts.path in ("", "/", "/v2", "/user") and parts.fragment.startswith("/"):
+    if parts.path.rstrip("/") in ("", "/v2", "/user") and parts.fragment.startswith("/"):
         raise ValueError(f"is a page of the web interface; use {parts.scheme}://{parts.netloc}")
     if parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", text.strip()):
         raise ValueError("must be a base URL without query, fragment, or white space")

@@ -37,7 +37,7 @@ class DiskSpace:
             self.release(archive)
             missing, wanted, free = found
             others = f" with {len(self._reserved)} other archives" if self._reserved else ""
-            kept = f"only {free} are free, of which {RESERVED_FOR_RECORDS} are reserved for records"
+            kept = f"only {free} bytes are free, of which {RESERVED_FOR_RECORDS} bytes are reserved for records"
             raise NoSpace(f"{wanted} bytes are needed{others}, but {kept}: {missing} bytes short", archive=archive)
 
     def _missing(self) -> tuple[int, int, int]:

@@ -80,7 +80,7 @@ def rename_noreplace(source_fd: int, source: bytes, target_fd: int, target: byte
 def _renameat2() -> Callable[[int, bytes, int, bytes, int], None] | None:
     """Return renameat2(2), which raises OSError; None if there is no such function."""
     with suppress(ImportError):  # built into the executable, which has no ctypes because it cannot load libraries
-        from _system_calls import renameat2  # type: ignore[import-not-found]  # only there
+        from _system_calls import renameat2  # type: ignore[import-not-found]  # exists only in the executable
 
         built_in: Callable[[int, bytes, int, bytes, int], None] = renameat2
         return built_in

@@ -65,6 +65,8 @@ class Workspace:
         for name in OWN_NAMES:
             place.directory.find_file(name)  # raises if something else has the name
         if access is Access.READ:
+            if asked:
+                place.require_idle()
             place.journal = Journal.peek(place.state)
         elif place.state is not None:
             place._lock(stack, asked)
@@ -86,9 +88,11 @@ class Workspace:
         try:
             known.require_same(asked)
         except OtherBatch as error:
+            if not is_empty:
+                raise
             state = printable(str(self.path / STATE_DIRECTORY), 200)
-            hint = f"If its ID was wrong, remove {state}: it has no archive. Otherwise, choose another --dest."
-            raise (error.with_context(hint=hint) if is_empty else error) from None
+            hint = f"If the ID of that restore was wrong, remove {state}, which records no archive. "
+            raise error.with_context(hint=f"{hint}Otherwise, choose another --dest.") from None
 
     @property
     def state_directory(self) -> Directory:

@@ -178,8 +178,10 @@ class DeliveryClient:
 
     async def _checked(self, response: httpx.Response, resume: Resume | None, now: float) -> Body:
         """Return the body that the head of an answer announces. Raises DeliveryRefused or ResumeRefused."""
-        if response.status_code in (200, 203) or (not resume and _is_whole(response)):
+        if response.status_code in (200, 203):
             return Body(response, 0, _stream_of(response).length, self._redactor)
+        if not resume and (total := _whole_range(response)) is not None:
+            return Body(response, 0, total, self._redactor)
         if response.status_code == 206 and resume:
             return Body(response, resume.offset, _resumed_total(response, resume), self._redactor)
         if response.status_code == 416 and resume:
@@ -253,10 +255,12 @@ async def _beginning(response: httpx.Response) -> bytes:
         return b""
 
 
-def _is_whole(response: httpx.Response) -> bool:
-    """Return whether an answer 206 to a request for the whole archive has all of it."""
+def _whole_range(response: httpx.Response) -> int | None:
+    """Return the size of the archive if an answer 206 to a request for all of it says that it has all of it."""
     match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    return response.status_code == 206 and match is not None and match[1] == "0" and match[3] == str(int(match[2]) + 1)
+    if response.status_code != 206 or not match or match[1] != "0" or match[3] != str(int(match[2]) + 1):
+        return None
+    return int(match[3])
 
 
 def _resumed_total(response: httpx.Response, resume: Resume) -> int:

@@ -51,6 +51,11 @@ class Planned:
     data_path: str | None = None
     to_unpack: bool = False
 
+    @property
+    def name(self) -> str:
+        """The archive, or its job, for messages."""
+        return printable(self.archive or f"job {self.job.id}")
+
     def fields(self) -> dict[str, Any]:
         """Return plain values, for a line of JSON."""
         return {
@@ -160,7 +165,6 @@ class Plan:
         self._workspace = Workspace.open(stack, path, Access.READ, asked)
         if self._workspace.directory is None:
             _require_creatable(path)
-        self._workspace.require_idle()
 
     def _check_space(self, rows: tuple[Planned, ...]) -> None:
         downloads = [row for row in rows if row.step == "download"]
@@ -188,7 +192,7 @@ class Plan:
         if warning := place.owner_warning(self._settings.dest):
             self._services.reporter.report(Notice("warning", warning))
         planned = tuple(self._foreseen(row, place) for row in rows)
-        self._check_unpack_space([row.job.id for row in planned if row.to_unpack], place)
+        self._check_unpack_space([row.job.id for row in planned if row.to_unpack and not row.exit_code], place)
         for text in dict.fromkeys(self._obstacles):  # one directory can be in the way of each archive
             self._services.reporter.report(Notice("warning", text))
         return planned
@@ -217,7 +221,8 @@ class Plan:
             error = ArchiveDiscarded("the archive was removed after it had been unpacked into another directory")
         if error is None:
             return row
-        self._obstacles.append(error.message)
+        # what is wrong with the directory itself is said once, not for each archive
+        self._obstacles.append(error.message if error is place.error else f"{row.name}: {error.message}")
         return replace(row, reason=error.id, exit_code=error.exit_code)
 
     def _is_unpacked(self, row: Planned, place: DataPlace) -> bool:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..core.events import ArchiveProgress
 from ..core.untrusted import printable
 from .terminal import terminal_size
-from .wording import NARROW, shortened, size_text, time_text, total_text, unpacked_text, waiting_text
+from .wording import NARROW, percent, shortened, size_text, time_text, total_text, unpacked_text, waiting_text
 
 _ACTIVE = ("downloading", "hashing", "unpacking")
 
@@ -114,7 +114,7 @@ def _bar_format(row: ArchiveProgress, columns: int) -> str:
     if row.state == "hashing" and row.bytes == (row.total_bytes or row.bytes):
         details = f"{done:>10}  {'waiting for the published hash' if wide else 'awaits hash'}"
     elif row.state == "unpacking":
-        share = f" {min(100, 100 * row.unpacked_bytes // row.bytes)}%" if row.unpacked_bytes and row.bytes else ""
+        share = f" {percent(row.unpacked_bytes, row.bytes)}" if row.unpacked_bytes and row.bytes else ""
         details = f"{done:>10}  unpacking{share}"
     elif not row.total_bytes:
         size = "size unknown" if row.bytes else "no byte yet"

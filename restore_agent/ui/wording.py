@@ -112,7 +112,7 @@ def total_text(archives: Iterable[Mapping[str, Any]], *, running: bool = True) -
     known = all(total is not None for total in totals)
     total = sum(size or 0 for size in totals)
     if known and total:
-        parts.append(f"{min(100, 100 * done // total)}% ({size_text(done)} of {size_text(total)})")
+        parts.append(f"{percent(done, total)} ({size_text(done)} of {size_text(total)})")
     elif done:
         parts.append(f"{size_text(done)} so far")
     rate = sum(row["bytes_per_second"] or 0 for row in rows if row["state"] == "downloading")

@@ -62,8 +62,8 @@ class SpaceGuard:
             status = os.fstatvfs(self._fd)
         free, reserved = status.f_bavail * status.f_frsize, self._reserve() + self.MINIMUM
         if free - reserved < size:
-            text = f"only {free} bytes are free in the file system of the data path"
-            raise NoSpaceToUnpack(f"{text}, and {reserved} bytes must stay free there")
+            text = f"{size} bytes more are needed, but only {free} bytes are free in the file system of the data path"
+            raise NoSpaceToUnpack(f"{text}, of which {reserved} bytes must stay free")
         self._allowance = min(free - reserved - size, self.STEP)
 
 

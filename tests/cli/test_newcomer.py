@@ -85,7 +85,14 @@ def test_a_success_names_the_next_step(
     )
 
 
-@pytest.mark.parametrize("page", ["v2/5fc4f5a8b2e4a1000155b6aa#/clusters", "v2#/org/5fc4f5a8b2e4a1000155b6aa/projects"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "v2/5fc4f5a8b2e4a1000155b6aa#/clusters",
+        "v2#/org/5fc4f5a8b2e4a1000155b6aa/projects",
+        "v2/#/org/5fc4f5a8b2e4a1000155b6aa",
+    ],
+)
 def test_the_address_of_a_browser_is_answered_with_the_part_to_use(
     run_agent: RunAgent, tmp_path: Path, page: str
 ) -> None:

@@ -32,8 +32,8 @@ def test_an_archive_that_does_not_fit_is_refused_with_numbers(dest: Directory, m
         DiskSpace(dest).reserve("a", 5000)
     assert (caught.value.archive, caught.value.exit_code) == ("a", 40)
     assert caught.value.message == (
-        f"5000 bytes are needed, but only {1000 + RESERVED_FOR_RECORDS} are free, "
-        f"of which {RESERVED_FOR_RECORDS} are reserved for records: 4000 bytes short"
+        f"5000 bytes are needed, but only {1000 + RESERVED_FOR_RECORDS} bytes are free, "
+        f"of which {RESERVED_FOR_RECORDS} bytes are reserved for records: 4000 bytes short"
     )
 
 

@@ -119,6 +119,13 @@ def test_a_partial_answer_that_holds_the_whole_archive_is_taken(attempt: Attempt
     assert attempt(partial("bytes 0-5/6")) == (0, b"456789")
 
 
+@pytest.mark.parametrize("length", [b"Content-Length: 6\r\n", b""])
+def test_a_partial_answer_that_is_shorter_than_it_says_is_cut(length: bytes, attempt: Attempt) -> None:
+    head = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-9/10\r\n" + length + b"\r\n"
+    with pytest.raises(TransferCut):
+        attempt(says(head + b"012345"))
+
+
 @pytest.mark.parametrize("resume", [None, RESUME])
 def test_an_answer_that_a_proxy_says_it_changed_is_taken_and_left_to_the_hash(
     resume: Resume | None, attempt: Attempt

@@ -358,6 +358,16 @@ def test_a_dest_that_another_run_holds_is_50(simulator: StartSimulator, plan: Pl
     assert "status" in ended.events("error")[0]["hint"]
 
 
+def test_a_dest_in_which_a_run_for_another_batch_waits_is_50_too(
+    simulator: StartSimulator, plan: Plan, run_agent: RunAgent, dest: Path
+) -> None:
+    sim = simulator(shards=1)
+    args = ["run", *connection_args(sim, jobs=False), f"--dest={dest}", "--batch-id=000000000000000000000001"]
+    assert run_agent([*args, *QUICK, "--wait-timeout=0.2s", "--output=json"]).code in (24, 32)
+    with held(dest):
+        assert plan(sim).code == 50
+
+
 def test_planning_beside_a_real_run_is_50_and_does_not_disturb_it(
     simulator: StartSimulator, plan: Plan, start_agent: StartAgent, dest: Path
 ) -> None:

@@ -101,7 +101,9 @@ def test_a_name_that_is_used_is_foreseen(simulator: StartSimulator, plan: Plan, 
     else:
         name.symlink_to(data)
     before = snapshot_of(data)
-    require_foreseen(sim, plan(sim), "data-path-in-the-way")
+    ended = plan(sim)
+    require_foreseen(sim, ended, "data-path-in-the-way")
+    assert any(line["message"].startswith(sim.job(0).file_name) for line in ended.events("notice"))
     assert snapshot_of(data) == before
 
 
@@ -144,6 +146,9 @@ def test_another_directory_after_a_discard_is_foreseen(
     sim = simulator()
     restore(sim, f"--unpack={tmp_path / 'first'}", "--discard-archive")
     require_foreseen(sim, plan(sim), "archive-discarded")
+    ended = plan(sim, "--output=text")
+    assert "unpack into" not in ended.out, "run does not unpack it"
+    assert ": 0 archives; free there" in ended.err
 
 
 @needs_root

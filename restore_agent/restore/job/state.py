@@ -120,7 +120,7 @@ class JobState:
     def standing(
         self, kind: Kind, digest: Digest, finding: Finding | None = None, *, hash_time_over: bool = False
     ) -> Standing:
-        """Return what a file is to this job; the fields of `Evidence` say what is given."""
+        """Return the standing of a file; `finding` and `hash_time_over` are as in `Evidence`."""
         return standing_of(Evidence(kind, digest, self.published, self.entry, finding, hash_time_over))
 
     async def journal(self, fact: Fact) -> None:

@@ -31,6 +31,11 @@ class DataPlace:
         *,
         ignore_case: bool,
     ) -> None:
+        """`file_names` gives the archives by job ID. `ignore_case` is whether DEST ignores case.
+
+        A directory of --unpack on another file system is not examined for that: two archives whose names differ only
+        in case then share a data path there, and the second one is in the way.
+        """
         self.settings, self.group_id = unpack, settings.target.group_id
         self.owner = Owner(unpack.uid, unpack.gid)
         self.space = UnpackSpace(settings.limits.parallel, space)

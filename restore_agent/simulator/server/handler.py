@@ -45,7 +45,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     timeout = None
-    server: _Server  # type: ignore[assignment]  # socketserver says BaseServer; it is made by ours only
+    server: _Server  # type: ignore[assignment]  # typeshed declares BaseServer; only `_Server` creates handlers
 
     def handle(self) -> None:
         """Serve requests until the connection ends."""

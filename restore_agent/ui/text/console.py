@@ -103,8 +103,8 @@ class TextConsole:
         hint = self._clean(next(iter(hints))) if len(hints) == 1 else f"{next_step}."
         judged = [record for record in receipt.archives if record.verdict is not Verdict.SKIPPED]
         verified = sum(record.verdict is Verdict.VERIFIED for record in judged)
-        packed = sum(record.exit_code == NotUnpacked.exit_code for record in judged)
-        unpacking = f", {packed} not unpacked" if packed else ""
+        not_unpacked = sum(record.exit_code == NotUnpacked.exit_code for record in judged)
+        unpacking = f", {not_unpacked} not unpacked" if not_unpacked else ""
         text = f"{verified} of {len(judged)} archives verified{unpacking}."
         count = [text] if event.plan is None and len(judged) > 1 else []
         texts = (f"Exit code {code}: {meaning}.", f"Next: {hint}")

@@ -58,7 +58,7 @@ def problem_lines(problem: Mapping[str, Any]) -> list[str]:
     archive = f"{problem['file_name']}: " if problem["file_name"] else ""
     lines = [f"error: {archive}{with_sizes(problem['message'])} [{problem['id']}]"]
     if problem["on_disk"]:
-        lines.append(f"  on disk: {problem['on_disk']}")
+        lines.append(f"  on disk: {with_sizes(problem['on_disk'])}")
     if problem["download_spent"] is not None:
         lines.append(f"  download spent: {'yes' if problem['download_spent'] else 'no'}")
     lines.append(f"  next: {problem['hint']}")
@@ -84,7 +84,7 @@ def _sentence(event: Event) -> str | None:
         case RetryScheduled():
             spent = "a download may be spent" if event.download_spent else "no download was spent"
             after = f"{size_text(event.received)} on disk, {spent}, next attempt in {time_text(event.wait)}"
-            return f"{event.file_name}: {event.message} ({after})"
+            return f"{event.file_name}: {with_sizes(event.message)} ({after})"
         case Downloaded():
             return _downloaded(event)
         case ArchiveFinished():
@@ -109,10 +109,10 @@ def _downloaded(event: Downloaded) -> str:
 
 def _trouble(event: Trouble) -> str:
     if event.over:
-        return event.message
+        return with_sizes(event.message)
     soon = f"; next attempt in {time_text(event.next_in)}" if event.next_in is not None else ""
     until = f"; retrying until {clock_text(event.until)}" if event.until else ""
-    return f"warning: {event.message.rstrip('.')}{soon}{until}"
+    return f"warning: {with_sizes(event.message).rstrip('.')}{soon}{until}"
 
 
 def clock_text(moment: str) -> str:

@@ -108,7 +108,7 @@ def plan_rows(plan: tuple[Mapping[str, Any], ...], width: int) -> list[str]:
         code = f" (exit code {row['exit_code']})" if row["exit_code"] else ""
         rows.append(f"         {row['reason']}{code}{_transfer(row)}")
         if row.get("data_path"):
-            step = "unpack into" if row["to_unpack"] else "data path"
+            step = "unpack into" if row["to_unpack"] and not row["exit_code"] else "data path"
             rows.append(f"         {step} {printable(str(row['data_path']))}")
     return rows
 

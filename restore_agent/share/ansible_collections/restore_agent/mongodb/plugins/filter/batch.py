@@ -132,7 +132,7 @@ def _of_job(job, hosts, verified_on, downloaded_by):
 
 
 def _absence(job, hosts):
-    """Return why no receipt has a job: a host that asks for it has not written one yet, or none asks for it."""
+    """Return why no receipt has a job: hosts whose select matches it do not have it, or none matches it."""
     asking = [name for name in sorted(hosts) if _matches(job, hosts[name].get("select"))]
     return "not in the receipt of %s" % ", ".join(asking) if asking else "no select matches it"
 

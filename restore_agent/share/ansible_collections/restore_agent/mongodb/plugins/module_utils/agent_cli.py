@@ -40,6 +40,10 @@ NEXT = {
 }
 """Next step by exit code, for errors without a hint. A test compares it with the table of the agent."""
 
+AGAIN = "run the play again"
+CONTINUES = "run the play again; it continues from the files on disk"
+"""Next steps after the agent was killed: any command, and a run."""
+
 ENVIRONMENT = {
     "url": "RESTORE_AGENT_URL",
     "public_key": "RESTORE_AGENT_PUBLIC_KEY",
@@ -181,17 +185,20 @@ def ending_of(lines):
     return {name: value for name, value in ending.items() if name not in ("event", "time")}
 
 
-def problem_of(code, problems, failed=()):
-    """Return reason and hint of a call. `failed`: the archives with an exit code, for a call without problems."""
+def problem_of(code, problems, failed=(), killed=CONTINUES):
+    """Return reason and hint of a call.
+
+    `failed`: the archives with an exit code, for a call without problems. `killed`: the next step after a kill.
+    """
     if code == 0:
         return None, None
     reasons = [one.get("id") for one in problems] or [one.get("reason") for one in failed]
     hints = [one["hint"] for one in problems if one.get("hint")]
-    return (reasons[0] if reasons else None), " ".join(dict.fromkeys(hints)) or NEXT.get(code)
+    return (reasons[0] if reasons else None), " ".join(dict.fromkeys(hints)) or (killed if code < 0 else NEXT.get(code))
 
 
-def message_of(code, problems, err, failed=(), killed="run the play again; it continues from the files on disk"):
-    """Return the message of a failed call. `failed` as for `problem_of`; `killed`: the next step after a kill."""
+def message_of(code, problems, err, failed=(), killed=CONTINUES):
+    """Return the message of a failed call. `failed` and `killed` as for `problem_of`."""
     if problems:
         return " ".join(sentence(one) for one in problems)
     if failed:

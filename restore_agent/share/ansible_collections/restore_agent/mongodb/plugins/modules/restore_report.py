@@ -106,6 +106,7 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.restore_agent.mongodb.plugins.module_utils.agent_cli import (
+    AGAIN,
     call,
     command_of,
     ending_of,
@@ -145,8 +146,9 @@ def report(module, directory):
     if text:
         result.update(exit_code=code, text=text, sentence=text.splitlines()[0])
         return result
-    reason, hint = problem_of(code, result["problems"])
-    return dict(result, failed=True, msg=message_of(code, result["problems"], err), reason=reason, hint=hint)
+    reason, hint = problem_of(code, result["problems"], killed=AGAIN)
+    msg = message_of(code, result["problems"], err, killed=AGAIN)
+    return dict(result, failed=True, msg=msg, reason=reason, hint=hint)
 
 
 def as_text(module, arguments):

@@ -15,7 +15,7 @@ description:
   - Calls C(restore-agent request) on the host. It chooses a snapshot of the cluster and asks Ops Manager for its
     restore.
     The module M(restore_agent.mongodb.restore) then downloads the archives of the batch that was created.
-  - The request is sent only once, whatever becomes of its answer. If the answer is lost, the module fails with
+  - The request is sent only once. If its answer is lost, the module fails with
     C(exit_code=32) and C(reason=creation-unconfirmed), because a restore may have been created.
   - Without O(record), each call requests a restore. With O(record), a further call for the same snapshot returns the
     jobs
@@ -174,6 +174,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.restore_agent.mongodb.plugins.module_utils.agent_cli import (
+    AGAIN,
     call,
     command_of,
     connection_spec,
@@ -302,13 +303,13 @@ def request(module):
     arguments = ["request", "--output=json"] + flags(module.params, os.environ)
     if module.check_mode:
         code, lines, err = call(module, arguments + ["--dry-run"], secrets_for(module.params, os.environ))
-        return result_of(code, lines, err)
+        return result_of(code, lines, err, AGAIN)
     command_of(module)  # a missing agent fails the module before there is a record
     document = dict(asked=asked(module.params), state="unconfirmed")
     document["requested_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_record(module, document)
     code, lines, err = call(module, arguments, secrets_for(module.params, os.environ))
-    result = result_of(code, lines, err)
+    result = result_of(code, lines, err, _KILLED)
     if result["jobs"]:
         document.update((name, result[name]) for name in CREATED)
         document["state"] = "requested"
@@ -325,16 +326,16 @@ def was_refused(result):
     return result["exit_code"] in _REFUSED and not unconfirmed
 
 
-def result_of(code, lines, err):
-    """Return the result of a call."""
+def result_of(code, lines, err, killed):
+    """Return the result of a call; `killed` is the next step if the agent was killed."""
     ending, problems = ending_of(lines), problems_in(lines)
-    reason, hint = problem_of(code, problems)
+    reason, hint = problem_of(code, problems, killed=killed)
     result = dict(exit_code=code, reason=reason, hint=hint, problems=problems, stderr_tail=tail(err))
     result.update((name, ending.get(name)) for name in CREATED)
     result.update(jobs=result["jobs"] or [], found=False, request=None)
     result["changed"] = bool(ending.get("changed"))
     if code != 0 or not ending:
-        result.update(failed=True, msg=message_of(code, problems, err, killed=_KILLED))
+        result.update(failed=True, msg=message_of(code, problems, err, killed=killed))
     return result
 
 
