@@ -58,7 +58,7 @@ def row(ended: Result) -> Json:
 def held(dest: Path) -> Iterator[None]:
     """The lock of DEST, as another run holds it."""
     state = dest / ".restore-agent"
-    state.mkdir(parents=True)
+    state.mkdir(parents=True, exist_ok=True)
     with (state / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
