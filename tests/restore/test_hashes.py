@@ -420,3 +420,14 @@ def test_verify_takes_no_truncated_archive_for_a_mismatch(
     sim.set_faults()
     run_agent(["verify", *connection_args(sim), f"--dest={dest}", "--output=json"])
     assert files_of(sim, dest) == {".part"}
+
+
+def test_what_is_kept_for_a_hash_that_may_still_come_is_named(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
+    sim = simulator("wrong-length=+1", "hash=never", "max-downloads=1")
+    ended = restore(sim, SOON)
+    assert ended.code == 23, ended.out
+    assert files_of(sim, dest) == {".unproven"}
+    (error,) = ended.events("error")
+    assert error["on_disk"] == f"{sim.job(0).file_name}.unproven with {sim.job(0).archive().size} bytes"

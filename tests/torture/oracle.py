@@ -86,7 +86,9 @@ def allowed_codes(story: JobStory) -> frozenset[int]:
     if not is_delivered(faults):
         return frozenset({0})
     if any(get.whole and get.sound and not get.disturbed for get in story.gets) or must_win(story):
-        refused = {22, 23, 25} if faults.wrong_length and not story.published else set()
+        # a hash that differs may be from before the download, and then it says no more than none
+        undecided = not story.published or story.hash_kind == DIFFERS
+        refused = {22, 23, 25} if faults.wrong_length and undecided else set()
         return _codes_of_a_whole_body(story) | refused | ({40} if story.starved else set())
     codes = {0, *_codes_of_a_whole_body(story)} if _may_be_whole(story) else {0}
     codes |= _codes_of_the_last_word(story)

@@ -6,7 +6,7 @@ from enum import Enum
 
 from ...core.errors import DestError, Finding
 from ...core.jobs import Job
-from ...core.names import PART, path_text
+from ...core.names import path_text
 from ...core.receipt import ArchiveRecord, Verdict
 from ...dest.archive import Digest, Hashed
 from ...dest.journal import Entry
@@ -129,11 +129,13 @@ class JobState:
 
     def left(self) -> str:
         """Return what is on disk of an archive that failed, in words."""
+        kinds = (Kind.PART, Kind.UNPROVEN) if self.entry.set_aside else (Kind.PART,)
         try:
-            kept = self.size_on_disk(Kind.PART) if self.name else 0
+            sizes = {kind: self.size_on_disk(kind) for kind in kinds} if self.name else {}
         except DestError as error:
             return f"unknown ({error.message})"
-        return f"{self.name}{PART} with {kept} bytes" if kept else NOTHING_LEFT
+        kept = [f"{self.name}{kind.value} with {size} bytes" for kind, size in sizes.items() if size]
+        return " and ".join(kept) or NOTHING_LEFT
 
     def record_as(
         self,
