@@ -122,7 +122,8 @@ def draw(seed: int) -> Draw:
     extras = draw_extras(random.Random(f"torture/extras/{seed}"), server) if fate_allowed else Extras()
     if crowded:
         extras = replace(extras, proxy=True, slow_disk=0.05)
-    unpack = _unpack(random.Random(f"torture/unpack/{seed}"), server, fate) if fate_allowed else None
+    slow = extras.slow_disk > 0
+    unpack = _unpack(random.Random(f"torture/unpack/{seed}"), server, fate, slow=slow) if fate_allowed else None
     if unpack:
         fate = _killed_while_unpacking(random.Random(f"torture/unpack/fate/{seed}"), fate)
     return Draw(
@@ -181,11 +182,11 @@ def _pieces(rng: random.Random, jobs: int) -> tuple[Piece, ...]:
     )
 
 
-def _unpack(rng: random.Random, server: Server, fate: Fate) -> Unpack | None:
-    """How the round unpacks, if it does, and archives that are worth it."""
+def _unpack(rng: random.Random, server: Server, fate: Fate, *, slow: bool) -> Unpack | None:
+    """How the round unpacks, if it does, and archives that are worth it; `slow` is whether each sync is delayed."""
     if rng.random() < 0.45:
         return None
-    shapes(server, rng)
+    shapes(server, rng, slow=slow)
     where: Where = rng.choice(("beside", "beside", "other disk", "other disk", "dest"))
     named = where != "dest" and not any(fault.startswith(("name", "same-name")) for fault in server.faults)
     obstacles: tuple[Obstacle, ...] = ("file", "directory", "empty directory", "link", "staging link", "staging file")

@@ -254,8 +254,8 @@ def _lists(server: Server) -> None:
         server.add("stray job", f"stray-job={rng.choice(('none', 'other'))}")
 
 
-def shapes(server: Server, rng: random.Random) -> None:
-    """What the archives hold, for rounds that unpack them."""
+def shapes(server: Server, rng: random.Random, *, slow: bool) -> None:
+    """What the archives hold, for rounds that unpack them; `slow` is whether each sync is delayed."""
     harmless = ("long-name", "pax-name", "hard-link", "duplicate", "empty", "setuid", "sparse-gnu", "sparse-pax")
     hostile = ("absolute", "dotdot", "symlink", "through-symlink", "through-file", "link-outside", "device", "fifo")
     if rng.random() < 0.35:
@@ -268,8 +268,8 @@ def shapes(server: Server, rng: random.Random) -> None:
         server.add("top directories", f"top={rng.choice(('none', 'several'))}")
     if rng.random() < 0.15:
         count = rng.choice((20, 200))
-        large = "plain-tar" in server.faults and "slow drip" in server.families  # would take longer than a round may
-        server.add("many small files", f"small-files={20 if large else count}")
+        dripped = "plain-tar" in server.faults and "slow drip" in server.families
+        server.add("many small files", f"small-files={20 if slow or dripped else count}")  # a round may take a minute
     if rng.random() < 0.08:
         server.add(
             "damaged inside", f"damaged-inside={rng.choice(('header', 'gzip-end', 'no-members'))}{server.place()}"
