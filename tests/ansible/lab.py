@@ -201,7 +201,7 @@ class Lab:
         }
 
     def _write_settings(self) -> None:
-        """For Ansible, so that this collection is found and nobody else's settings are; for ssh; and a playbook."""
+        """For Ansible, so that this collection is found and no other settings are; for ssh; and a playbook."""
         (self.directory / "ansible.cfg").write_text(
             _ANSIBLE_CFG.format(directory=self.directory, collections=COLLECTIONS, sockets=self._sockets)
         )

@@ -170,7 +170,7 @@ def test_every_option_of_the_command_line_reaches_it(simulator: StartSimulator, 
 
 
 @pytest.mark.parametrize("program", ["/no/such/restore-agent", "no-such-restore-agent"])
-def test_a_missing_agent_is_said_so(dest: Path, program: str) -> None:
+def test_a_missing_agent_is_reported(dest: Path, program: str) -> None:
     answer = run_module("restore", {"executable": [program], "dest": str(dest)})
     assert answer["failed"]
     assert answer["reason"] == "agent-missing"
@@ -184,7 +184,7 @@ def test_a_program_that_is_not_the_agent_is_no_success(dest: Path) -> None:
     assert "restore-agent ended with 0" in answer["msg"]
 
 
-def test_a_killed_agent_is_said_so_with_the_next_step(dest: Path) -> None:
+def test_a_killed_agent_is_reported_with_the_next_step(dest: Path) -> None:
     answer = run_module("restore", {"executable": ["sh", "-c", "kill -9 $$"], "dest": str(dest)})
     assert answer["failed"]
     assert "killed by signal 9" in answer["msg"]

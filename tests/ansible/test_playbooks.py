@@ -141,7 +141,7 @@ def test_a_host_that_dies_during_its_download_is_made_good_by_running_the_play_a
         assert sorted(job.downloads for job in lab.simulator.jobs) == [1, 2]
 
 
-def test_a_lost_run_is_said_so_and_one_that_goes_on_without_its_play_is_watched_to_its_end(directory: Path) -> None:
+def test_a_lost_run_is_reported_and_one_that_continues_without_its_play_is_followed_to_its_end(directory: Path) -> None:
     with Lab(directory, "max-downloads=2", "drip=40K@0", shards=1) as lab:
         lab.write_inventory(**HERE, **QUICK, restore_agent_progress_every=1)
         host, dest = lab.hosts["shard0"], lab.hosts["shard0"].dest

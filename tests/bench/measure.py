@@ -21,8 +21,8 @@ LONGEST = 300.0
 class Cost:
     """Seconds on the clock, seconds of CPU (user and system), peak memory in bytes.
 
-    The kernel counts the memory of whoever starts a process as that process's own until it has become the new program,
-    so that nothing below this one's own peak can be told; the bench itself is kept small for that reason.
+    Until a new process has become its program, the kernel counts the memory of the process that started it as its own.
+    Peaks below that of the bench cannot be seen; the bench itself is kept small for that reason.
     """
 
     seconds: float

@@ -1,9 +1,9 @@
-"""Memory that is there at once: what a bench on a RAM disk stands on, on a virtual machine.
+"""Memory that is available at once: without it, a bench on the RAM disk of a virtual machine measures the host.
 
-A balloon with free page reporting gives free memory back to the host two seconds after it became free, and whoever
-touches it next waits for the host: 1.1 to 1.7 s per GiB instead of 0.36 (measured). With it `curl -o` took 0.6 or
-2.0 s for the same GiB, by what had run before it, and so did everybody else. Only free blocks of 2 MiB and more are
-given back, so memory stays that is free in smaller pieces.
+A balloon with free page reporting gives free memory back to the host two seconds after it became free, and the
+process that touches it next waits for the host: 1.1 to 1.7 s per GiB instead of 0.36 (measured). With it `curl -o`
+and all other commands took 0.6 or 2.0 s for the same GiB, depending on what had run before. Only free blocks of 2 MiB
+and more are given back, so memory stays that is free in smaller pieces.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KEEP_SIZE_AND_PUNCH_HOLE = 3  # linux/falloc.h
 def kept_warm(ram_disk: Path, size: int) -> Iterator[None]:
     """Touch `size` bytes and free them again but for a page of each MiB, which is held until the end.
 
-    The kernel takes what it is asked for from small free pieces first, so whoever runs meanwhile gets these.
+    The kernel takes what it is asked for from small free pieces first, so the commands that run meanwhile get these.
     """
     descriptor = os.open(ram_disk, os.O_TMPFILE | os.O_RDWR, 0o600)
     try:

@@ -161,7 +161,7 @@ class Findings:
 
 
 def _pace() -> str:
-    """How this machine's TCP paces what nginx sends; with `bbr` by timers, which cost whoever runs when they fire."""
+    """How this machine's TCP paces what nginx sends; with `bbr` by timers, which take time from other processes."""
     setting = Path("/proc/sys/net/ipv4/tcp_congestion_control")
     return setting.read_text().strip() if setting.exists() else "unknown"
 

@@ -98,7 +98,7 @@ def test_there_is_no_option_for_the_key_itself() -> None:
     assert "private_key" not in OPTIONS
 
 
-def test_the_defaults_of_the_pace_are_those_of_the_options() -> None:
+def test_the_default_limits_are_those_of_the_options() -> None:
     assert limits(Values({}, {})) == RunLimits()
 
 
@@ -208,7 +208,7 @@ def test_the_flag_names_the_file_before_the_variable_does(tmp_path: Path) -> Non
     assert Values({}, environ).get("public_key") == "env"
 
 
-def test_the_default_file_is_read_when_it_is_there_and_nobody_names_another(
+def test_the_default_file_is_read_if_it_exists_and_no_other_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Callable[[str], str]
 ) -> None:
     (tmp_path / "default.toml").write_text("public_key = 'default'")
@@ -405,7 +405,7 @@ def test_an_empty_list_of_jobs_does_not_stand_beside_a_batch(config: Callable[[s
     assert target(Values({"config": path}, {})) == Target("g", cluster_id="c", batch_id="b")
 
 
-def test_a_pace_holds_what_was_said() -> None:
+def test_limits_are_read_from_options() -> None:
     said = {
         "wait_timeout": "1h",
         "hash_timeout": "0",

@@ -32,7 +32,7 @@ def test_after_verify_the_status_is_that_of_the_archives_now(
     assert "verified" in shown
 
 
-def test_a_selection_that_names_cannot_match_yet_is_said_by_plan(
+def test_a_selection_that_names_cannot_match_yet_is_reported_by_plan(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path
 ) -> None:
     sim = simulator("never-ready", shards=1)

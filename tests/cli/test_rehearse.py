@@ -28,7 +28,7 @@ def rehearse(run_agent: RunAgent, dest: Path, monkeypatch: pytest.MonkeyPatch) -
     return call
 
 
-def test_a_drill_ends_with_every_archive_proven(rehearse: Rehearse, dest: Path) -> None:
+def test_a_rehearsal_ends_with_every_archive_verified(rehearse: Rehearse, dest: Path) -> None:
     ended = rehearse()
     assert ended.code == 0
     assert ended.verdicts == ["verified"] * 3
@@ -37,14 +37,14 @@ def test_a_drill_ends_with_every_archive_proven(rehearse: Rehearse, dest: Path) 
     assert ended.result["ops_manager"].startswith("https://127.0.0.1:")
 
 
-def test_a_drill_in_text_ends_with_the_table(rehearse: Rehearse, dest: Path) -> None:
+def test_a_rehearsal_in_text_ends_with_the_table(rehearse: Rehearse, dest: Path) -> None:
     ended = rehearse("--output=text", "--shards=1")
     assert ended.code == 0
     assert [line.split()[0] for line in ended.out.splitlines() if not line.startswith(" ")] == ["verified"] * 2 + ["2"]
     assert str(dest) in ended.out
 
 
-def test_a_drill_goes_from_a_snapshot_to_a_report(rehearse: Rehearse, dest: Path) -> None:
+def test_a_rehearsal_goes_from_a_snapshot_to_a_report(rehearse: Rehearse, dest: Path) -> None:
     ended = rehearse("--shards=1", f"--unpack={dest / 'data'}")
     assert ended.code == 0
     assert "requested the restore of snapshot" in ended.events("notice")[0]["message"]
@@ -57,7 +57,7 @@ def test_a_drill_goes_from_a_snapshot_to_a_report(rehearse: Rehearse, dest: Path
     assert text[-2:] == [f"  receipt  {dest / 'receipt.json'}", f"  report   {dest / 'report.html'}"]
 
 
-def test_a_drill_that_fails_has_a_report_too(rehearse: Rehearse, dest: Path) -> None:
+def test_a_rehearsal_that_fails_has_a_report_too(rehearse: Rehearse, dest: Path) -> None:
     assert rehearse("--shards=1", "--fault=broken@0").code == 21
     assert "The batch is not complete" in (dest / "report.html").read_text()
 
@@ -115,20 +115,20 @@ def test_without_a_dest_a_mistake_leaves_no_directory(
         (["api-redirect"], 32),
     ],
 )
-def test_a_drill_with_faults_exits_as_a_run_would(rehearse: Rehearse, faults: list[str], code: int) -> None:
+def test_a_rehearsal_with_faults_exits_as_a_run_would(rehearse: Rehearse, faults: list[str], code: int) -> None:
     ended = rehearse("--shards=1", *(f"--fault={fault}" for fault in faults))
     assert ended.code == code, ended.out
     assert ended.result["exit_code"] == code
 
 
-def test_a_drill_into_the_dest_of_another_restore_is_refused(rehearse: Rehearse, dest: Path) -> None:
+def test_a_rehearsal_into_the_dest_of_another_restore_is_refused(rehearse: Rehearse, dest: Path) -> None:
     assert rehearse("--shards=1").code == 0
     before = receipt_in(dest)
     assert rehearse("--shards=2").code == 42
     assert receipt_in(dest) == before
 
 
-def test_the_same_drill_again_continues_and_has_nothing_to_do(rehearse: Rehearse) -> None:
+def test_the_same_rehearsal_again_continues_and_has_nothing_to_do(rehearse: Rehearse) -> None:
     assert rehearse("--shards=1").code == 0
     again = rehearse("--shards=1")
     assert (again.code, again.result["changed"]) == (0, False)
@@ -162,7 +162,7 @@ def test_a_fault_that_is_not_one_is_2_and_names_its_neighbours(
 
 
 @pytest.mark.parametrize("option", ["--shards=many", "--shards=-1", "--archive-size=big", "--parallel=0"])
-def test_a_drill_that_cannot_be_is_2_and_says_which_option(rehearse: Rehearse, option: str) -> None:
+def test_a_rehearsal_that_is_not_possible_is_2_and_names_the_option(rehearse: Rehearse, option: str) -> None:
     ended = rehearse(option)
     assert ended.code == 2
     assert option.split("=")[0] in ended.events("error")[0]["message"]

@@ -180,7 +180,7 @@ def test_a_killed_run_is_called_interrupted(
     assert list(seen) == FIELDS
 
 
-def test_a_pid_that_somebody_else_has_now_does_not_make_a_dead_run_live(
+def test_a_pid_that_another_process_has_now_does_not_make_an_ended_run_active(
     simulator: StartSimulator, start_agent: StartAgent, status: Status, dest: Path
 ) -> None:
     process = start_agent(["run", *connection_args(simulator("never-ready")), *QUICK, f"--dest={dest}"])

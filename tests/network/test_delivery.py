@@ -110,7 +110,7 @@ def test_a_whole_answer_to_a_range_starts_at_the_beginning(attempt: Attempt) -> 
 
 
 @pytest.mark.parametrize("content_range", [None, "bytes 0-5/7", "bytes 1-6/7", "bytes 0-5/*", "bytes 0-5/5"])
-def test_a_partial_answer_that_nobody_asked_for_is_refused(content_range: str | None, attempt: Attempt) -> None:
+def test_a_partial_answer_without_a_range_request_is_refused(content_range: str | None, attempt: Attempt) -> None:
     with pytest.raises(DeliveryRefused):
         attempt(partial(content_range))
 

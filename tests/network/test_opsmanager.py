@@ -183,7 +183,7 @@ def test_polls_back_off_to_eight_times_the_interval_with_jitter(simulator: Start
     assert max(gaps) > 0.02 * 8 * 0.8 - 0.01
 
 
-def test_a_job_that_is_no_longer_listed_keeps_its_last_word(simulator: StartSimulator, restore: Restore) -> None:
+def test_a_job_that_is_no_longer_listed_keeps_its_last_document(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("hash=late:3600", "drip=200K", shards=1)
 
     def hide() -> None:
@@ -251,7 +251,7 @@ def test_32_when_the_api_accepts_but_stays_silent_past_the_time_of_the_phase(
     assert time.monotonic() - began < 10
 
 
-def test_a_run_outlives_an_outage_while_it_waits_for_a_hash(simulator: StartSimulator, restore: Restore) -> None:
+def test_a_run_survives_an_outage_while_it_waits_for_a_hash(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("hash=late:3600")
 
     def outage() -> None:
@@ -483,7 +483,7 @@ def test_a_clock_that_is_wrong_neither_spoils_nor_gives_up_a_good_link(
     assert restore(simulator(fault, "cut=50%", "max-downloads=2")).code == 0
 
 
-def test_expiry_is_told_by_the_servers_clock(simulator: StartSimulator, restore: Restore) -> None:
+def test_expiry_is_measured_by_the_servers_clock(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("clock-skew=-86400", "never-ready")
     ended = restore(sim, "--wait-timeout=0.2s", "--output=json")
     assert ended.code == 20

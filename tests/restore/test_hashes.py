@@ -51,7 +51,7 @@ def test_a_hash_that_matches_proves_the_archive_whenever_it_comes(
     assert sha1_of(dest / sim.job(0).file_name) == served(sim)
 
 
-def test_nothing_stands_at_the_final_name_before_the_hash_is_there(
+def test_no_file_has_the_final_name_before_the_hash_is_published(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("hash=late:3600")
@@ -379,7 +379,7 @@ def test_a_hash_of_an_earlier_download_gives_way_to_that_of_this_one(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("different-bytes", "max-downloads=2", "hash=late:0.3")
-    with sim.lock:  # somebody downloaded it before
+    with sim.lock:  # it was downloaded before
         sim.job(0).attempts, sim.job(0).sha1 = 1, sim.job(0).archive(0).sha1
         sim.job(0).completed_at = sim.clock.now() - 60
     ended = restore(sim)

@@ -145,7 +145,7 @@ def test_the_job_is_read_again_before_another_attempt(simulator: StartSimulator,
 
 
 @pytest.mark.parametrize(("count", "spent"), [("start", 2), ("end", 3)])
-def test_the_servers_word_decides_not_a_guess_of_what_it_counts(
+def test_what_the_server_answers_decides_not_a_guess_of_what_it_counts(
     count: str, spent: int, simulator: StartSimulator, restore: Restore
 ) -> None:
     sim = simulator("cut=60%x2", f"count={count}", "max-downloads=2" if count == "start" else "max-downloads=1")
@@ -190,7 +190,7 @@ def test_25_when_the_retries_are_used_up_while_the_api_says_ready(
         (("max-downloads=9", "expires-in=0.3", "drip=64K", "stall=50%"), 0, 22),
     ],
 )
-def test_after_the_last_attempt_ops_managers_own_word_decides(
+def test_after_the_last_attempt_the_status_of_the_job_decides(
     faults: tuple[str, ...], retries: int, code: int, simulator: StartSimulator, restore: Restore
 ) -> None:
     sim = simulator("cut=60%xalways", *faults)
@@ -315,7 +315,7 @@ def test_a_range_that_cannot_be_trusted_becomes_a_fresh_start(
 
 
 @pytest.mark.parametrize("fault", ["range=wrong-offset", "range=wrong-total", "range=wrong-bytes", "range=416"])
-def test_a_lying_range_costs_a_download_and_never_the_truth(
+def test_a_wrong_range_costs_a_download_and_never_verifies_other_bytes(
     fault: str, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("cut=60%", "max-downloads=2", fault)

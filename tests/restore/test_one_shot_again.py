@@ -238,7 +238,7 @@ def test_no_more_transfers_run_at_once_than_parallel_says(
     assert peak == [most]
 
 
-def test_one_archives_trouble_does_not_hold_up_the_others(
+def test_the_failure_of_one_archive_does_not_delay_the_others(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("cut=10%xalways@0", shards=2)

@@ -68,12 +68,10 @@ def final_name(sim: Simulator, index: int = 0) -> str:
     return sim.job(index).file_name
 
 
-# What stands in nobody's way
+# Without an obstacle
 
 
-def test_a_ready_batch_is_planned_as_downloads_and_nothing_stands_in_the_way(
-    simulator: StartSimulator, plan: Plan
-) -> None:
+def test_a_ready_batch_is_planned_as_downloads_without_an_obstacle(simulator: StartSimulator, plan: Plan) -> None:
     sim = simulator(shards=2)
     ended = plan(sim)
     assert ended.code == 0
@@ -99,7 +97,7 @@ def test_jobs_that_are_not_ready_yet_are_no_obstacle(simulator: StartSimulator, 
 
 
 @pytest.mark.parametrize("fault", ["unknown-status", "ready-without-url", "missing-delivery"])
-def test_what_only_needs_patience_is_a_wait(simulator: StartSimulator, plan: Plan, fault: str) -> None:
+def test_what_only_needs_time_is_a_wait(simulator: StartSimulator, plan: Plan, fault: str) -> None:
     ended = plan(simulator(fault, "ready-after=60") if fault == "missing-delivery" else simulator(fault))
     assert ended.code == 0
     assert row(ended)["step"] == "wait"
@@ -117,7 +115,7 @@ def test_only_selected_jobs_are_planned(simulator: StartSimulator, plan: Plan) -
     assert row(ended)["file_name"] == final_name(sim, 2)
 
 
-def test_fewer_jobs_than_expected_is_said_but_may_still_change(simulator: StartSimulator, plan: Plan) -> None:
+def test_fewer_jobs_than_expected_are_reported_but_may_still_change(simulator: StartSimulator, plan: Plan) -> None:
     ended = plan(simulator(shards=2), "--expect-jobs=5")
     assert ended.code == 0
     assert any("--expect-jobs asks for 5" in notice["message"] for notice in ended.events("notice"))
@@ -216,7 +214,7 @@ def test_passing_trouble_of_the_api_is_waited_out(simulator: StartSimulator, pla
     assert plan(sim).code == 0
 
 
-def test_nobody_listening_is_32(
+def test_an_address_without_a_server_is_32(
     run_agent: RunAgent, simulator: StartSimulator, dest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restore_agent.restore.poller, "PATIENCE", 0.3)
@@ -281,13 +279,13 @@ def a_file_for_the_state(dest: Path, name: str) -> None:
     (dest / ".restore-agent").write_text("")
 
 
-def sums_of_somebody_else(dest: Path, _: str) -> None:
+def sums_of_another_program(dest: Path, _: str) -> None:
     dest.mkdir()
     (dest / "SHA1SUMS").write_text("somebody's own list\n")
 
 
 IN_DEST = [
-    sums_of_somebody_else,
+    sums_of_another_program,
     a_foreign_file,
     a_link_at_the_final_name,
     a_directory_at_the_part,
@@ -426,7 +424,7 @@ os.execv(sys.executable, [sys.executable, "-m", "restore_agent", *sys.argv[1:]])
 
 @pytest.mark.parametrize("command", ["plan", "run"])
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_dest_that_belongs_to_somebody_else_is_41(
+def test_a_dest_that_belongs_to_another_user_is_41(
     simulator: StartSimulator, dest: Path, exists: bool, command: str
 ) -> None:
     """In a process of its own, which may not write everywhere even as root."""
@@ -449,7 +447,7 @@ def test_a_dest_that_belongs_to_somebody_else_is_41(
 # What DEST already holds
 
 
-def test_archives_that_are_verified_already_are_said_to_be(
+def test_archives_that_are_verified_already_are_shown_as_verified(
     simulator: StartSimulator, plan: Plan, restore: Restore, tmp_path: Path
 ) -> None:
     sim = simulator(shards=1)
@@ -464,7 +462,9 @@ def test_archives_that_are_verified_already_are_said_to_be(
     assert len(deliveries(sim)) == asked
 
 
-def test_a_verified_archive_outlives_its_delivery(simulator: StartSimulator, plan: Plan, restore: Restore) -> None:
+def test_a_verified_archive_stays_verified_after_its_delivery_ended(
+    simulator: StartSimulator, plan: Plan, restore: Restore
+) -> None:
     sim = simulator()
     assert restore(sim).code == 0
     sim.clock.advance(7200)
@@ -473,7 +473,7 @@ def test_a_verified_archive_outlives_its_delivery(simulator: StartSimulator, pla
     assert row(ended)["expires_in"] < 0
 
 
-def test_a_file_somebody_put_there_counts_when_it_equals_the_published_hash(
+def test_a_file_of_another_program_counts_if_it_equals_the_published_hash(
     simulator: StartSimulator, plan: Plan, dest: Path
 ) -> None:
     sim = simulator("hash=early")
@@ -496,7 +496,7 @@ def test_a_flipped_byte_in_a_verified_archive_is_an_obstacle(
 
 
 @pytest.mark.parametrize("published", [False, True])
-def test_an_unproven_archive_only_wants_proof(
+def test_an_unproven_archive_is_planned_as_verification_only(
     simulator: StartSimulator, plan: Plan, restore: Restore, published: bool
 ) -> None:
     sim = simulator("hash=never")
@@ -511,7 +511,7 @@ def test_an_unproven_archive_only_wants_proof(
     assert len(deliveries(sim)) == asked
 
 
-def test_a_whole_part_left_by_a_kill_only_wants_proof(
+def test_a_complete_part_left_by_a_kill_is_planned_as_verification_only(
     simulator: StartSimulator, plan: Plan, start_agent: StartAgent, dest: Path
 ) -> None:
     sim = simulator("hash=never")
@@ -549,7 +549,7 @@ def test_the_text_has_a_verdict_per_job_in_80_columns(simulator: StartSimulator,
     assert max(len(line) for line in table) <= 80
 
 
-def test_the_text_says_when_nothing_stands_in_the_way(simulator: StartSimulator, plan: Plan) -> None:
+def test_the_text_says_that_there_is_no_obstacle(simulator: StartSimulator, plan: Plan) -> None:
     ended = plan(simulator(), "--output=text")
     assert ended.out.splitlines()[-1] == "Nothing stands in the way."
 

@@ -135,7 +135,7 @@ def test_lone_surrogates_in_a_document_are_no_defect(simulator: StartSimulator, 
 # ---------------------------------------------------------------- trouble
 
 
-def test_a_silent_ops_manager_is_trouble_within_two_seconds_also_in_the_status(
+def test_an_ops_manager_that_does_not_answer_is_reported_within_two_seconds_also_in_the_status(
     simulator: StartSimulator, start_agent: StartAgent, dest: Path
 ) -> None:
     sim = simulator("never-ready")

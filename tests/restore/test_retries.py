@@ -254,7 +254,7 @@ def test_after_the_last_attempt_one_more_poll_may_give_the_reason() -> None:
     assert host.retries.exhausted
 
 
-def test_after_the_last_attempt_a_silent_ops_manager_is_not_awaited_for_ever() -> None:
+def test_after_the_last_attempt_an_ops_manager_that_does_not_answer_is_not_awaited_forever() -> None:
     host = Host(retries=0)
     host.fail()
     host.clock.now += PATIENCE - 1

@@ -49,7 +49,7 @@ def test_11_when_the_published_hash_differs(simulator: StartSimulator, restore: 
     assert receipt_in(dest)["outcome"] == "failed"
 
 
-def test_11_stays_the_word_when_the_downloads_are_used_up_since(
+def test_11_stays_the_verdict_if_the_downloads_were_used_up_since(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("hash=wrong", "max-downloads=1")

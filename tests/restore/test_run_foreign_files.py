@@ -83,9 +83,7 @@ def test_42_when_something_that_is_no_file_stands_at_a_name_of_the_archive(
     assert deliveries(sim) == []
 
 
-def test_leftovers_of_nobody_knows_whom_do_not_stop_a_run(
-    simulator: StartSimulator, restore: Restore, dest: Path
-) -> None:
+def test_unknown_files_in_dest_do_not_stop_a_run(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
     sim = simulator("range=honour")
     dest.mkdir()
     for suffix in (".part", ".mismatch"):
@@ -149,7 +147,7 @@ def test_42_when_the_agents_records_belong_to_another_user(
     ended_with(restore(sim), 0)
 
 
-def test_an_equal_file_that_somebody_else_put_there_becomes_private(
+def test_an_equal_file_of_another_program_becomes_private(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("hash=early")

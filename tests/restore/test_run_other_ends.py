@@ -88,7 +88,7 @@ def test_a_client_certificate_opens_what_asks_for_one(simulator: StartSimulator,
     ended_with(restore(sim, f"--client-cert={certificate}", f"--client-key={key}"), 0)
 
 
-def test_32_when_nobody_listens(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
+def test_32_when_no_server_listens(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]

@@ -113,7 +113,7 @@ def test_after_a_success_everything_is_still_verified(verify: Verify, restored: 
 def test_offline_the_receipt_is_proof_enough(verify: Verify, restored: Simulator) -> None:
     asked = len(restored.requests)
     assert verify().code == 0
-    assert len(restored.requests) == asked, "without a connection nobody is asked"
+    assert len(restored.requests) == asked, "without a connection no request is sent"
 
 
 def test_bytes_are_read_again_whatever_the_journal_remembers(verify: Verify, restored: Simulator, dest: Path) -> None:
@@ -379,7 +379,7 @@ def test_half_a_part_is_nothing_to_prove(
     assert sha1_of(next(dest.glob("*.part"))) == before
 
 
-def test_half_a_part_without_a_receipt_is_told_as_not_downloaded(
+def test_half_a_part_without_a_receipt_is_reported_as_not_downloaded(
     verify: Verify, simulator: StartSimulator, start_agent: StartAgent, dest: Path
 ) -> None:
     sim = simulator("drip=256K", archive_size=1 << 20)

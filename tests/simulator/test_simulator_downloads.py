@@ -158,7 +158,7 @@ def test_a_refused_delivery_may_be_tried_later(start: Start) -> None:
 
 
 @pytest.mark.parametrize(("fault", "goes_on"), [("expires-in", True), ("expires-cut", False)])
-def test_a_running_transfer_may_outlive_its_link(start: Start, fault: str, goes_on: bool) -> None:
+def test_a_running_transfer_may_end_after_its_link_expired(start: Start, fault: str, goes_on: bool) -> None:
     client = start(f"{fault}=100", "drip=100K", archive_size=30_000)
     with client.plain.stream("GET", client.url()) as response:
         client.simulator.clock.advance(200)

@@ -142,7 +142,7 @@ def test_a_hash_may_name_another_file(start: Start) -> None:
         (["bearer-in-value"], {"authHeader", "authValue"}),
     ],
 )
-def test_the_newer_url_wants_a_header(start: Start, fault: list[str], fields: set[str]) -> None:
+def test_the_newer_url_requires_a_header(start: Start, fault: list[str], fields: set[str]) -> None:
     client = start("url-v2=only", *fault)
     delivery = client.job()["delivery"]
     assert {name for name in delivery if name.startswith("auth")} == fields

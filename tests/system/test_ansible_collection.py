@@ -141,7 +141,7 @@ def test_a_job_on_a_host_that_does_not_ask_for_it_is_a_problem() -> None:
     ]
 
 
-def test_a_host_that_failed_or_went_silent_is_named_first() -> None:
+def test_a_host_that_failed_or_stopped_answering_is_named_first() -> None:
     hosts = {**complete(), "c": host(failure="unreachable")}
     assert batch.batch_problems(hosts, JOBS) == ["c: unreachable"]
 
@@ -169,7 +169,7 @@ def test_an_archive_that_is_verified_but_not_unpacked_is_a_problem_where_unpacki
     assert batch.batch_problems(hosts, JOBS) == []
 
 
-def test_an_archive_is_told_in_one_line() -> None:
+def test_an_archive_is_described_in_one_line() -> None:
     assert batch.archive_line(archive("s0", path="/d/s0.tar.gz", sha1="ab")) == "verified /d/s0.tar.gz sha1 ab"
     assert batch.archive_line({"job_id": "x", "verdict": "failed"}) == "failed x"
     unpacked = archive("s0", path=None, sha1="ab", data_path="/data/s0-1")

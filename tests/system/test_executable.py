@@ -331,7 +331,7 @@ def test_names_come_from_etc_hosts_and_dns_whatever_nsswitch_conf_names(jail: Ja
         assert not any(b"in-hosts" in question for question in asked)
 
 
-def test_a_name_server_that_does_not_answer_holds_no_signal_up(jail: Jail, simulator: StartSimulator) -> None:
+def test_a_name_server_that_does_not_answer_delays_no_signal(jail: Jail, simulator: StartSimulator) -> None:
     jail.add("/etc/resolv.conf", "nameserver 127.0.0.78\n")
     args = [arg for arg in reaching(jail, simulator(shards=0), jobs=True) if not arg.startswith("--url")]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:

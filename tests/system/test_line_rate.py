@@ -232,7 +232,7 @@ def test_a_sync_that_fails_on_the_way_ends_the_archive_with_41(
 # ---------------------------------------------------------------- the bench itself
 
 
-def test_the_bench_measures_everybody_and_says_what_was_reached(tmp_path: Path) -> None:
+def test_the_bench_measures_each_program_and_reports_its_goals(tmp_path: Path) -> None:
     if not all(Path("/usr/bin", program).exists() for program in ("curl", "aria2c", "wget", "openssl")):
         assert not os.environ.get("CI"), "CI has to run the bench"
         pytest.skip("the bench's peers are not installed")

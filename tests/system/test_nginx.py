@@ -1,4 +1,4 @@
-"""DeliveryClient from a server that nobody here wrote: nginx, over http and https, with its framing and its ranges."""
+"""DeliveryClient with a real server: nginx, over http and https, with its framing and its ranges."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ http {{
 
 
 def free_port() -> int:
-    """One that nobody has, and that the kernel gives to nobody who asks for any: nginx takes it a little later."""
+    """A free one that the kernel does not give to other processes: nginx takes it a little later."""
     while True:
         port = random.randrange(10_000, 30_000)  # below Linux's range of ephemeral ports, in which other tests listen
         with socket.socket() as probe, suppress(OSError):

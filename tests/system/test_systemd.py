@@ -179,11 +179,11 @@ def test_the_line_counts_archives_by_where_they_stand() -> None:
 
 
 @pytest.mark.parametrize("address", ["/no/such/socket", "relative", "@", ""])
-def test_nobody_listening_ends_no_run(simulator: StartSimulator, restore: Restore, address: str) -> None:
+def test_a_missing_service_manager_ends_no_run(simulator: StartSimulator, restore: Restore, address: str) -> None:
     assert restore(simulator(), env={"NOTIFY_SOCKET": address}).code == 0
 
 
-def test_a_manager_that_does_not_read_holds_nothing_up(
+def test_a_service_manager_that_does_not_read_delays_nothing(
     simulator: StartSimulator, restore: Restore, tmp_path: Path
 ) -> None:
     address = str(tmp_path / "notify")

@@ -125,7 +125,7 @@ def test_the_list_names_every_pin_with_licence_hash_and_purl_and_nothing_else(si
         assert one["licenses"][0]["expression"]
 
 
-def test_the_list_tells_who_needs_whom(single: Path) -> None:
+def test_the_list_has_the_dependencies_of_each_component(single: Path) -> None:
     listed = json.loads((single.parent / "restore-agent.cdx.json").read_text())
     needs = {
         entry["ref"].split("@")[0]: {ref.split("@")[0] for ref in entry["dependsOn"]}

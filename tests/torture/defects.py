@@ -267,7 +267,7 @@ def _believe_the_journal_alone() -> None:
 
 
 def _use_any_part() -> None:
-    """A part file is used whoever made it."""
+    """A part file is used whichever program made it."""
     from restore_agent.dest.directory import Directory
 
     Directory.require_own = lambda *_: None  # type: ignore[assignment, method-assign]

@@ -27,7 +27,7 @@ _STEP = 0.003
 class Ended:
     """How a process ended. `code` is negative for a signal that killed it; None for one that had to be.
 
-    `mute`: nobody could read its output. `stopped_after`: seconds from the signal to the end, None without one.
+    `mute`: no reader could take its output. `stopped_after`: seconds from the signal to the end, None without one.
     """
 
     code: int | None
@@ -84,7 +84,7 @@ class AgentProcess:
             resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (file_limit, resource.RLIM_INFINITY))
 
     def _take_no_output(self) -> int:
-        """A descriptor that blocks whoever writes to it: a full pipe, or a terminal after Ctrl-S."""
+        """A descriptor that blocks its writer: a full pipe, or a terminal after Ctrl-S."""
         if self._console == "full pipe":
             reader, writer = os.pipe()
             os.set_blocking(writer, False)

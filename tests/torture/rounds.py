@@ -155,7 +155,7 @@ class Round(Judging):
         )
 
     def _with_result(self, ended: Ended) -> Ended:
-        """Where nobody could read the output, the result is what the receipt of this run says."""
+        """If no reader could take the output, the result is what the receipt of this run says."""
         receipt = self._dest / "receipt.json"
         if not ended.mute or ended.code not in checks.RECEIPT_CODES or not receipt.is_file():
             return ended

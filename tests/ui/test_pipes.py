@@ -51,7 +51,7 @@ def test_a_status_with_line_breaks_forges_no_line_of_the_log(simulator: StartSim
     assert not [line for line in ended.err.splitlines() if re.match(r'(\d\d:\d\d:\d\d )?\{"event"', line)]
 
 
-def test_json_in_a_pipe_leaves_stderr_to_nobody(simulator: StartSimulator, start_agent: StartAgent, dest: Path) -> None:
+def test_json_in_a_pipe_leaves_stderr_empty(simulator: StartSimulator, start_agent: StartAgent, dest: Path) -> None:
     sim = simulator(shards=1)
     ended = finished(start_agent(["run", *connection_args(sim), *QUICK, f"--dest={dest}", "-o", "json"]))
     assert ended.code == 0
@@ -131,13 +131,13 @@ def test_a_mistake_in_the_call_is_json_too_where_json_was_asked_for(run_agent: R
     check_json(ended)
 
 
-def test_json_asked_for_by_the_environment_holds_for_mistakes_too(run_agent: RunAgent) -> None:
+def test_json_set_by_the_environment_applies_to_mistakes_too(run_agent: RunAgent) -> None:
     ended = run_agent(["run", "--no-such-option"], {"RESTORE_AGENT_OUTPUT": "json"})
     assert ended.code == 2
     check_json(ended)
 
 
-def test_json_asked_for_by_the_file_holds_for_errors_too(run_agent: RunAgent, tmp_path: Path) -> None:
+def test_json_set_by_the_file_applies_to_errors_too(run_agent: RunAgent, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('output = "json"\n')
     ended = run_agent(["run", f"--config={config}"])
@@ -147,7 +147,7 @@ def test_json_asked_for_by_the_file_holds_for_errors_too(run_agent: RunAgent, tm
 
 @pytest.mark.parametrize("mistake", ["retrys = 3", "retries = {a = 1}", "parallel = 0", 'private_key = "x"'])
 @pytest.mark.parametrize("how", ["--config={}", "variable"])
-def test_json_asked_for_by_a_file_with_a_mistake_holds_too(
+def test_json_set_by_a_file_with_a_mistake_applies_too(
     run_agent: RunAgent, tmp_path: Path, mistake: str, how: str
 ) -> None:
     config = tmp_path / "config.toml"
@@ -159,13 +159,13 @@ def test_json_asked_for_by_a_file_with_a_mistake_holds_too(
     check_json(run_agent(["run", "--no-such-option", *args], env))
 
 
-def test_text_asked_for_by_a_flag_holds_although_the_file_says_json(run_agent: RunAgent, tmp_path: Path) -> None:
+def test_text_set_by_a_flag_applies_although_the_file_says_json(run_agent: RunAgent, tmp_path: Path) -> None:
     config = tmp_path / "config.toml"
     config.write_text('output = "json"\nretrys = 3\n')
     assert "error: " in run_agent(["run", f"--config={config}", "-o", "text"]).err
 
 
-def test_an_output_that_is_neither_is_told_in_text(run_agent: RunAgent) -> None:
+def test_an_output_that_is_neither_is_reported_in_text(run_agent: RunAgent) -> None:
     ended = run_agent(["run", "-o", "yaml"])
     assert ended.code == 2
     assert "must be one of text, json" in ended.err

@@ -126,7 +126,7 @@ def test_a_run_that_never_knew_its_jobs_tells_its_exit_code(
     assert told(file)["restore_agent_run_state", "finished"] == 1
 
 
-def test_a_mistake_in_the_call_is_told_too(run_agent: RunAgent, file: Path) -> None:
+def test_a_mistake_in_the_call_is_reported_too(run_agent: RunAgent, file: Path) -> None:
     assert run_agent(["run", f"--metrics-file={file}"]).code == 2
     assert told(file)["restore_agent_run_exit_code", ""] == 2
 

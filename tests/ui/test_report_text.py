@@ -71,7 +71,7 @@ def test_fields_that_an_older_agent_did_not_write_are_unknown() -> None:
     assert "Unknown: the receipts are of a restore-agent that did not write it." in text
 
 
-def test_the_timeline_has_a_lane_for_each_archive() -> None:
+def test_the_timeline_has_a_row_for_each_archive() -> None:
     lanes = [line for line in text_of("success").splitlines() if line.startswith("…shard")]
     assert [lane.split()[-1] for lane in lanes] == ["41m30s", "44m00s", "46m30s"]
     assert all(sign in lanes[0] for sign in ".#~=")

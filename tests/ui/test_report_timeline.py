@@ -34,7 +34,7 @@ def test_phases_follow_each_other_from_the_start_of_the_run() -> None:
     assert picture.lanes[0].length == "1m40s"
 
 
-def test_without_unpacking_a_lane_ends_with_the_proof() -> None:
+def test_without_unpacking_a_row_ends_with_the_verification() -> None:
     assert phases(of(archive(0, **times(5, 10, 60, 70, None))))[-1] == ("waited for the hash", 10)
 
 
@@ -52,13 +52,13 @@ def test_moments_in_the_wrong_order_make_no_phase() -> None:
     ]
 
 
-def test_a_lane_of_an_archive_that_failed_says_so() -> None:
+def test_the_row_of_an_archive_that_failed_shows_that() -> None:
     picture = of(failed(0, 22, "delivery-expired", download_started_at=stamp(30)))
     assert phases(picture) == [("waited", 30)]
     assert picture.lanes[0].length == "failed"
 
 
-def test_skipped_jobs_have_no_lane() -> None:
+def test_skipped_jobs_have_no_row() -> None:
     assert len(of(archive(0), failed(1, 0, None, "skipped")).lanes) == 1
 
 
