@@ -34,7 +34,7 @@ def report_of(lab: Lab) -> Path:
     return lab.directory / "receipts" / str(requested(lab.simulator)[0].batch_id) / "report.html"
 
 
-def test_a_play_leads_from_the_latest_snapshot_to_data_paths_and_a_report(directory: Path) -> None:
+def test_a_play_restores_the_latest_snapshot_to_data_paths_and_writes_a_report(directory: Path) -> None:
     """One lab for the whole story. The executable is a script on the control node that is copied to the hosts."""
     with Lab(directory) as lab:
         executable = directory / "restore-agent-linux"

@@ -45,7 +45,7 @@ def options_for(sim: Simulator, dest: Path, **more: Any) -> dict[str, Any]:
     return {**given, "dest": str(dest), **QUICK, **more}
 
 
-def test_check_mode_plans_and_never_touches_a_delivery_url(simulator: StartSimulator, dest: Path) -> None:
+def test_check_mode_plans_and_never_requests_a_delivery_url(simulator: StartSimulator, dest: Path) -> None:
     sim = simulator(shards=1)
     answer = run_module("restore", options_for(sim, dest), check_mode=True, diff=True)
     assert answer["changed"]
@@ -56,7 +56,7 @@ def test_check_mode_plans_and_never_touches_a_delivery_url(simulator: StartSimul
     assert not dest.exists()
 
 
-def test_a_run_changes_once_and_the_next_one_nothing(simulator: StartSimulator, dest: Path) -> None:
+def test_a_first_run_reports_changed_and_a_second_run_does_not(simulator: StartSimulator, dest: Path) -> None:
     sim = simulator(shards=1)
     first = run_module("restore", options_for(sim, dest))
     assert first["changed"]
@@ -70,7 +70,9 @@ def test_a_run_changes_once_and_the_next_one_nothing(simulator: StartSimulator, 
     assert not run_module("restore", options_for(sim, dest), check_mode=True)["changed"]
 
 
-def test_unpacking_changes_once_and_check_mode_says_so(simulator: StartSimulator, dest: Path, tmp_path: Path) -> None:
+def test_unpacking_reports_changed_once_and_check_mode_predicts_it(
+    simulator: StartSimulator, dest: Path, tmp_path: Path
+) -> None:
     sim, data = simulator(shards=1), tmp_path / "data"
     run_module("restore", options_for(sim, dest))
     options = options_for(sim, dest, unpack=str(data), discard_archive=True)
@@ -101,7 +103,7 @@ def test_an_archive_that_cannot_be_unpacked_fails_the_module(
     assert run_module("restore", options_for(sim, dest, owner="root"))["exit_code"] == 2
 
 
-def test_a_failure_carries_what_happened_and_what_to_do_next(simulator: StartSimulator, dest: Path) -> None:
+def test_a_failure_returns_the_error_and_the_next_step(simulator: StartSimulator, dest: Path) -> None:
     answer = run_module("restore", options_for(simulator("broken@0", shards=1), dest))
     assert answer["failed"]
     assert (answer["exit_code"], answer["reason"]) == (21, "job-broken")
@@ -112,7 +114,7 @@ def test_a_failure_carries_what_happened_and_what_to_do_next(simulator: StartSim
     assert sorted(record["verdict"] for record in answer["receipt"]["archives"]) == ["failed", "verified"]
 
 
-def test_a_failing_plan_says_what_to_do_by_exit_code(simulator: StartSimulator, dest: Path) -> None:
+def test_a_failing_plan_returns_the_next_step_of_its_exit_code(simulator: StartSimulator, dest: Path) -> None:
     answer = run_module("restore", options_for(simulator("broken"), dest), check_mode=True)
     assert answer["failed"]
     assert answer["hint"] == EXIT_CODES[21].next_step
@@ -148,14 +150,16 @@ def test_options_may_come_from_the_environment_and_those_of_the_task_win(
     assert run_module("restore", {**given, "private_key": sim.hello["private_key"] + "\n"}, env)["exit_code"] == 0
 
 
-def test_what_excludes_each_other_is_a_usage_error(simulator: StartSimulator, dest: Path) -> None:
+def test_options_that_exclude_each_other_are_a_usage_error(simulator: StartSimulator, dest: Path) -> None:
     answer = run_module("restore", options_for(simulator(), dest, batch_id="5fc4f7c1b2e4a1000155b8dd"))
     assert (answer["exit_code"], answer["reason"]) == (2, "usage")
     assert "exclude each other" in answer["msg"]
     assert "Next: See `restore-agent run --help`." in answer["msg"]
 
 
-def test_every_option_of_the_command_line_reaches_it(simulator: StartSimulator, dest: Path, tmp_path: Path) -> None:
+def test_every_option_of_the_module_reaches_the_command_line(
+    simulator: StartSimulator, dest: Path, tmp_path: Path
+) -> None:
     sim = simulator(shards=1)
     config = tmp_path / "config.toml"
     config.write_text("parallel = 3\n")
@@ -178,7 +182,7 @@ def test_a_missing_agent_is_reported(dest: Path, program: str) -> None:
     assert "install" in answer["hint"].lower()
 
 
-def test_a_program_that_is_not_the_agent_is_no_success(dest: Path) -> None:
+def test_a_program_that_is_not_the_agent_is_a_failure(dest: Path) -> None:
     answer = run_module("restore", {"executable": ["true"], "dest": str(dest)})
     assert answer["failed"]
     assert "restore-agent ended with 0" in answer["msg"]
@@ -191,7 +195,7 @@ def test_a_killed_agent_is_reported_with_the_next_step(dest: Path) -> None:
     assert "Next: run the play again" in answer["msg"]
 
 
-def test_the_status_of_a_run_is_told_and_nothing_is_touched(simulator: StartSimulator, dest: Path) -> None:
+def test_the_status_of_a_run_is_returned_and_no_file_is_changed(simulator: StartSimulator, dest: Path) -> None:
     assert run_module("restore_info", {"dest": str(dest)})["lines"] == ["no run was started here yet"]
     run_module("restore", options_for(simulator(), dest))
     before = snapshot_of(dest)

@@ -30,7 +30,7 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "lab"
 
 
-def test_three_hosts_bring_a_batch_home_and_a_second_run_changes_nothing(directory: Path, pyz: Path) -> None:
+def test_three_hosts_download_a_batch_and_a_second_run_changes_nothing(directory: Path, pyz: Path) -> None:
     """One story, told in one lab, since a play takes about 40 s of CPU time. Versions of ansible-core take turns.
 
     The zipapp compiles its modules at each start, so the last steps use the agent of this environment.
@@ -118,7 +118,7 @@ def the_batch_is_unpacked_without_a_download(lab: Lab) -> None:
     assert [secret for secret in lab.simulator.secrets if secret in again.out] == []
 
 
-def test_a_host_that_dies_during_its_download_is_made_good_by_running_the_play_again(directory: Path) -> None:
+def test_a_host_that_dies_during_its_download_is_restored_if_the_play_is_run_again(directory: Path) -> None:
     with Lab(directory, "max-downloads=2", "drip=64K@0", shards=1) as lab:
         lab.write_inventory(**HERE, **QUICK)
         host, dest = lab.hosts["shard0"], lab.hosts["shard0"].dest
@@ -141,7 +141,7 @@ def test_a_host_that_dies_during_its_download_is_made_good_by_running_the_play_a
         assert sorted(job.downloads for job in lab.simulator.jobs) == [1, 2]
 
 
-def test_a_lost_run_is_reported_and_one_that_continues_without_its_play_is_followed_to_its_end(directory: Path) -> None:
+def test_a_lost_run_is_reported_and_a_run_that_continues_without_its_play_is_awaited(directory: Path) -> None:
     with Lab(directory, "max-downloads=2", "drip=40K@0", shards=1) as lab:
         lab.write_inventory(**HERE, **QUICK, restore_agent_progress_every=1)
         host, dest = lab.hosts["shard0"], lab.hosts["shard0"].dest

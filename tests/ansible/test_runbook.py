@@ -99,7 +99,7 @@ def lab() -> Iterator[Lab]:
     shutil.rmtree(directory)
 
 
-def test_the_runbook_leads_from_an_order_to_data_files_in_place_on_every_host(lab: Lab) -> None:
+def test_the_runbook_restores_data_files_on_every_host_from_a_new_request(lab: Lab) -> None:
     for host in lab.hosts.values():
         (host.directory / "data").mkdir()
         (host.directory / "data" / "old.wt").write_text("the disaster")
@@ -133,7 +133,7 @@ def test_the_runbook_leads_from_an_order_to_data_files_in_place_on_every_host(la
     assert [secret for secret in lab.simulator.secrets if secret in done.stdout] == []
 
 
-def test_the_runbook_says_where_a_person_decides() -> None:
+def test_the_runbook_marks_each_decision_of_an_operator() -> None:
     assert len(STEPS) == 8
     assert all("*Decide*" in text or "*decide*" in text for _, _, text in STEPS)
     assert all(commands_of(text).strip() for _, _, text in STEPS)

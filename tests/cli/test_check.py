@@ -27,7 +27,7 @@ def verdicts(ended: Result) -> list[bool | None]:
     return [line["ok"] for line in ended.events("check")]
 
 
-def test_a_good_connection_is_good_in_every_line(run_agent: RunAgent, simulator: StartSimulator) -> None:
+def test_a_good_connection_passes_every_check(run_agent: RunAgent, simulator: StartSimulator) -> None:
     sim = simulator(shards=1, tls=True)
     ended = check(run_agent, sim)
     assert (ended.code, ended.err, ended.result["exit_code"]) == (0, "", 0)
@@ -54,9 +54,7 @@ def test_as_text_each_check_is_a_line_of_a_table(run_agent: RunAgent, simulator:
     assert rows == [["ok", name] for name in NAMES]
 
 
-def test_project_and_cluster_are_checked_only_where_they_are_given(
-    run_agent: RunAgent, simulator: StartSimulator
-) -> None:
+def test_project_and_cluster_are_checked_only_if_they_are_given(run_agent: RunAgent, simulator: StartSimulator) -> None:
     sim = simulator(shards=1)
     reach = [arg for arg in connection_args(sim, jobs=False) if not arg.startswith(("--group-id", "--cluster-id"))]
     ended = run_agent(["check", *reach, "-o", "json"])
@@ -79,7 +77,7 @@ def test_project_and_cluster_are_checked_only_where_they_are_given(
         (["api-redirect"], [], "address", 32),
     ],
 )
-def test_the_first_that_fails_decides_the_code_and_the_rest_is_not_checked(
+def test_the_first_failed_check_decides_the_code_and_skips_the_rest(
     run_agent: RunAgent, simulator: StartSimulator, faults: list[str], options: list[str], failed: str, code: int
 ) -> None:
     ended = check(run_agent, simulator(*faults, shards=1), *options)
@@ -103,7 +101,7 @@ def test_an_untrusted_certificate_is_a_failure_of_tls(run_agent: RunAgent, simul
     assert check(run_agent, simulator("wrong-host", shards=1, tls=True)).code == 31
 
 
-def test_an_address_without_a_server_is_32_after_it_was_tried_for_a_while(
+def test_an_address_without_a_server_is_32_after_retries(
     run_agent: RunAgent, simulator: StartSimulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(asking, "PATIENCE", 1.0)
@@ -118,7 +116,7 @@ def test_an_address_without_a_server_is_32_after_it_was_tried_for_a_while(
     assert "retrying until" in text.err
 
 
-def test_the_clock_difference_is_shown_and_is_no_failure(run_agent: RunAgent, simulator: StartSimulator) -> None:
+def test_the_clock_difference_is_shown_and_is_not_a_failure(run_agent: RunAgent, simulator: StartSimulator) -> None:
     ended = check(run_agent, simulator("clock-skew=300", shards=1))
     assert (ended.code, found(ended)["clock"][0]) == (0, True)
     assert re.fullmatch(r"the server is (299|300) s ahead of this host", found(ended)["clock"][1])
@@ -150,7 +148,7 @@ def answer(status: str, body: Json) -> Script:
     return says(f"HTTP/1.1 {status}\r\nContent-Length: {len(raw)}\r\nConnection: close\r\n\r\n".encode() + raw)
 
 
-def test_a_key_without_access_to_the_project_is_told_from_a_wrong_key(run_agent: RunAgent) -> None:
+def test_a_key_without_access_to_the_project_is_distinguished_from_a_wrong_key(run_agent: RunAgent) -> None:
     refused = answer("403 Forbidden", {"errorCode": "USER_UNAUTHORIZED", "detail": "no role"})
     for root, failed in ((answer("200 OK", {}), "project"), (refused, "key")):
         with serving(refused, root) as (url, heads):

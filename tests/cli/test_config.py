@@ -98,7 +98,7 @@ def test_there_is_no_option_for_the_key_itself() -> None:
     assert "private_key" not in OPTIONS
 
 
-def test_the_default_limits_are_those_of_the_options() -> None:
+def test_the_defaults_of_the_run_limits_are_those_of_the_options() -> None:
     assert limits(Values({}, {})) == RunLimits()
 
 
@@ -150,7 +150,7 @@ def toml(value: Any) -> str:
     return "[" + ", ".join(map(toml, value)) + "]" if isinstance(value, list) else repr(value)
 
 
-def test_precedence_is_tried_with_every_option() -> None:
+def test_precedence_holds_for_every_option() -> None:
     assert set(SAID) == set(OPTIONS)
 
 
@@ -184,23 +184,23 @@ def test_an_empty_variable_is_one_that_is_not_set(config: Callable[[str], str]) 
     assert Values({"config": path}, {"RESTORE_AGENT_URL": ""}).get("url") == "https://file"
 
 
-def test_a_flag_that_is_given_empty_is_an_error_and_not_a_fall_back() -> None:
+def test_an_empty_flag_is_an_error_and_does_not_fall_back() -> None:
     said = refusal(lambda: Values({"url": ""}, {"RESTORE_AGENT_URL": "https://env"}).get("url"))
     assert "--url" in said
 
 
-def test_the_file_may_say_project_id_for_group_id(config: Callable[[str], str]) -> None:
+def test_the_file_accepts_project_id_for_group_id(config: Callable[[str], str]) -> None:
     assert Values({"config": config("project_id = '5c1'\n")}, {}).get("group_id") == "5c1"
 
 
-def test_a_number_in_the_file_will_do_for_an_id(config: Callable[[str], str]) -> None:
+def test_the_file_accepts_a_number_as_an_id(config: Callable[[str], str]) -> None:
     assert Values({"config": config("batch_id = 590\n")}, {}).get("batch_id") == "590"
 
 
 # ---------------------------------------------------------------- which configuration file
 
 
-def test_the_flag_names_the_file_before_the_variable_does(tmp_path: Path) -> None:
+def test_the_flag_for_the_file_has_precedence_over_the_variable(tmp_path: Path) -> None:
     for name in ("flag", "env"):
         (tmp_path / name).write_text(f"public_key = '{name}'")
     environ = {"RESTORE_AGENT_CONFIG": str(tmp_path / "env")}
@@ -208,7 +208,7 @@ def test_the_flag_names_the_file_before_the_variable_does(tmp_path: Path) -> Non
     assert Values({}, environ).get("public_key") == "env"
 
 
-def test_the_default_file_is_read_if_it_exists_and_no_other_is_named(
+def test_the_default_file_is_read_if_it_exists_and_no_other_file_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Callable[[str], str]
 ) -> None:
     (tmp_path / "default.toml").write_text("public_key = 'default'")
@@ -222,7 +222,7 @@ def test_no_default_file_is_no_error() -> None:
     assert Values({}, {}).get("public_key") is None
 
 
-def test_a_default_file_in_a_directory_closed_to_this_user_is_not_a_defect(
+def test_a_default_file_in_an_inaccessible_directory_is_not_a_defect(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = tmp_path / "closed"
@@ -241,7 +241,7 @@ def test_a_default_file_in_a_directory_closed_to_this_user_is_not_a_defect(
     assert seen is None
 
 
-def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+def test_a_file_that_was_named_must_exist(tmp_path: Path) -> None:
     missing = str(tmp_path / "none.toml")
     assert missing in refusal(lambda: Values({"config": missing}, {}))
     assert missing in refusal(lambda: Values({}, {"RESTORE_AGENT_CONFIG": missing}))
@@ -262,14 +262,14 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
         ('"\\u001b[31m" = 1', "unknown key"),
     ],
 )
-def test_a_file_that_says_something_else_is_refused(text: str, words: str, config: Callable[[str], str]) -> None:
+def test_a_file_with_invalid_content_is_refused(text: str, words: str, config: Callable[[str], str]) -> None:
     said = refusal(lambda: Values({"config": config(text)}, {}))
     assert words in said
     assert "secret-of-the-file" not in said
     assert "\x1b" not in said
 
 
-def test_an_unknown_key_is_answered_with_the_known_ones(config: Callable[[str], str]) -> None:
+def test_an_unknown_key_is_refused_with_a_list_of_the_known_keys(config: Callable[[str], str]) -> None:
     said = refusal(lambda: Values({"config": config("retrys = 5")}, {}))
     assert all(name in said for name in (*OPTIONS, "project_id"))
 
@@ -277,7 +277,7 @@ def test_an_unknown_key_is_answered_with_the_known_ones(config: Callable[[str], 
 @pytest.mark.parametrize(
     ("raw", "words"), [(b"url = '\xff'", "UTF-8"), (b"# " + b"x" * (1 << 20), "larger"), (None, "cannot be read")]
 )
-def test_a_file_that_is_no_configuration_is_refused(raw: bytes | None, words: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_configuration_is_refused(raw: bytes | None, words: str, tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
     if raw is None:
         path.mkdir()
@@ -287,7 +287,7 @@ def test_a_file_that_is_no_configuration_is_refused(raw: bytes | None, words: st
 
 
 @pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if not option.many])
-def test_a_list_where_one_value_belongs_is_refused(name: str, config: Callable[[str], str]) -> None:
+def test_a_list_in_place_of_a_single_value_is_refused(name: str, config: Callable[[str], str]) -> None:
     values = Values({"config": config(f"{name} = ['a', 'b']")}, {})
     assert "one value" in refusal(lambda: values.get(name))
 
@@ -299,13 +299,13 @@ WITH_KEY = {"RESTORE_AGENT_PRIVATE_KEY": KEY}
 AIMED = {"group_id": "g", "cluster_id": "c", "batch_id": "b"}
 
 
-def test_a_connection_holds_what_was_said() -> None:
+def test_a_connection_has_the_values_of_its_options() -> None:
     made = connection(Values(REACHED, WITH_KEY))
     assert made == Connection("https://om", "public", Secret(KEY))
 
 
 @pytest.mark.usefixtures("certificates_here")
-def test_a_connection_takes_its_certificates_along() -> None:
+def test_a_connection_has_the_paths_of_its_certificates() -> None:
     said = {"ca_file": "flag.pem", "client_cert": "env.pem", "client_key": "file.pem"}
     made = connection(Values({**REACHED, **said}, WITH_KEY))
     assert (made.ca_file, made.client_cert, made.client_key) == (Path("flag.pem"), Path("env.pem"), Path("file.pem"))
@@ -319,11 +319,11 @@ def test_a_client_key_without_its_certificate_is_refused() -> None:
 
 @pytest.mark.parametrize("name", ["ca_file", "client_cert", "client_key"])
 @pytest.mark.parametrize("path", ["missing.pem", "/", "x" * 300 + ".pem"], ids=["missing", "directory", "endless"])
-def test_a_certificate_that_cannot_be_read_is_a_mistake_of_the_call(name: str, path: str) -> None:
+def test_a_certificate_that_cannot_be_read_is_a_usage_error(name: str, path: str) -> None:
     assert "not a readable file" in refusal(lambda: Values({name: path}, {}).get(name))
 
 
-def test_a_certificate_in_a_directory_closed_to_this_user_is_a_mistake_of_the_call(tmp_path: Path) -> None:
+def test_a_certificate_in_an_inaccessible_directory_is_a_usage_error(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.mkdir()
     (closed / "ca.pem").write_text("PEM")
@@ -338,18 +338,18 @@ def test_a_certificate_in_a_directory_closed_to_this_user_is_a_mistake_of_the_ca
 
 
 @pytest.mark.parametrize("missing", ["url", "public_key"])
-def test_what_a_connection_misses_is_named_with_every_way_to_give_it(missing: str) -> None:
+def test_a_missing_option_of_a_connection_is_named_with_every_source(missing: str) -> None:
     said = refusal(lambda: connection(Values({k: v for k, v in REACHED.items() if k != missing}, WITH_KEY)))
     assert OPTIONS[missing].flag in said
     assert str(OPTIONS[missing].env) in said
     assert f"{missing} in the configuration file" in said
 
 
-def test_a_target_is_a_batch_of_a_cluster() -> None:
+def test_a_target_can_be_a_batch_of_a_cluster() -> None:
     assert target(Values(AIMED, {})) == Target("g", cluster_id="c", batch_id="b")
 
 
-def test_a_target_is_some_jobs_of_a_config_server() -> None:
+def test_a_target_can_be_several_jobs_of_a_config_server() -> None:
     said = {"group_id": "g", "host_id": "h", "job_id": ("j2", "j1", "j2"), "select": ("a*", "b*"), "expect_jobs": "2"}
     made = target(Values(said, {}))
     assert made == Target("g", host_id="h", job_ids=("j2", "j1"), select=("a*", "b*"), expect_jobs=2)
@@ -363,7 +363,7 @@ def test_a_target_is_some_jobs_of_a_config_server() -> None:
         ("batch_id", "--batch-id (or --job-id) is missing"),
     ],
 )
-def test_what_a_target_misses_is_named(missing: str, words: str) -> None:
+def test_a_missing_option_of_a_target_is_named(missing: str, words: str) -> None:
     assert words in refusal(lambda: target(Values({k: v for k, v in AIMED.items() if k != missing}, {})))
 
 
@@ -374,7 +374,7 @@ def test_what_a_target_misses_is_named(missing: str, words: str) -> None:
         ({"job_id": ("j",)}, "--batch-id and --job-id exclude each other"),
     ],
 )
-def test_two_ways_to_say_it_from_one_source_exclude_each_other(
+def test_batch_and_jobs_from_one_source_exclude_each_other(
     more: dict[str, Any], words: str, config: Callable[[str], str]
 ) -> None:
     assert words in refusal(lambda: target(Values({**AIMED, **more}, {})))
@@ -395,17 +395,17 @@ def test_the_batch_of_the_environment_beats_the_jobs_of_the_file(config: Callabl
     assert target(Values({"group_id": "g", "config": path}, environ)) == Target("g", cluster_id="c", batch_id="b")
 
 
-def test_an_empty_list_of_jobs_is_no_target(config: Callable[[str], str]) -> None:
+def test_an_empty_list_of_jobs_is_not_a_target(config: Callable[[str], str]) -> None:
     path = config("group_id = 'g'\ncluster_id = 'c'\njob_id = []\n")
     assert "--job-id" in refusal(lambda: target(Values({"config": path}, {})))
 
 
-def test_an_empty_list_of_jobs_does_not_stand_beside_a_batch(config: Callable[[str], str]) -> None:
+def test_an_empty_list_of_jobs_does_not_conflict_with_a_batch(config: Callable[[str], str]) -> None:
     path = config("group_id = 'g'\ncluster_id = 'c'\nbatch_id = 'b'\njob_id = []\n")
     assert target(Values({"config": path}, {})) == Target("g", cluster_id="c", batch_id="b")
 
 
-def test_limits_are_read_from_options() -> None:
+def test_run_limits_have_the_values_of_their_options() -> None:
     said = {
         "wait_timeout": "1h",
         "hash_timeout": "0",
@@ -440,7 +440,7 @@ def test_a_dest_with_a_nul_byte_is_refused(config: Callable[[str], str]) -> None
 
 
 @pytest.mark.parametrize("name", ["private_key_file", "ca_file"])
-def test_a_path_with_a_nul_byte_is_a_mistake_of_the_call(name: str, config: Callable[[str], str]) -> None:
+def test_a_path_with_a_nul_byte_is_a_usage_error(name: str, config: Callable[[str], str]) -> None:
     values = Values({"config": config(f'{name} = "/a\\u0000b"')}, {})
     assert refusal(values.private_key if name == "private_key_file" else lambda: values.get(name))
 

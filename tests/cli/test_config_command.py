@@ -57,7 +57,7 @@ def test_show_names_a_value_that_is_invalid(run_agent: RunAgent) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
-def test_all_missing_options_are_named_at_once_with_the_help_of_the_command(run_agent: RunAgent, command: str) -> None:
+def test_all_missing_options_are_named_together_with_the_help_of_the_command(run_agent: RunAgent, command: str) -> None:
     ended = run_agent([command])
     assert ended.code == 2
     for flag in ("--url", "--public-key", "--private-key-file", "--group-id", "--cluster-id", "--batch-id", "--dest"):
@@ -70,13 +70,13 @@ def test_all_missing_options_are_named_at_once_with_the_help_of_the_command(run_
     "args",
     [["status", "--dest="], ["completion", "tcsh"], ["simulator", "--fault=x"], ["no-such-command"], ["explain", "x"]],
 )
-def test_a_mistake_in_a_call_leaves_stdout_empty(run_agent: RunAgent, args: list[str]) -> None:
+def test_a_usage_error_leaves_stdout_empty(run_agent: RunAgent, args: list[str]) -> None:
     ended = run_agent(args)
     assert (ended.code, ended.out) == (2, "")
     assert "error: " in ended.err
 
 
-def test_a_slip_in_a_key_of_the_file_is_answered_with_the_key_that_was_meant(config: Config) -> None:
+def test_a_misspelled_key_of_the_file_is_refused_with_the_closest_key(config: Config) -> None:
     assert "did you mean parallel?" in refusal(lambda: Values({"config": config("paralel = 2")}, {}))
     assert "did you mean poll_interval?" in refusal(lambda: Values({"config": config("poll-interval = 2")}, {}))
 
@@ -98,7 +98,7 @@ def test_a_tilde_in_the_file_is_the_home_directory(config: Config, monkeypatch: 
 
 
 @pytest.mark.parametrize("option", ["dest", "unpack", "private_key_file", "ca_file"])
-def test_a_tilde_that_the_shell_left_is_the_home_directory(
+def test_a_tilde_that_the_shell_did_not_expand_is_the_home_directory(
     option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shell does not expand it in quotes, in `--dest=~/restore`, or in a file of variables."""
@@ -137,14 +137,14 @@ def test_the_alias_of_an_option_has_a_variable_too() -> None:
 
 
 @pytest.mark.parametrize("output", ["text", "json"])
-def test_an_unknown_variable_is_warned_of_on_stderr(run_agent: RunAgent, tmp_path: Path, output: str) -> None:
+def test_an_unknown_variable_causes_a_warning_on_stderr(run_agent: RunAgent, tmp_path: Path, output: str) -> None:
     ended = run_agent(["status", tmp_path, "-o", output], {"RESTORE_AGENT_PARALEL": "3"})
     assert "RESTORE_AGENT_PARALEL is unknown and ignored; did you mean RESTORE_AGENT_PARALLEL?" in ended.err
     for line in ended.out.splitlines():
         json.loads(line)
 
 
-def test_the_address_of_the_web_interface_is_answered_with_the_base_url(run_agent: RunAgent) -> None:
+def test_the_address_of_the_web_interface_is_refused_with_the_base_url(run_agent: RunAgent) -> None:
     page = "https://om.example.net:8443/v2/5fc4f5a8b2e4a1000155b6aa#/clusters"
     said = refusal(lambda: Values({"url": page}, {}).get("url"))
     assert "use https://om.example.net:8443, and 5fc4f5a8b2e4a1000155b6aa as --group-id" in said

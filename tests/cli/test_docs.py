@@ -117,7 +117,7 @@ def test_every_option_named_anywhere_in_the_documents_exists() -> None:
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", OPERATORS)) - foreign <= known
 
 
-def test_every_option_says_what_it_means_and_its_default_in_the_help() -> None:
+def test_the_help_of_every_option_has_its_meaning_and_its_default() -> None:
     for option in OPTIONS.values():
         assert option.help.endswith("."), option.name
         if option.default is not None and option.metavar:
@@ -186,7 +186,7 @@ def test_every_alert_is_documented() -> None:
     assert documented == set(re.findall(r"- alert: (\w+)", rules))
 
 
-def test_the_changelog_knows_this_version_or_is_ahead_of_it() -> None:
+def test_the_changelog_contains_this_version_or_a_later_one() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     assert "## [Unreleased]" in changelog or f"## [{__version__}]" in changelog
 

@@ -28,7 +28,7 @@ PAGES = page_names(cli)
 # ---------------------------------------------------------------- explain
 
 
-def test_every_exit_code_is_explained_with_disk_download_and_next_step() -> None:
+def test_every_exit_code_is_explained_with_files_on_disk_download_and_next_step() -> None:
     assert codes() == sorted(EXIT_CODES)
     for code in codes():
         told = explained(code)
@@ -69,12 +69,12 @@ def test_every_reason_is_offered_for_completion() -> None:
     assert set(all_reasons()) <= completions("explain", "")
 
 
-def test_a_slip_in_a_reason_is_answered_with_the_reason_that_was_meant(run_agent: RunAgent) -> None:
+def test_a_misspelled_reason_is_refused_with_the_closest_reason(run_agent: RunAgent) -> None:
     assert "did you mean job-broken?" in run_agent(["explain", "job-brken"]).err
 
 
 @pytest.mark.parametrize("code", codes())
-def test_an_explanation_fits_a_terminal_and_names_what_an_operator_asks(run_agent: RunAgent, code: int) -> None:
+def test_an_explanation_fits_80_columns_and_has_every_part(run_agent: RunAgent, code: int) -> None:
     ended = run_agent(["explain", code])
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.startswith(f"Exit code {code}: ")
@@ -96,18 +96,18 @@ def test_as_json_each_code_is_a_line(run_agent: RunAgent) -> None:
 
 
 @pytest.mark.parametrize("word", ["99", "no-such-reason", "-1", "1234567890", "²"])
-def test_what_is_no_exit_code_is_a_mistake(run_agent: RunAgent, word: str) -> None:
+def test_a_number_that_is_not_an_exit_code_is_a_usage_error(run_agent: RunAgent, word: str) -> None:
     ended = run_agent(["explain", "--", word])
     assert ended.code == 2
     assert "neither an exit code nor the id of a reason" in ended.err
 
 
-def test_it_answers_although_the_configuration_is_broken(run_agent: RunAgent, tmp_path: Path) -> None:
+def test_explain_works_although_the_configuration_is_invalid(run_agent: RunAgent, tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("= nonsense")
     assert run_agent(["explain", "2"], {"RESTORE_AGENT_CONFIG": str(tmp_path / "broken.toml")}).code == 0
 
 
-def test_commands_that_it_names_exist() -> None:
+def test_commands_that_explain_names_exist() -> None:
     named = {
         word
         for code in codes()
@@ -125,7 +125,7 @@ def test_there_is_a_page_for_the_program_and_for_each_command() -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_the_shipped_page_is_the_one_that_the_help_makes(run_agent: RunAgent, name: str) -> None:
+def test_the_shipped_page_is_the_one_generated_from_the_help(run_agent: RunAgent, name: str) -> None:
     made = run_agent(["man", *([] if name == "restore-agent" else [name.removeprefix("restore-agent-")])]).out
     assert (SHIPPED / f"{name}.1").read_text() == made, "run scripts/man"
 
@@ -139,7 +139,7 @@ def shown(name: str) -> str:
 
 
 @pytest.mark.skipif(not shutil.which("man"), reason="man is not installed")
-def test_man_shows_every_option_with_its_help_and_the_examples_as_they_stand() -> None:
+def test_man_shows_every_option_with_its_help_and_the_examples_unchanged() -> None:
     text = shown("restore-agent-run")
     for name in ("url", "private_key_file", "wait_timeout", "metrics_file"):
         assert f"{OPTIONS[name].flag} {OPTIONS[name].metavar} {OPTIONS[name].help}" in text
@@ -174,7 +174,7 @@ def test_man_breaks_no_name(columns: str) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
-def test_mandoc_finds_nothing_wrong_with_the_pages() -> None:
+def test_mandoc_reports_no_problem_in_the_pages() -> None:
     pages = sorted(SHIPPED.iterdir())
     done = subprocess.run(["mandoc", "-Tlint", *pages], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
@@ -190,7 +190,7 @@ def test_pages_are_installed_where_man_looks(run_agent: RunAgent, tmp_path: Path
         assert path.stat().st_mode & 0o777 == 0o644
 
 
-def test_a_page_of_no_command_is_a_mistake(run_agent: RunAgent) -> None:
+def test_a_page_of_an_unknown_command_is_a_usage_error(run_agent: RunAgent) -> None:
     ended = run_agent(["man", "rum"])
     assert ended.code == 2
     assert "'rum'" in ended.err
@@ -270,7 +270,7 @@ def test_files_and_directories_are_left_to_the_shell(option: str, kind: str) -> 
     assert completions("run", option, "rest") == {f"{kind}:rest"}
 
 
-def test_names_that_are_known_are_offered_and_others_are_not_guessed() -> None:
+def test_known_values_are_offered_and_unknown_ones_are_not() -> None:
     assert completions("plan", "--output", "") == {"text", "json"}
     assert completions("run", "--batch-id", "") == set()
     assert completions("simulator", "--fault", "max-d") == {"max-downloads"}
@@ -279,7 +279,7 @@ def test_names_that_are_known_are_offered_and_others_are_not_guessed() -> None:
     assert completions("rehearse", "--dest", "x") == {"dir:x"}
 
 
-def test_an_unknown_shell_is_a_mistake(run_agent: RunAgent) -> None:
+def test_an_unknown_shell_is_a_usage_error(run_agent: RunAgent) -> None:
     ended = run_agent(["completion", "tcsh"])
     assert ended.code == 2
     assert "'tcsh'" in ended.err
@@ -294,11 +294,11 @@ def test_the_path_for_ansible_is_the_shared_directory(run_agent: RunAgent) -> No
     assert (Path(ended.out.strip()) / "ansible_collections" / "restore_agent" / "mongodb" / "galaxy.yml").is_file()
 
 
-def test_a_place_that_cannot_be_written_is_a_mistake(run_agent: RunAgent) -> None:
+def test_a_directory_that_cannot_be_written_is_a_usage_error(run_agent: RunAgent) -> None:
     assert run_agent(["ansible-collections", "--extract", "/proc/no-such"]).code == 2
 
 
-def test_the_collection_can_be_copied_to_where_ansible_looks(run_agent: RunAgent, tmp_path: Path) -> None:
+def test_the_collection_can_be_copied_to_a_directory_of_ansible(run_agent: RunAgent, tmp_path: Path) -> None:
     ended = run_agent(["ansible-collections", "--extract", tmp_path / "here"])
     assert (ended.code, ended.out.strip()) == (0, str(tmp_path / "here"))
     assert (tmp_path / "here" / "ansible_collections" / "restore_agent" / "mongodb" / "galaxy.yml").is_file()

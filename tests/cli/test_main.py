@@ -118,14 +118,14 @@ def test_version(run_agent: RunAgent) -> None:
     assert (ended.code, ended.out.strip()) == (0, f"restore-agent, version {restore_agent.__version__}")
 
 
-def test_python_m_is_the_same_program() -> None:
+def test_python_m_runs_the_same_program() -> None:
     ended = python("-m", "restore_agent", "--version")
     assert (ended.returncode, ended.stdout.strip()) == (0, f"restore-agent, version {restore_agent.__version__}")
     assert "Usage: restore-agent" in python("-m", "restore_agent", "--help").stdout
 
 
 @pytest.mark.parametrize("args", [["--version"], ["--help"]])
-def test_help_and_version_answer_without_loading_the_machinery(args: list[str]) -> None:
+def test_help_and_version_do_not_load_the_modules_of_a_run(args: list[str]) -> None:
     script = (
         "import sys\n"
         "from restore_agent.cli.main import main\n"
@@ -144,7 +144,7 @@ def test_each_command_in_the_list_is_one_that_can_be_called() -> None:
         assert command.name == name
 
 
-def test_a_slip_in_a_command_is_answered_with_the_command_that_was_meant(run_agent: RunAgent) -> None:
+def test_a_misspelled_command_is_refused_with_the_closest_command(run_agent: RunAgent) -> None:
     assert "'verify'" in run_agent(["verfy"]).err
 
 
@@ -195,7 +195,9 @@ def test_without_a_command_the_help_is_shown(run_agent: RunAgent) -> None:
         (["simulator", "--fault=no-such"], "no-such"),
     ],
 )
-def test_a_mistake_is_2_with_one_clear_error_and_no_traceback(run_agent: RunAgent, args: list[str], said: str) -> None:
+def test_a_usage_error_is_2_with_one_clear_error_and_no_traceback(
+    run_agent: RunAgent, args: list[str], said: str
+) -> None:
     ended = run_agent(args)
     assert ended.code == 2
     assert said in ended.err
@@ -204,7 +206,7 @@ def test_a_mistake_is_2_with_one_clear_error_and_no_traceback(run_agent: RunAgen
     assert "Traceback" not in ended.err + ended.out
 
 
-def test_a_mistake_in_a_value_names_option_value_and_form(simulator: StartSimulator, restore: Restore) -> None:
+def test_an_invalid_value_is_refused_with_option_value_and_form(simulator: StartSimulator, restore: Restore) -> None:
     ended = restore(simulator(), "--wait-timeout=6 hours", "--output=text")
     assert ended.code == 2
     assert "--wait-timeout" in ended.err
@@ -212,7 +214,7 @@ def test_a_mistake_in_a_value_names_option_value_and_form(simulator: StartSimula
     assert "15m" in ended.err
 
 
-def test_a_port_that_is_taken_is_a_mistake(run_agent: RunAgent, simulator: StartSimulator) -> None:
+def test_a_port_that_is_in_use_is_a_usage_error(run_agent: RunAgent, simulator: StartSimulator) -> None:
     port = simulator().hello["url"].rsplit(":", 1)[1]
     ended = run_agent(["simulator", f"--port={port}", "--archive-size=64K"])
     assert ended.code == 2
@@ -230,14 +232,16 @@ def as_environment(sim: object, dest: Path) -> dict[str, str]:
     return env
 
 
-def test_everything_can_come_from_the_environment(simulator: StartSimulator, run_agent: RunAgent, dest: Path) -> None:
+def test_every_setting_can_be_set_in_the_environment(
+    simulator: StartSimulator, run_agent: RunAgent, dest: Path
+) -> None:
     sim = simulator(shards=1, tls=True)
     ended = run_agent(["run", *QUICK], as_environment(sim, dest))
     assert ended.code == 0, ended.out
     assert ended.verdicts == ["verified"] * 2
 
 
-def test_the_key_itself_can_come_from_the_environment(
+def test_the_key_itself_can_be_set_in_the_environment(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path
 ) -> None:
     sim = simulator(shards=1)
@@ -247,7 +251,7 @@ def test_the_key_itself_can_come_from_the_environment(
     assert ended.code == 0
 
 
-def test_the_key_can_come_from_systemd(
+def test_the_key_can_be_a_credential_of_systemd(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path, tmp_path: Path
 ) -> None:
     sim = simulator(shards=1)
@@ -266,7 +270,7 @@ def config_file(sim: object, path: Path, dest: Path) -> Path:
 
 
 @pytest.mark.parametrize("how", ["flag", "variable"])
-def test_everything_can_come_from_a_file(
+def test_every_setting_can_be_set_in_a_file(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path, tmp_path: Path, how: str
 ) -> None:
     path = str(config_file(simulator(shards=1), tmp_path / "config.toml", dest))
@@ -289,7 +293,7 @@ def test_a_flag_beats_the_environment_and_that_beats_the_file(
     assert run_agent(["plan", f"--config={path}"]).events("started")[0]["dest"] == str(tmp_path / "by-file")
 
 
-def test_an_unknown_key_in_the_file_is_a_mistake(
+def test_an_unknown_key_in_the_file_is_a_usage_error(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path, tmp_path: Path
 ) -> None:
     path = config_file(simulator(), tmp_path / "config.toml", dest)
@@ -299,12 +303,12 @@ def test_an_unknown_key_in_the_file_is_a_mistake(
     assert "retrys" in ended.out + ended.err
 
 
-def test_the_project_is_another_word_for_the_group(simulator: StartSimulator, run_agent: RunAgent, dest: Path) -> None:
+def test_project_id_is_an_alias_of_group_id(simulator: StartSimulator, run_agent: RunAgent, dest: Path) -> None:
     args = [arg.replace("--group-id", "--project-id") for arg in connection_args(simulator())]
     assert run_agent(["plan", *args, f"--dest={dest}"]).code == 0
 
 
-def test_the_url_may_hold_the_api_path(simulator: StartSimulator, run_agent: RunAgent, dest: Path) -> None:
+def test_the_url_may_contain_the_api_path(simulator: StartSimulator, run_agent: RunAgent, dest: Path) -> None:
     sim = simulator()
     args = [*connection_args(sim), f"--url={sim.hello['url']}/api/public/v1.0/"]
     assert run_agent(["plan", *args, f"--dest={dest}"]).code == 0
@@ -337,7 +341,7 @@ def test_without_debug_there_is_no_traceback(simulator: StartSimulator, restore:
     assert "Traceback" not in ended.err + ended.out
 
 
-def test_a_defect_is_1_says_where_and_asks_for_a_report(
+def test_a_defect_is_1_with_its_location_and_a_request_for_a_report(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A constant of the wrong type stands in for a mistake in the program."""
@@ -352,7 +356,7 @@ def test_a_defect_is_1_says_where_and_asks_for_a_report(
 # Pipes
 
 
-def test_a_reader_that_goes_away_early_sees_no_traceback(start_agent: StartAgent) -> None:
+def test_a_closed_pipe_causes_no_traceback(start_agent: StartAgent) -> None:
     process = start_agent(["simulator", "--list-faults"])
     assert process.stdout
     assert process.stderr
@@ -361,7 +365,7 @@ def test_a_reader_that_goes_away_early_sees_no_traceback(start_agent: StartAgent
     process.wait(10)
 
 
-def test_a_reader_that_goes_away_does_not_cost_the_only_download(
+def test_a_closed_pipe_does_not_abort_the_only_download(
     simulator: StartSimulator, start_agent: StartAgent, dest: Path
 ) -> None:
     """`restore-agent run -o json | something-that-dies`: the archive may be had once, the output any time."""
@@ -384,9 +388,7 @@ def test_a_reader_that_goes_away_does_not_cost_the_only_download(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("module", ["click", "core.clock", "restore.run"])
-def test_a_signal_while_the_program_still_loads_ends_with_a_result(
-    module: str, number: signal.Signals, code: int, dest: Path
-) -> None:
+def test_a_signal_during_startup_ends_with_a_result(module: str, number: signal.Signals, code: int, dest: Path) -> None:
     program = (
         "import builtins, os, sys\n"
         "load, seen = builtins.__import__, set()\n"
@@ -453,7 +455,7 @@ def test_a_signal_ends_the_short_commands_too(
     assert ended.result["exit_code"] == 143
 
 
-def test_a_second_signal_ends_a_process_that_does_not_come_to_its_end(
+def test_a_second_signal_ends_a_process_that_does_not_stop(
     simulator: StartSimulator, start_agent: StartAgent, dest: Path
 ) -> None:
     sim = simulator("never-ready")
@@ -469,7 +471,7 @@ def test_a_second_signal_ends_a_process_that_does_not_come_to_its_end(
     assert process.wait(5) in (143, -signal.SIGTERM)
 
 
-def test_the_simulator_is_no_part_of_what_run_loads() -> None:
+def test_run_does_not_load_the_simulator() -> None:
     script = (
         "import sys, restore_agent.restore.run, restore_agent.ui.text; print('restore_agent.simulator' in sys.modules)"
     )
@@ -477,7 +479,7 @@ def test_the_simulator_is_no_part_of_what_run_loads() -> None:
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_a_run_goes_well_although_its_standard_streams_are_closed(
+def test_a_run_succeeds_although_its_standard_streams_are_closed(
     closed: str, simulator: StartSimulator, dest: Path
 ) -> None:
     sim = simulator()
@@ -511,7 +513,7 @@ def test_41_when_the_status_cannot_be_written(
     assert "cannot write the output" in ended.err
 
 
-def test_a_reader_of_the_help_that_has_left_is_no_error(start_agent: StartAgent) -> None:
+def test_a_closed_pipe_is_not_an_error_of_the_help(start_agent: StartAgent) -> None:
     end, start = os.pipe()
     os.close(end)
     ended = finished(start_agent(["--help"], stdout=start))

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 JSON_DOCUMENT = (ROOT / "restore_agent" / "share" / "doc" / "json.md").read_text()
 
 
-def test_after_verify_the_status_is_that_of_the_archives_now(
+def test_after_verify_the_status_has_the_current_state_of_the_archives(
     simulator: StartSimulator, restore: Restore, run_agent: RunAgent, dest: Path
 ) -> None:
     sim = simulator("hash=never")
@@ -32,7 +32,7 @@ def test_after_verify_the_status_is_that_of_the_archives_now(
     assert "verified" in shown
 
 
-def test_a_selection_that_names_cannot_match_yet_is_reported_by_plan(
+def test_plan_reports_a_selection_that_no_name_can_match_yet(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path
 ) -> None:
     sim = simulator("never-ready", shards=1)
@@ -41,13 +41,13 @@ def test_a_selection_that_names_cannot_match_yet_is_reported_by_plan(
     assert "--select" in ended.err
 
 
-def test_a_selection_that_matches_nothing_lists_what_there_is(simulator: StartSimulator, restore: Restore) -> None:
+def test_a_selection_without_a_match_lists_the_jobs_of_the_batch(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator(shards=1)
     error = restore(sim, "--select=electrom*").events("error")[0]
     assert all(job.file_name in error["message"] for job in sim.jobs)
 
 
-def test_after_a_run_with_a_wrong_batch_the_error_says_how_to_free_dest(
+def test_after_a_run_with_a_wrong_batch_the_error_explains_how_to_free_dest(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator(shards=1)
@@ -57,7 +57,7 @@ def test_after_a_run_with_a_wrong_batch_the_error_says_how_to_free_dest(
     assert f"remove {dest}/.restore-agent" in error["hint"]
 
 
-def test_a_plan_says_from_where_a_run_resumes_and_how_much_is_left(
+def test_a_plan_shows_the_offset_of_a_resume_and_the_remaining_bytes(
     simulator: StartSimulator, restore: Restore, run_agent: RunAgent, dest: Path
 ) -> None:
     sim = simulator("cut=50%", "max-downloads=3", "range=honour", "hash=never")
@@ -93,7 +93,7 @@ def test_a_success_names_the_next_step(
         "v2/#/org/5fc4f5a8b2e4a1000155b6aa",
     ],
 )
-def test_the_address_of_a_browser_is_answered_with_the_part_to_use(
+def test_the_address_of_a_browser_is_refused_with_the_part_to_use(
     run_agent: RunAgent, tmp_path: Path, page: str
 ) -> None:
     (tmp_path / "key").touch(mode=0o600)
@@ -104,7 +104,7 @@ def test_the_address_of_a_browser_is_answered_with_the_part_to_use(
     assert "a page of the web interface; use https://om.example.net:8443" in " ".join(ended.err.split())
 
 
-def test_verify_without_an_address_does_not_name_an_ops_manager_as_if_it_were_asked(
+def test_verify_without_a_url_does_not_name_an_ops_manager(
     simulator: StartSimulator, restore: Restore, run_agent: RunAgent, dest: Path
 ) -> None:
     sim = simulator()
@@ -138,7 +138,7 @@ def test_the_commands_are_listed_by_purpose(run_agent: RunAgent) -> None:
 
 
 @pytest.mark.parametrize("columns", [57, 77, 97, 157])
-def test_a_number_stays_with_its_unit_at_every_width(columns: int) -> None:
+def test_a_number_and_its_unit_stay_on_one_line_at_every_width(columns: int) -> None:
     name = "config-1492528465-6616de027edab26fd0fbf90a.tar.gz"
     line = f"02:38:21 {name}: 200.0 MiB, of which 77.5 KiB now in 6.1 s (33.1 MiB/s), waiting for the published hash"
     lines = folded(line, columns)

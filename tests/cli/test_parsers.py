@@ -29,7 +29,7 @@ from restore_agent.cli.parsers import base_url, duration, identifier, positive_d
         ("365d", 365 * 86400.0),
     ],
 )
-def test_a_duration_reads_as_it_is_written(text: str, seconds: float) -> None:
+def test_a_duration_is_parsed(text: str, seconds: float) -> None:
     assert duration(text) == seconds
 
 
@@ -56,7 +56,7 @@ def test_a_duration_reads_as_it_is_written(text: str, seconds: float) -> None:
         "9" * 400,
     ],
 )
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"duration|year"):
         duration(text)
 
@@ -76,30 +76,30 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         ("9223372036854774784", 9223372036854774784),
     ],
 )
-def test_a_size_reads_as_it_is_written(text: str, count: int) -> None:
+def test_a_size_is_parsed(text: str, count: int) -> None:
     assert size(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "K", "-1", "0", "0.1", "1X", "1e6", "1.5.5M", "64 K M", "8388608T", "inf", "nan"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_a_text_that_is_not_a_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"size|between"):
         size(text)
 
 
 @pytest.mark.parametrize("text", ["9" * 400, "9" * 400 + "T"])
-def test_a_size_beyond_all_bounds_is_a_mistake_of_the_call(text: str) -> None:
+def test_an_excessive_size_is_a_usage_error(text: str) -> None:
     values = Values({"limit_rate": text}, {})
     assert "8 EiB" in refusal(lambda: values.get("limit_rate"))
 
 
 @pytest.mark.parametrize("name", ["poll_interval", "stall_timeout"])
-def test_an_interval_of_nothing_is_refused(name: str) -> None:
+def test_an_interval_of_zero_is_refused(name: str) -> None:
     assert "greater than zero" in refusal(lambda: Values({name: "0s"}, {}).get(name))
     assert positive_duration("0.001") == 0.001
 
 
 @pytest.mark.parametrize("name", ["wait_timeout", "hash_timeout"])
-def test_not_waiting_at_all_is_allowed(name: str) -> None:
+def test_a_wait_of_zero_is_allowed(name: str) -> None:
     assert Values({name: "0"}, {}).get(name) == 0.0
 
 
@@ -124,13 +124,13 @@ def test_not_waiting_at_all_is_allowed(name: str) -> None:
         ("group_id", "a/b", "not an ID"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused_with_its_source(name: str, text: str, words: str) -> None:
+def test_an_invalid_value_is_refused_with_its_source(name: str, text: str, words: str) -> None:
     said = refusal(lambda: Values({name: text}, {}).get(name))
     assert said.startswith(f"{OPTIONS[name].flag} ")
     assert words in said
 
 
-def test_a_mistake_is_blamed_on_the_place_where_it_was_made(config: Callable[[str], str]) -> None:
+def test_an_error_names_the_source_of_the_invalid_value(config: Callable[[str], str]) -> None:
     path = config("retries = -1\nurl = 'nowhere'\n")
     environ = {"RESTORE_AGENT_OUTPUT": "xml"}
     values = Values({"config": path}, environ)
@@ -139,7 +139,7 @@ def test_a_mistake_is_blamed_on_the_place_where_it_was_made(config: Callable[[st
     assert refusal(lambda: values.get("output")).startswith("RESTORE_AGENT_OUTPUT 'xml'")
 
 
-def test_a_mistake_is_shown_on_one_line_however_long_and_wild_it_is() -> None:
+def test_an_invalid_value_is_shown_on_one_short_printable_line() -> None:
     said = refusal(lambda: Values({"output": "x\x1b[2J\n" + "y" * 10_000}, {}).get("output"))
     assert said.isprintable()
     assert len(said) < 250
@@ -149,12 +149,12 @@ def test_a_mistake_is_shown_on_one_line_however_long_and_wild_it_is() -> None:
 
 
 @pytest.mark.parametrize("text", ["5c9e3a1b8a0c2d0001a1b2c3", "a", "rs0", "host:27017", "a.b-c_d", "x" * 128])
-def test_an_id_is_taken_as_it_stands(text: str) -> None:
+def test_an_id_is_not_changed(text: str) -> None:
     assert identifier(text) == text
 
 
 @pytest.mark.parametrize("text", ["", ".", "..", "a/b", "a b", "a?b", "a#b", "a%2fb", "a\n", "é", "x" * 129, "{ID}"])
-def test_what_would_change_the_path_of_a_request_is_no_id(text: str) -> None:
+def test_a_text_that_would_change_the_path_of_a_request_is_not_an_id(text: str) -> None:
     with pytest.raises(ValueError, match="not an ID"):
         identifier(text)
 
@@ -205,7 +205,7 @@ def test_a_base_url_loses_its_api_path_and_trailing_slashes(text: str, base: str
         ("https://@om", "credentials"),
     ],
 )
-def test_a_url_that_is_no_base_url_is_refused(text: str, words: str) -> None:
+def test_a_url_that_is_not_a_base_url_is_refused(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         base_url(text)
 

@@ -20,7 +20,9 @@ def key_file(path: Path, text: str | bytes = KEY, mode: int = 0o600) -> str:
     return str(path)
 
 
-def test_the_private_key_comes_from_the_first_place_that_has_it(tmp_path: Path, config: Callable[[str], str]) -> None:
+def test_the_private_key_is_read_from_the_first_source_that_has_it(
+    tmp_path: Path, config: Callable[[str], str]
+) -> None:
     (tmp_path / "credentials").mkdir()
     key_file(tmp_path / "credentials" / "private-key", "from-credentials")
     path = config(f"private_key_file = {key_file(tmp_path / 'file', 'from-file')!r}\n")
@@ -48,14 +50,14 @@ def test_an_empty_variable_of_the_key_is_one_that_is_not_set(tmp_path: Path) -> 
     assert Values({}, environ).private_key() == Secret(KEY)
 
 
-def test_without_a_key_the_ways_to_give_it_are_named() -> None:
+def test_without_a_key_the_error_names_its_sources() -> None:
     said = refusal(lambda: Values({}, {"CREDENTIALS_DIRECTORY": ""}).private_key())
     assert "--private-key-file" in said
     assert "RESTORE_AGENT_PRIVATE_KEY" in said
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700])
-def test_a_key_file_that_only_its_owner_can_read_is_taken(mode: int, tmp_path: Path) -> None:
+def test_a_key_file_that_only_its_owner_can_read_is_accepted(mode: int, tmp_path: Path) -> None:
     path = key_file(tmp_path / "key", mode=mode)
     assert Values({"private_key_file": path}, {}).private_key() == Secret(KEY)
 
@@ -76,7 +78,7 @@ def test_a_key_file_that_others_can_read_is_refused(
     assert KEY not in said
 
 
-def test_the_mode_that_counts_is_that_of_the_file_behind_a_link(tmp_path: Path) -> None:
+def test_the_mode_of_a_linked_key_file_is_that_of_the_file_itself(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "key")
     values = Values({"private_key_file": str(tmp_path / "link")}, {})
     key_file(tmp_path / "key", mode=0o600)
@@ -120,7 +122,7 @@ def test_an_empty_key_is_refused(text: str, tmp_path: Path) -> None:
         (b"x" * (65 * 1024), "larger"),
     ],
 )
-def test_a_file_that_is_no_key_is_refused_without_being_shown(raw: bytes, words: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_key_is_refused_without_being_shown(raw: bytes, words: str, tmp_path: Path) -> None:
     said = refusal(Values({"private_key_file": key_file(tmp_path / "key", raw)}, {}).private_key)
     assert words in said
     assert not any(part in said for part in ("one-line", "another", "inside", "byte-order", "is-no-text", "xxx"))
@@ -139,7 +141,7 @@ def test_a_key_file_must_be_a_file(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["/dev/fd", "/proc/self/fd"])
-def test_a_key_may_come_from_a_process_substitution_of_the_shell(place: str) -> None:
+def test_a_key_may_be_read_from_a_process_substitution_of_the_shell(place: str) -> None:
     """bash and ksh call it /dev/fd/63, zsh /proc/self/fd/12."""
     end, start = os.pipe()
     os.write(start, b"a-private-key\n")
@@ -150,7 +152,7 @@ def test_a_key_may_come_from_a_process_substitution_of_the_shell(place: str) -> 
         os.close(end)
 
 
-def test_a_key_that_systemd_did_not_put_there_is_missed_by_name(tmp_path: Path) -> None:
+def test_a_missing_credential_of_systemd_is_refused_with_its_path(tmp_path: Path) -> None:
     said = refusal(Values({}, {"CREDENTIALS_DIRECTORY": str(tmp_path)}).private_key)
     assert str(tmp_path / "private-key") in said
 

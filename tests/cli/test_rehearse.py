@@ -28,7 +28,7 @@ def rehearse(run_agent: RunAgent, dest: Path, monkeypatch: pytest.MonkeyPatch) -
     return call
 
 
-def test_a_rehearsal_ends_with_every_archive_verified(rehearse: Rehearse, dest: Path) -> None:
+def test_a_practice_run_ends_with_every_archive_verified(rehearse: Rehearse, dest: Path) -> None:
     ended = rehearse()
     assert ended.code == 0
     assert ended.verdicts == ["verified"] * 3
@@ -37,14 +37,14 @@ def test_a_rehearsal_ends_with_every_archive_verified(rehearse: Rehearse, dest: 
     assert ended.result["ops_manager"].startswith("https://127.0.0.1:")
 
 
-def test_a_rehearsal_in_text_ends_with_the_table(rehearse: Rehearse, dest: Path) -> None:
+def test_the_text_of_a_practice_run_ends_with_the_table(rehearse: Rehearse, dest: Path) -> None:
     ended = rehearse("--output=text", "--shards=1")
     assert ended.code == 0
     assert [line.split()[0] for line in ended.out.splitlines() if not line.startswith(" ")] == ["verified"] * 2 + ["2"]
     assert str(dest) in ended.out
 
 
-def test_a_rehearsal_goes_from_a_snapshot_to_a_report(rehearse: Rehearse, dest: Path) -> None:
+def test_a_practice_run_goes_from_a_snapshot_to_a_report(rehearse: Rehearse, dest: Path) -> None:
     ended = rehearse("--shards=1", f"--unpack={dest / 'data'}")
     assert ended.code == 0
     assert "requested the restore of snapshot" in ended.events("notice")[0]["message"]
@@ -57,7 +57,7 @@ def test_a_rehearsal_goes_from_a_snapshot_to_a_report(rehearse: Rehearse, dest: 
     assert text[-2:] == [f"  receipt  {dest / 'receipt.json'}", f"  report   {dest / 'report.html'}"]
 
 
-def test_a_rehearsal_that_fails_has_a_report_too(rehearse: Rehearse, dest: Path) -> None:
+def test_a_failed_practice_run_also_has_a_report(rehearse: Rehearse, dest: Path) -> None:
     assert rehearse("--shards=1", "--fault=broken@0").code == 21
     assert "The batch is not complete" in (dest / "report.html").read_text()
 
@@ -74,7 +74,7 @@ def test_a_replica_set_has_no_batch(rehearse: Rehearse) -> None:
     assert (ended.code, ended.result["batch_id"], len(ended.verdicts)) == (0, None, 1)
 
 
-def test_without_a_dest_a_new_directory_is_made_and_told(
+def test_without_a_dest_a_new_directory_is_created_and_reported(
     run_agent: RunAgent, rehearse: Rehearse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -90,7 +90,7 @@ def test_without_a_dest_a_new_directory_is_made_and_told(
 @pytest.mark.parametrize(
     "option", ["--fault=no-such", "--shards=-1", "--parallel=0", "--archive-size=big", "--unpack="]
 )
-def test_without_a_dest_a_mistake_leaves_no_directory(
+def test_without_a_dest_a_usage_error_leaves_no_directory(
     run_agent: RunAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -115,27 +115,29 @@ def test_without_a_dest_a_mistake_leaves_no_directory(
         (["api-redirect"], 32),
     ],
 )
-def test_a_rehearsal_with_faults_exits_as_a_run_would(rehearse: Rehearse, faults: list[str], code: int) -> None:
+def test_a_practice_run_with_faults_has_the_exit_code_of_a_run(
+    rehearse: Rehearse, faults: list[str], code: int
+) -> None:
     ended = rehearse("--shards=1", *(f"--fault={fault}" for fault in faults))
     assert ended.code == code, ended.out
     assert ended.result["exit_code"] == code
 
 
-def test_a_rehearsal_into_the_dest_of_another_restore_is_refused(rehearse: Rehearse, dest: Path) -> None:
+def test_a_practice_run_into_the_dest_of_another_restore_is_refused(rehearse: Rehearse, dest: Path) -> None:
     assert rehearse("--shards=1").code == 0
     before = receipt_in(dest)
     assert rehearse("--shards=2").code == 42
     assert receipt_in(dest) == before
 
 
-def test_the_same_rehearsal_again_continues_and_has_nothing_to_do(rehearse: Rehearse) -> None:
+def test_the_same_practice_run_again_continues_and_downloads_nothing(rehearse: Rehearse) -> None:
     assert rehearse("--shards=1").code == 0
     again = rehearse("--shards=1")
     assert (again.code, again.result["changed"]) == (0, False)
     assert not again.events("download-started")
 
 
-def test_one_at_a_time_is_one_at_a_time(rehearse: Rehearse) -> None:
+def test_parallel_1_downloads_one_archive_at_a_time(rehearse: Rehearse) -> None:
     ended = rehearse("--parallel=1")
     order = [line["event"] for line in ended.lines if line["event"] in ("download-started", "downloaded")]
     assert order == ["download-started", "downloaded"] * 3
@@ -152,7 +154,7 @@ def test_one_at_a_time_is_one_at_a_time(rehearse: Rehearse) -> None:
         ("cut", "needs a value"),
     ],
 )
-def test_a_fault_that_is_not_one_is_2_and_names_its_neighbours(
+def test_an_unknown_fault_is_2_and_the_error_names_similar_faults(
     run_agent: RunAgent, command: str, fault: str, said: str, dest: Path
 ) -> None:
     ended = run_agent([command, f"--fault={fault}", *([f"--dest={dest}"] if command == "rehearse" else [])])
@@ -162,7 +164,7 @@ def test_a_fault_that_is_not_one_is_2_and_names_its_neighbours(
 
 
 @pytest.mark.parametrize("option", ["--shards=many", "--shards=-1", "--archive-size=big", "--parallel=0"])
-def test_a_rehearsal_that_is_not_possible_is_2_and_names_the_option(rehearse: Rehearse, option: str) -> None:
+def test_a_practice_run_with_an_invalid_option_is_2_and_names_the_option(rehearse: Rehearse, option: str) -> None:
     ended = rehearse(option)
     assert ended.code == 2
     assert option.split("=")[0] in ended.events("error")[0]["message"]

@@ -62,7 +62,7 @@ def test_one_file_given_twice_counts_once(run_agent: RunAgent, one: Path, tmp_pa
     assert "more than one host" in " ".join(ended.out.split())
 
 
-def test_a_receipt_may_come_through_a_pipe(run_agent: RunAgent, one: Path) -> None:
+def test_a_receipt_may_be_read_from_a_pipe(run_agent: RunAgent, one: Path) -> None:
     end, start = os.pipe()
     writer = threading.Thread(target=lambda: (os.write(start, one.read_bytes()), os.close(start)))
     writer.start()
@@ -74,7 +74,9 @@ def test_a_receipt_may_come_through_a_pipe(run_agent: RunAgent, one: Path) -> No
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"schema": "other"}', "\x00", "x" * 100])
-def test_what_is_no_receipt_is_2_and_named(run_agent: RunAgent, tmp_path: Path, one: Path, content: str | None) -> None:
+def test_a_file_that_is_not_a_receipt_is_2_and_named(
+    run_agent: RunAgent, tmp_path: Path, one: Path, content: str | None
+) -> None:
     path = tmp_path / "odd.json"
     if content is not None:
         path.write_text(content)
@@ -93,7 +95,7 @@ def test_receipts_of_different_batches_are_2(run_agent: RunAgent, tmp_path: Path
 # ---------------------------------------------------------------- the exit code
 
 
-def test_the_code_says_why_the_batch_is_not_complete(run_agent: RunAgent, tmp_path: Path, one: Path) -> None:
+def test_the_code_is_the_reason_why_the_batch_is_not_complete(run_agent: RunAgent, tmp_path: Path, one: Path) -> None:
     broken = written(tmp_path / "b.json", failed(3, 22, "delivery-expired"), exit_code=22)
     assert run_agent(["report", one, broken]).code == 22
     missing = run_agent(["report", one, "--expect-jobs=3"])
@@ -136,7 +138,9 @@ def test_a_page_that_cannot_be_written_is_41(run_agent: RunAgent, one: Path, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "directory"]
 
 
-def test_a_page_goes_through_a_symbolic_link_and_into_a_pipe(run_agent: RunAgent, one: Path, tmp_path: Path) -> None:
+def test_a_page_can_be_written_through_a_symbolic_link_and_into_a_pipe(
+    run_agent: RunAgent, one: Path, tmp_path: Path
+) -> None:
     link, target = tmp_path / "link.html", tmp_path / "target.html"
     link.symlink_to(target)
     assert run_agent(["report", one, "--html", link]).code == 0

@@ -144,7 +144,7 @@ def moment(epoch: float, zone: str = "Z") -> str:
     return datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S") + zone
 
 
-def test_before_takes_the_newest_that_is_not_later(run_agent: RunAgent, simulator: StartSimulator) -> None:
+def test_before_selects_the_newest_snapshot_that_is_not_later(run_agent: RunAgent, simulator: StartSimulator) -> None:
     sim = simulator("snapshots=complete:1,complete:4,complete:24", shards=1)
     listed = snapshots(run_agent, sim)
     now = sim.clock.now()
@@ -169,7 +169,7 @@ def test_a_duration_counts_back_from_the_time_of_the_server(run_agent: RunAgent,
 
 
 @pytest.mark.parametrize("kind", ["inconsistent", "missing"])
-def test_one_that_lacks_something_needs_to_be_allowed(
+def test_a_snapshot_that_lacks_something_must_be_allowed(
     run_agent: RunAgent, simulator: StartSimulator, kind: str
 ) -> None:
     sim = simulator(f"snapshots={kind}:1", shards=2)
@@ -181,7 +181,7 @@ def test_one_that_lacks_something_needs_to_be_allowed(
     assert (ended.code, len(ended.result["jobs"])) == (0, 2 if kind == "missing" else 3)
 
 
-def test_an_incomplete_one_is_never_requested(run_agent: RunAgent, simulator: StartSimulator) -> None:
+def test_an_incomplete_snapshot_is_never_requested(run_agent: RunAgent, simulator: StartSimulator) -> None:
     sim = simulator("snapshots=incomplete:1", shards=1)
     (only,) = snapshots(run_agent, sim)
     for options in ([], ["--allow-inconsistent"], ["--dry-run"]):
@@ -191,7 +191,7 @@ def test_an_incomplete_one_is_never_requested(run_agent: RunAgent, simulator: St
     assert posts(sim) == 0
 
 
-def test_an_unknown_one_is_24(run_agent: RunAgent, simulator: StartSimulator) -> None:
+def test_an_unknown_snapshot_is_24(run_agent: RunAgent, simulator: StartSimulator) -> None:
     ended = asked(run_agent, simulator(shards=1), "--snapshot=000000000000000000000000")
     assert ended.code == 24
     assert "--snapshot" in ended.events("error")[0]["hint"]
@@ -217,7 +217,7 @@ def test_an_unknown_one_is_24(run_agent: RunAgent, simulator: StartSimulator) ->
         (["--snapshot=../x"], "not an ID"),
     ],
 )
-def test_a_call_that_cannot_be_meant_is_2_and_sends_nothing(
+def test_an_invalid_call_is_2_and_sends_no_request(
     run_agent: RunAgent, simulator: StartSimulator, options: list[str], said: str
 ) -> None:
     sim = simulator(shards=1)
@@ -231,7 +231,7 @@ def test_a_call_that_cannot_be_meant_is_2_and_sends_nothing(
 
 
 @pytest.mark.parametrize("fault", ["post-lost=close", "post-lost=reset", "post-fail=503", "post-fail=429"])
-def test_without_an_answer_there_is_one_post_and_the_error_says_how_to_look(
+def test_without_an_answer_there_is_one_post_and_the_error_explains_how_to_check(
     run_agent: RunAgent, simulator: StartSimulator, fault: str
 ) -> None:
     sim = simulator(fault, shards=1)
@@ -288,7 +288,7 @@ def test_a_slow_answer_is_awaited_and_reported(run_agent: RunAgent, simulator: S
     assert "has not answered yet" in ended.events("notice")[0]["message"]
 
 
-def test_stopped_before_the_answer_it_says_that_a_restore_may_exist(
+def test_a_stop_before_the_answer_reports_that_a_restore_may_exist(
     start_agent: StartAgent, simulator: StartSimulator
 ) -> None:
     sim = simulator("post-lost=stall", shards=1)

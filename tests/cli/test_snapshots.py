@@ -49,7 +49,9 @@ def test_each_snapshot_is_a_line_newest_first_and_the_result_is_last(
     assert (result["group_id"], result["cluster_id"]) == (sim.hello["group_id"], sim.hello["cluster_id"])
 
 
-def test_the_table_fits_80_columns_and_says_what_is_wrong(run_agent: RunAgent, simulator: StartSimulator) -> None:
+def test_the_table_fits_80_columns_and_shows_what_a_snapshot_lacks(
+    run_agent: RunAgent, simulator: StartSimulator
+) -> None:
     ended = listed(run_agent, simulator("snapshots=complete:2,incomplete:3,inconsistent:4,missing:5", shards=2))
     assert (ended.code, ended.err) == (0, "")
     lines = ended.out.splitlines()
@@ -80,7 +82,7 @@ def test_the_time_left_is_by_the_clock_of_the_server(run_agent: RunAgent, simula
     assert "expires in 13d22h" in ended.out or "expires in 13d23h" in ended.out
 
 
-def test_a_fault_that_passes_is_retried_and_reported(run_agent: RunAgent, simulator: StartSimulator) -> None:
+def test_a_transient_error_is_retried_and_reported(run_agent: RunAgent, simulator: StartSimulator) -> None:
     ended = listed(run_agent, simulator("api-503=1", shards=1), "-o", "json")
     assert ended.code == 0
     assert [line["over"] for line in ended.events("trouble")] == [False, True]
@@ -94,7 +96,7 @@ def test_text_of_the_server_cannot_control_the_terminal(run_agent: RunAgent, sim
     assert not CONTROL.search(ended.out + ended.err)
 
 
-def test_everything_that_is_missing_is_named_at_once(run_agent: RunAgent) -> None:
+def test_all_missing_options_are_named_together(run_agent: RunAgent) -> None:
     ended = run_agent(["snapshots"])
     assert (ended.code, ended.out) == (2, "")
     for name in ("--url", "--public-key", "--private-key-file", "--group-id", "--cluster-id"):

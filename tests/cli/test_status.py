@@ -72,7 +72,7 @@ def state_is(dest: Path, wanted: str) -> Callable[[], bool]:
     return look
 
 
-def test_during_a_download_it_tells_how_far_each_archive_is(
+def test_during_a_download_it_shows_the_progress_of_each_archive(
     simulator: StartSimulator, start_agent: StartAgent, status: Status, dest: Path
 ) -> None:
     sim = simulator("drip=128K", "never-ready@1", shards=1, archive_size=1 << 20)
@@ -127,9 +127,7 @@ def test_the_status_file_is_fresh_during_a_run(simulator: StartSimulator, start_
     assert apart.total_seconds() <= 5
 
 
-def test_looking_disturbs_nothing(
-    simulator: StartSimulator, start_agent: StartAgent, status: Status, dest: Path
-) -> None:
+def test_status_changes_nothing(simulator: StartSimulator, start_agent: StartAgent, status: Status, dest: Path) -> None:
     sim = simulator("drip=512K", archive_size=256 << 10)
     process = start_agent(["run", *connection_args(sim), *QUICK, f"--dest={dest}"])
     wait_until(lambda: deliveries(sim) and (dest / ".restore-agent" / "status.json").exists(), "the download")
@@ -152,7 +150,7 @@ def test_after_a_success_it_has_the_verdicts_and_the_exit_code(
     assert snapshot_of(dest) == before
 
 
-def test_after_a_failure_it_has_the_exit_code_and_still_ends_with_0(
+def test_after_a_failure_it_shows_the_exit_code_and_itself_ends_with_0(
     simulator: StartSimulator, restore: Restore, status: Status
 ) -> None:
     assert restore(simulator("expired")).code == 22
@@ -161,13 +159,15 @@ def test_after_a_failure_it_has_the_exit_code_and_still_ends_with_0(
     assert [row["state"] for row in document(ended)["archives"]] == ["failed"]
 
 
-def test_an_error_of_the_api_is_an_end_too(simulator: StartSimulator, restore: Restore, status: Status) -> None:
+def test_after_an_error_of_the_api_it_shows_the_exit_code(
+    simulator: StartSimulator, restore: Restore, status: Status
+) -> None:
     assert restore(simulator("forbidden")).code == 30
     seen = document(status())
     assert (seen["state"], seen["exit_code"], seen["archives"]) == ("finished", 30, [])
 
 
-def test_a_killed_run_is_called_interrupted(
+def test_a_killed_run_is_shown_as_interrupted(
     simulator: StartSimulator, start_agent: StartAgent, status: Status, dest: Path
 ) -> None:
     process = start_agent(["run", *connection_args(simulator("never-ready")), *QUICK, f"--dest={dest}"])
@@ -180,7 +180,7 @@ def test_a_killed_run_is_called_interrupted(
     assert list(seen) == FIELDS
 
 
-def test_a_pid_that_another_process_has_now_does_not_make_an_ended_run_active(
+def test_a_pid_that_another_process_has_now_does_not_make_a_dead_run_active(
     simulator: StartSimulator, start_agent: StartAgent, status: Status, dest: Path
 ) -> None:
     process = start_agent(["run", *connection_args(simulator("never-ready")), *QUICK, f"--dest={dest}"])
@@ -193,7 +193,7 @@ def test_a_pid_that_another_process_has_now_does_not_make_an_ended_run_active(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_says_so(
+def test_a_stopped_run_is_shown_as_stopped(
     simulator: StartSimulator, start_agent: StartAgent, status: Status, dest: Path, number: signal.Signals, code: int
 ) -> None:
     process = start_agent(["run", *connection_args(simulator("never-ready")), *QUICK, f"--dest={dest}"])
@@ -216,7 +216,7 @@ def test_a_dest_without_a_run_is_42(status: Status, dest: Path) -> None:
     assert not list(dest.iterdir())
 
 
-def test_a_dest_that_is_not_there_is_named_and_not_made(status: Status, dest: Path) -> None:
+def test_a_missing_dest_is_named_and_not_created(status: Status, dest: Path) -> None:
     ended = status()
     assert ended.code == 42
     assert "no run was ever there" in ended.events("error")[0]["message"]
@@ -224,7 +224,7 @@ def test_a_dest_that_is_not_there_is_named_and_not_made(status: Status, dest: Pa
     assert not dest.exists()
 
 
-def test_a_run_that_has_left_no_status_yet_is_told_apart(status: Status, dest: Path) -> None:
+def test_a_run_without_a_status_yet_is_distinguished_from_no_run(status: Status, dest: Path) -> None:
     (dest / ".restore-agent").mkdir(parents=True)
     ended = status()
     assert (ended.code, ended.events("error")[0]["hint"]) == (42, "Try again in a few seconds.")
@@ -262,7 +262,7 @@ def test_a_status_file_that_is_damaged_or_of_a_future_version_is_42(
         assert ended.events("error")[0]["id"] == "record-unreadable"
 
 
-def test_a_status_cut_in_half_is_42(simulator: StartSimulator, restore: Restore, status: Status, dest: Path) -> None:
+def test_a_truncated_status_is_42(simulator: StartSimulator, restore: Restore, status: Status, dest: Path) -> None:
     assert restore(simulator()).code == 0
     path = dest / ".restore-agent" / "status.json"
     path.write_bytes(path.read_bytes()[:150])
@@ -278,7 +278,7 @@ def test_a_link_for_the_status_file_is_not_followed(status: Status, dest: Path) 
 # For people
 
 
-def test_the_text_tells_state_archives_and_sizes(simulator: StartSimulator, restore: Restore, status: Status) -> None:
+def test_the_text_has_state_archives_and_sizes(simulator: StartSimulator, restore: Restore, status: Status) -> None:
     sim = simulator()
     assert restore(sim).code == 0
     head, *rows = status("--output=text").out.splitlines()
@@ -287,7 +287,7 @@ def test_the_text_tells_state_archives_and_sizes(simulator: StartSimulator, rest
     assert "KiB" in rows[1]
 
 
-def test_the_text_fits_80_columns_with_large_archives_under_way(status: Status, dest: Path) -> None:
+def test_the_text_fits_80_columns_with_large_archives_in_progress(status: Status, dest: Path) -> None:
     row = {
         "job_id": "j" * 24,
         "file_name": "electron_configRS-1492528465-" + "5" * 24 + ".tar.gz",
@@ -355,7 +355,7 @@ def test_the_text_of_a_running_run_has_share_time_left_expiry_trouble_and_total(
     assert lines[5].startswith("            expires in ")
 
 
-def test_the_text_of_an_interrupted_run_claims_no_rate(status: Status, dest: Path) -> None:
+def test_the_text_of_an_interrupted_run_shows_no_rate(status: Status, dest: Path) -> None:
     write_status(dest, "downloading", {})
     lines = status("--output=text").out.splitlines()
     assert lines[0].startswith("interrupted, pid 4711")
@@ -381,7 +381,7 @@ def test_the_directory_can_be_an_argument(run_agent: RunAgent, dest: Path) -> No
     assert run_agent(["status", dest]).out == run_agent(["status", f"--dest={dest}"]).out
 
 
-def test_watching_ends_with_the_run(run_agent: RunAgent, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_ends_with_the_run(run_agent: RunAgent, dest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_status(dest, "downloading", {})
     lock = held(dest)
     monkeypatch.setattr("time.sleep", lambda _: lock.release())

@@ -67,7 +67,7 @@ def test_waits_double_up_to_eight_times_the_first() -> None:
     assert [backoff.next() for _ in range(6)] == [5.0, 10.0, 20.0, 40.0, 40.0, 40.0]
 
 
-def test_after_a_reset_waits_begin_anew() -> None:
+def test_after_a_reset_waits_begin_with_the_first_interval() -> None:
     backoff = Backoff(5.0, spread=lambda: 1.0)
     for _ in range(4):
         backoff.next()
@@ -75,13 +75,13 @@ def test_after_a_reset_waits_begin_anew() -> None:
     assert backoff.next() == 5.0
 
 
-def test_every_wait_is_spread_by_its_own_draw() -> None:
+def test_every_wait_has_its_own_random_jitter() -> None:
     draws = iter([0.8, 1.0, 0.9])
     backoff = Backoff(10.0, spread=lambda: next(draws))
     assert [backoff.next() for _ in range(3)] == [8.0, 20.0, 36.0]
 
 
-def test_hosts_that_start_together_do_not_march_in_step() -> None:
+def test_hosts_that_start_together_do_not_poll_together() -> None:
     hosts = [Backoff(5.0) for _ in range(20)]
     first = {host.next() for host in hosts}
     assert len(first) > 10
@@ -98,7 +98,7 @@ def test_a_wait_is_never_shorter_than_what_the_server_asked_for(asked: float | N
     assert Backoff(5.0, spread=lambda: 1.0).next(asked) == waited
 
 
-def test_what_the_server_asked_for_does_not_stretch_the_waits_after_it() -> None:
+def test_a_wait_that_the_server_asked_for_does_not_lengthen_later_waits() -> None:
     backoff = Backoff(5.0, spread=lambda: 1.0)
     assert [backoff.next(3600.0), backoff.next()] == [3600.0, 10.0]
 
@@ -141,7 +141,7 @@ def test_retry_after_is_whole_seconds_or_a_date_and_at_most_an_hour(header: str 
     st.text()
     | st.from_regex(r"[A-Z][a-z]{2}, [0-9]{1,3} [A-Z][a-z]{2} [0-9]{1,6} [0-9:]{1,9} ([A-Z]{1,4}|[+-][0-9]{1,9})")
 )
-def test_whatever_retry_after_says_the_wait_is_between_nothing_and_an_hour(header: str) -> None:
+def test_any_retry_after_gives_a_wait_between_zero_and_an_hour(header: str) -> None:
     seconds = retry_after(header, NOON)
     assert seconds is None or 0.0 <= seconds <= 3600.0
 
@@ -149,12 +149,12 @@ def test_whatever_retry_after_says_the_wait_is_between_nothing_and_an_hour(heade
 # ---------------------------------------------------------------- the server's clock
 
 
-def test_without_a_date_the_clock_of_this_host_stands_in() -> None:
+def test_without_a_date_the_clock_of_this_host_is_used() -> None:
     clock = VirtualClock(wall=NOON)
     assert ServerClock(clock).now() == NOON
 
 
-def test_the_date_of_an_answer_counts_and_not_the_clock_of_this_host() -> None:
+def test_the_date_of_an_answer_has_precedence_over_the_clock_of_this_host() -> None:
     clock = VirtualClock(wall=NOON - 86400)
     server = ServerClock(clock)
     server.observe(NOON_HEADER)
@@ -162,7 +162,7 @@ def test_the_date_of_an_answer_counts_and_not_the_clock_of_this_host() -> None:
     assert server.now() == NOON + 90
 
 
-def test_a_clock_of_this_host_that_is_set_meanwhile_changes_nothing() -> None:
+def test_a_change_of_the_clock_of_this_host_has_no_effect() -> None:
     clock = VirtualClock()
     server = ServerClock(clock)
     server.observe(NOON_HEADER)
@@ -191,7 +191,7 @@ def test_a_later_date_replaces_an_earlier_one() -> None:
         "yesterday",
     ],
 )
-def test_a_date_that_is_none_or_absurd_is_left_aside(header: str | None) -> None:
+def test_an_invalid_or_absurd_date_is_ignored(header: str | None) -> None:
     clock = VirtualClock(wall=NOON - 5)
     server = ServerClock(clock)
     server.observe(header)
@@ -204,7 +204,7 @@ def test_a_date_that_is_none_or_absurd_is_left_aside(header: str | None) -> None
 # ---------------------------------------------------------------- deadlines
 
 
-def test_a_deadline_runs_down_and_stays_at_nothing() -> None:
+def test_the_remaining_time_of_a_deadline_ends_at_zero() -> None:
     clock = VirtualClock()
     deadline = Deadline(clock, 60.0)
     seen = []
@@ -214,11 +214,11 @@ def test_a_deadline_runs_down_and_stays_at_nothing() -> None:
     assert seen == [(60.0, False), (1.0, False), (0.0, True), (0.0, True)]
 
 
-def test_a_deadline_of_nothing_has_passed_at_once() -> None:
+def test_a_deadline_of_zero_has_passed_immediately() -> None:
     assert Deadline(VirtualClock(), 0.0).passed()
 
 
-def test_a_deadline_does_not_mind_the_wall_clock() -> None:
+def test_a_deadline_does_not_depend_on_the_wall_clock() -> None:
     clock = VirtualClock()
     deadline = Deadline(clock, 60.0)
     clock.offset += 86400
@@ -228,7 +228,7 @@ def test_a_deadline_does_not_mind_the_wall_clock() -> None:
 # ---------------------------------------------------------------- rate
 
 
-def test_without_a_limit_nothing_waits() -> None:
+def test_without_a_limit_no_transfer_waits() -> None:
     clock = VirtualClock()
     limit = RateLimit(clock, None)
     clock.run(limit.spend(1 << 40))
@@ -236,7 +236,7 @@ def test_without_a_limit_nothing_waits() -> None:
     assert limit.chunk_size(2 << 20) == 2 << 20
 
 
-def test_a_transfer_takes_as_long_as_its_rate_says() -> None:
+def test_a_transfer_takes_the_time_that_its_rate_requires() -> None:
     clock = VirtualClock()
     limit = RateLimit(clock, 1000.0)
 
@@ -265,7 +265,7 @@ def test_transfers_share_one_rate_fairly() -> None:
     assert ended[-1] - ended[0] <= 0.4
 
 
-def test_time_in_which_nothing_came_is_not_saved_up_for_a_burst() -> None:
+def test_time_without_data_does_not_allow_a_later_burst() -> None:
     clock = VirtualClock()
     limit = RateLimit(clock, 1000.0)
 
@@ -279,7 +279,7 @@ def test_time_in_which_nothing_came_is_not_saved_up_for_a_burst() -> None:
 
 
 @pytest.mark.parametrize("late", [0.001, 0.01, 0.03])
-def test_a_rate_is_met_although_every_bite_comes_late(late: float) -> None:
+def test_a_rate_is_met_although_every_chunk_is_late(late: float) -> None:
     clock = VirtualClock()
     limit = RateLimit(clock, 1000.0)
     began = clock.now
@@ -297,7 +297,7 @@ def test_a_rate_is_met_although_every_bite_comes_late(late: float) -> None:
 @pytest.mark.parametrize(
     ("rate", "chunk_size"), [(None, 2 << 20), (1.0, 1), (19.0, 1), (100.0, 5), (1 << 20, 52428), (1 << 40, 2 << 20)]
 )
-def test_a_slow_rate_takes_small_bites(rate: float | None, chunk_size: int) -> None:
+def test_a_slow_rate_uses_small_chunks(rate: float | None, chunk_size: int) -> None:
     assert RateLimit(VirtualClock(), rate).chunk_size(2 << 20) == chunk_size
 
 
@@ -323,7 +323,7 @@ def test_a_meter_shows_the_rate_of_the_last_seconds() -> None:
     assert rates[29] == 0
 
 
-def test_a_meter_does_not_count_what_was_there_before_it_started() -> None:
+def test_a_meter_does_not_count_bytes_from_before_its_start() -> None:
     clock = VirtualClock()
     meter = Meter(clock)
     meter.start(1 << 40, 1 << 41)
@@ -353,7 +353,7 @@ def test_the_clock_of_the_host_moves_on_while_it_sleeps() -> None:
     assert abs(clock.wall() - datetime.now(UTC).timestamp()) < 5
 
 
-def test_nothing_here_looks_at_a_clock_by_itself() -> None:
+def test_only_the_system_clock_reads_the_time() -> None:
     source = inspect.getsource(pacing)
     outside = source.replace(inspect.getsource(SystemClock), "")
     assert not any(call in outside for call in ("time.time(", "time.monotonic(", "asyncio.sleep(", "datetime.now("))

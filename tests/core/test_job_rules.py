@@ -81,12 +81,12 @@ def test_the_rules_name_every_error_once() -> None:
     assert all(rule.of in ("job", "delivery") for rule in STATUS_RULES)
 
 
-def test_the_status_of_the_job_is_stronger_than_that_of_its_delivery() -> None:
+def test_the_status_of_the_job_has_precedence_over_that_of_its_delivery() -> None:
     broken = Job("j1", status="BROKEN", delivery_status="EXPIRED")
     assert decide(broken).reason == "job-broken"
 
 
-def test_a_status_counts_only_where_it_belongs() -> None:
+def test_a_status_counts_only_in_its_own_field() -> None:
     """A delivery that is called BROKEN, or a job that is called EXPIRED, is an unknown status: not ready yet."""
     for odd in (Job("j1", delivery_status="BROKEN"), Job("j1", status="EXPIRED")):
         assert decide(odd) == Decision(Step.WAIT, "not-ready")

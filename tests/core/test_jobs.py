@@ -104,7 +104,7 @@ def document(delivery: dict[str, Any] | None = None, **fields: Any) -> dict[str,
 # ---------------------------------------------------------------- the reference page
 
 
-def test_the_example_of_the_reference_page_reads_field_by_field() -> None:
+def test_the_example_of_the_reference_page_is_parsed_field_by_field() -> None:
     first, second = (parse_job(entry) for entry in json.loads(REFERENCE)["results"])
     assert first == Job(
         id="{JOB-ID}",
@@ -187,7 +187,7 @@ def test_a_job_is_judged_by_the_table(status: str | None, delivery: str | None, 
 
 
 @pytest.mark.parametrize(("status", "delivery", "decision"), cells())
-def test_without_a_url_only_ready_is_judged_otherwise(
+def test_without_a_url_only_a_ready_job_is_decided_differently(
     status: str | None, delivery: str | None, decision: Decision
 ) -> None:
     job = parse_job(document({"statusName": delivery, "url": None}, statusName=status))
@@ -205,7 +205,7 @@ def test_an_automated_restore_is_skipped_whatever_its_state(
 
 @pytest.mark.parametrize("method", ["AUTOMATED_RESTORE", "QUERY", "CLIENT_PIT_SCP", "SCP", "THIRD_PARTY_COPY", "NOVEL"])
 @pytest.mark.parametrize("status", ["FINISHED", "IN_PROGRESS", "BROKEN"])
-def test_a_delivery_by_other_means_is_skipped_and_its_url_left_alone(method: str, status: str) -> None:
+def test_a_delivery_by_another_method_is_skipped_and_its_url_is_not_requested(method: str, status: str) -> None:
     job = parse_job(document({"methodName": method}, statusName=status))
     assert decide(job) == Decision(Step.SKIP, "not-delivered-over-http")
 
@@ -216,16 +216,16 @@ def test_a_delivery_over_http_is_downloaded(method: str | None) -> None:
 
 
 @pytest.mark.parametrize("expires", ["1970-01-01T00:00:01Z", "2999-01-01T00:00:00Z", "soon", None])
-def test_while_ops_manager_says_ready_the_time_of_expiry_does_not_matter(expires: str | None) -> None:
+def test_while_ops_manager_reports_ready_the_time_of_expiry_does_not_matter(expires: str | None) -> None:
     assert decide(parse_job(document({"expires": expires}))).step is Step.DOWNLOAD
 
 
-def test_a_ready_delivery_with_a_url_of_no_use_fails() -> None:
+def test_a_ready_delivery_with_an_unusable_url_fails() -> None:
     job = parse_job(document({"url": "ftp://om/x.tar.gz"}))
     assert decide(job) == Decision(Step.FAIL, "delivery-url-unusable", DeliveryUrlUnusable)
 
 
-def test_a_url_of_no_use_does_not_matter_before_the_delivery_is_ready() -> None:
+def test_an_unusable_url_does_not_matter_before_the_delivery_is_ready() -> None:
     job = parse_job(document({"url": "ftp://om/x.tar.gz", "statusName": "IN_PROGRESS"}))
     assert decide(job).step is Step.WAIT
 
@@ -261,7 +261,7 @@ def test_a_finished_job_may_have_expired_with_its_url_and_hash_still_there() -> 
     assert job.published_hashes(NAME) == (SHA1,)
 
 
-def test_an_encrypted_point_in_time_job_tells_its_key() -> None:
+def test_an_encrypted_point_in_time_job_has_its_key() -> None:
     job = parse_job(document(encryptionEnabled=True, masterKeyUUID="9b1d", pointInTime=True))
     assert (job.encryption_enabled, job.master_key_uuid, job.point_in_time) == (True, "9b1d", True)
 
@@ -331,7 +331,7 @@ def test_a_field_in_another_type_means_the_same(field: str, said: object, attrib
         ({"id": "5c9e", "delivery": []}, "delivery is a list, not an object"),
     ],
 )
-def test_a_field_that_makes_no_sense_is_noted_and_left_aside(entry: dict[str, Any], oddity: str) -> None:
+def test_an_invalid_field_is_noted_and_ignored(entry: dict[str, Any], oddity: str) -> None:
     assert parse_job(entry).oddities == (oddity,)
 
 
@@ -341,13 +341,13 @@ def test_a_note_on_an_odd_field_is_short_and_printable() -> None:
     assert len(oddity) < 120
 
 
-def test_unknown_fields_are_passed_over() -> None:
+def test_unknown_fields_are_ignored() -> None:
     plain, more = document(), document({"novelty": {"a": 1}}, novelty=[1], deploymentJobId="a", clusterName="c")
     assert parse_job(more) == parse_job(plain)
 
 
 @pytest.mark.parametrize("entry", [None, [], "job", 5, True, 1.5, {}, {"id": None}, {"id": ""}, {"id": []}])
-def test_an_entry_that_cannot_be_told_apart_is_no_job(entry: object) -> None:
+def test_an_entry_without_an_id_is_not_a_job(entry: object) -> None:
     with pytest.raises(ValueError, match="a restore job"):
         parse_job(entry)
 
@@ -433,12 +433,12 @@ def test_the_scheme_of_the_token_is_found_although_a_space_follows_it() -> None:
 
 
 @pytest.mark.parametrize("value", [None, "", "two\r\nlines", "\x00", "tök", ["t0k3n"]])
-def test_without_a_token_of_use_the_older_url_is_taken(value: object) -> None:
+def test_without_a_usable_token_the_older_url_is_used(value: object) -> None:
     link = link_of(urlV2=URL_V2, authHeader="Authorization", authValue=value)
     assert link == DeliveryUrl(URL, NAME)
 
 
-def test_a_newer_url_that_is_alone_is_taken_without_a_token() -> None:
+def test_a_newer_url_without_an_older_one_is_used_without_a_token() -> None:
     assert link_of(url=None, urlV2=URL_V2) == DeliveryUrl(URL_V2, NAME)
 
 
@@ -494,7 +494,7 @@ def test_a_url_that_cannot_be_fetched_is_named_without_being_shown(field: str, u
 
 
 @pytest.mark.parametrize("url", [None, "", [], {}])
-def test_a_url_that_is_not_there_yet_is_no_defect(url: object) -> None:
+def test_a_missing_url_is_not_a_defect(url: object) -> None:
     job = parse_job(document({"url": url}))
     assert (job.delivery_url, job.delivery_url_defect) == (None, None)
 
@@ -508,13 +508,13 @@ def test_a_url_that_is_not_there_yet_is_no_defect(url: object) -> None:
         (f"https://om/pull/a.tar?token={TOKEN}", "https://om/…/a.tar"),
     ],
 )
-def test_a_link_shows_host_and_archive_only(url: str, shown: str) -> None:
+def test_a_delivery_url_shows_host_and_archive_only(url: str, shown: str) -> None:
     link = link_of(url=url)
     assert str(link) == shown
     assert TOKEN not in f"{link} {link!r}"
 
 
-def test_a_link_to_an_address_of_version_6_keeps_its_brackets() -> None:
+def test_a_delivery_url_with_an_ipv6_address_keeps_its_brackets() -> None:
     assert str(link_of(url="https://[2001:db8::1]:8443/pull/a.tar")) == "https://[2001:db8::1]:8443/…/a.tar"
 
 
@@ -563,7 +563,7 @@ documents = objects(
 
 @hypothesis_settings(deadline=None, max_examples=75)
 @given(anything | documents)
-def test_whatever_the_api_sends_is_a_job_or_no_job(sent: object) -> None:
+def test_any_document_of_the_api_is_parsed_or_refused(sent: object) -> None:
     try:
         job = parse_job(sent)
     except ValueError:
@@ -575,7 +575,7 @@ def test_whatever_the_api_sends_is_a_job_or_no_job(sent: object) -> None:
 
 @hypothesis_settings(deadline=None, max_examples=75)
 @given(urls)
-def test_a_link_that_is_taken_goes_to_an_http_host_without_credentials(url: str) -> None:
+def test_an_accepted_delivery_url_has_an_http_host_and_no_credentials(url: str) -> None:
     link = link_of(url=url)
     assert link is None or re.match(r"https?://[^/@\s]", link.url, re.IGNORECASE)
     assert link is None or link.url.isprintable()

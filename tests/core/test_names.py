@@ -152,14 +152,14 @@ def test_a_final_name_never_looks_like_an_incomplete_archive(suffix: str) -> Non
     assert names_of({"j1": f"a.tar.gz{suffix}{suffix}"}) == {"j1": "j1-a.tar.gz"}
 
 
-def test_a_name_once_given_stays_and_a_later_job_gets_its_id_in_front() -> None:
+def test_an_assigned_name_stays_and_a_later_job_gets_its_id_in_front() -> None:
     assert names_of({"j1": "a.tar.gz"}, {"j1": "b.tar.gz", "j2": "a.tar.gz"}) == {
         "j1": "a.tar.gz",
         "j2": "j2-a.tar.gz",
     }
 
 
-def test_a_name_that_an_earlier_run_gave_is_kept() -> None:
+def test_a_name_that_an_earlier_run_assigned_is_kept() -> None:
     names = Names()
     names.keep("j1", "j1-a.tar.gz")
     names.give({"j1": "a.tar.gz", "j2": "a.tar.gz"})

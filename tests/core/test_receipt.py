@@ -81,7 +81,7 @@ def test_the_verdicts_are_those_of_the_contract() -> None:
     assert [verdict.value for verdict in Verdict] == ["verified", "unproven", "mismatch", "failed", "skipped"]
 
 
-def test_a_verdict_is_written_as_its_word() -> None:
+def test_a_verdict_is_written_as_its_name() -> None:
     written = json.loads(as_file(receipt(VERIFIED).to_json()))
     assert written["archives"][0]["verdict"] == "verified"
 
@@ -179,7 +179,7 @@ def test_a_second_run_adds_its_archives_to_those_of_the_first() -> None:
     assert (merged.outcome, merged.started_at) == (second.outcome, second.started_at)
 
 
-def test_a_second_run_replaces_what_the_first_said_of_the_same_job() -> None:
+def test_a_second_run_replaces_the_record_of_the_same_job() -> None:
     first = receipt(ArchiveRecord("j1", verdict=Verdict.FAILED, exit_code=22))
     merged = receipt(VERIFIED).merged_with(first)
     assert merged.archives == (VERIFIED,)
@@ -193,7 +193,7 @@ def test_with_nothing_earlier_a_receipt_stays_as_it_is() -> None:
 # ---------------------------------------------------------------- read again
 
 
-def test_a_receipt_reads_as_it_was_written() -> None:
+def test_a_receipt_that_was_written_is_read_unchanged() -> None:
     full = replace(
         VERIFIED, bytes=5, seconds=0.5, bytes_per_second=10, resumed=True, downloads_spent=2, reason="hash-mismatch"
     )
@@ -201,7 +201,7 @@ def test_a_receipt_reads_as_it_was_written() -> None:
     assert parse_receipt(as_file(made.to_json())) == made
 
 
-def test_fields_that_a_later_version_added_are_passed_over() -> None:
+def test_fields_that_a_later_version_added_are_ignored() -> None:
     document = receipt(VERIFIED).to_json()
     document["novelty"] = 1
     document["archives"][0]["novelty"] = {"a": 1}
@@ -276,7 +276,7 @@ def test_a_receipt_without_a_field_that_is_needed_is_refused(field: str) -> None
         {"archives": [{"job_id": "j1", "exit_code": [11]}]},
     ],
 )
-def test_a_receipt_with_a_field_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
+def test_a_receipt_with_an_invalid_field_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(RecordUnreadable):
         parse_receipt(as_file({**receipt(VERIFIED).to_json(), **change}))
 
@@ -297,7 +297,7 @@ changes = st.fixed_dictionaries(
 
 @hypothesis_settings(deadline=None, max_examples=60)
 @given(st.binary(max_size=200) | changes.map(lambda change: as_file({**receipt(VERIFIED).to_json(), **change})))
-def test_whatever_stands_in_receipt_json_it_is_read_or_refused(raw: bytes) -> None:
+def test_any_content_of_receipt_json_is_read_or_refused(raw: bytes) -> None:
     try:
         read = parse_receipt(raw)
     except RecordUnreadable:

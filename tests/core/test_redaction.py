@@ -40,7 +40,7 @@ def test_a_secret_has_no_attributes_to_dump() -> None:
         json.dumps(Secret(KEY))
 
 
-def test_secrets_are_equal_when_they_hold_the_same() -> None:
+def test_secrets_are_equal_if_their_values_are_equal() -> None:
     assert Secret(KEY) == Secret(KEY)
     assert hash(Secret(KEY)) == hash(Secret(KEY))
     assert Secret(KEY) != Secret("another")
@@ -70,7 +70,7 @@ def test_a_secret_is_hidden_in_every_form_it_may_be_met_in(form: str) -> None:
     assert redactor(KEY).clean(f"before {form} after") == f"before {HIDDEN} after"
 
 
-def test_a_secret_is_hidden_wherever_it_stands_and_however_often() -> None:
+def test_a_secret_is_hidden_at_every_position_and_every_time() -> None:
     assert redactor(KEY).clean(f"{KEY}{KEY}, x{KEY}x") == f"{HIDDEN}{HIDDEN}, x{HIDDEN}x"
 
 
@@ -78,11 +78,11 @@ def test_a_secret_is_hidden_in_text_of_many_lines() -> None:
     assert redactor(KEY).clean(f"Traceback:\n  {KEY}\nError: {KEY}") == f"Traceback:\n  {HIDDEN}\nError: {HIDDEN}"
 
 
-def test_of_two_secrets_the_longer_is_hidden_whole() -> None:
+def test_the_longer_of_two_secrets_is_hidden_completely() -> None:
     assert redactor("abcdef", "abcdef-ghijkl").clean("abcdef-ghijkl abcdef") == f"{HIDDEN} {HIDDEN}"
 
 
-def test_a_secret_may_be_learnt_wrapped() -> None:
+def test_a_secret_may_be_learned_as_a_secret_object() -> None:
     made = Redactor()
     made.learn(Secret(KEY))
     assert made.clean(KEY) == HIDDEN
@@ -93,7 +93,7 @@ def test_characters_of_a_secret_are_no_pattern() -> None:
 
 
 @pytest.mark.parametrize("secret", [None, "", "abcde"])
-def test_what_is_too_short_for_a_secret_hides_nothing(secret: str | None) -> None:
+def test_a_text_that_is_too_short_for_a_secret_is_not_hidden(secret: str | None) -> None:
     made = Redactor()
     made.learn(secret)
     assert made.clean("abcde and so on") == "abcde and so on"
@@ -115,7 +115,7 @@ def test_no_secret_is_left_in_any_text(secrets: list[str], between: str, data: s
     assert not any(secret in part for part in between_marks for secret in secrets)
 
 
-def test_only_the_latest_tokens_are_kept_and_the_key_for_good() -> None:
+def test_the_latest_tokens_and_always_the_key_are_kept() -> None:
     made = redactor(KEY)
     tokens = [f"token-{number:06}-{number * 7919:012x}" for number in range(9000)]
     for token in tokens:
@@ -137,7 +137,7 @@ def test_words_and_ids_in_a_url_stay_readable() -> None:
 
 
 @pytest.mark.parametrize("name", ["sig", "X-Amz-Signature", "access_token", "Key"])
-def test_a_word_is_a_secret_in_a_query_parameter_whose_name_says_so(name: str) -> None:
+def test_a_word_is_a_secret_in_a_query_parameter_with_a_secret_name(name: str) -> None:
     made = Redactor()
     made.learn_url(f"https://om/pull/a.tar.gz?format=gzipped&{name}=hushhush")
     assert made.clean("gzipped hushhush HUSHHUSH") == f"gzipped {HIDDEN} {HIDDEN}"
@@ -183,7 +183,7 @@ def test_text_from_outside_is_shown_on_one_line_without_control_characters(text:
     assert printable(text) == shown
 
 
-def test_no_character_that_turns_the_direction_of_a_line_gets_through() -> None:
+def test_no_character_that_changes_the_text_direction_is_shown() -> None:
     turning = [c for c in map(chr, range(0x10000)) if unicodedata.bidirectional(c) in _TURNING or ord(c) in _MARKS]
     assert len(turning) == 12
     assert [hex(ord(char)) for char in turning if char in printable(char)] == []

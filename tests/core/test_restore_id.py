@@ -95,7 +95,7 @@ def test_two_different_batches_never_share_a_dest(known: RestoreId, asked: Resto
 
 
 @given(restores)
-def test_a_restore_reads_as_it_was_written(restore: RestoreId) -> None:
+def test_a_restore_that_was_written_is_read_unchanged(restore: RestoreId) -> None:
     assert RestoreId.read(json.loads(json.dumps(restore.values()))) == restore
 
 

@@ -25,6 +25,6 @@ def test_a_document_is_read(raw: bytes) -> None:
     ],
     ids=["empty", "html", "cut", "no text", "deep", "many lists", "many numbers"],
 )
-def test_what_is_none_or_takes_too_much_memory_is_a_value_error(raw: bytes) -> None:
+def test_an_invalid_or_too_large_document_is_a_value_error(raw: bytes) -> None:
     with pytest.raises(ValueError, match=r"\S"):
         parse_document(raw)

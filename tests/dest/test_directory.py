@@ -17,7 +17,7 @@ from restore_agent.dest.directory import Directory
 # ---------------------------------------------------------------- opening
 
 
-def test_dest_is_made_for_its_owner_only(tmp_path: Path) -> None:
+def test_dest_is_created_with_access_for_its_owner_only(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         Directory.open(tmp_path / "dest", create=True).close()
@@ -63,7 +63,7 @@ def test_a_file_where_dest_should_be_is_in_the_way(create: bool, below: str, out
     assert outside.read_bytes() == b"not yours"
 
 
-def test_a_link_to_nowhere_is_no_dest(tmp_path: Path) -> None:
+def test_a_dangling_link_is_not_a_dest(tmp_path: Path) -> None:
     (tmp_path / "dest").symlink_to(tmp_path / "nowhere")
     with pytest.raises(DestError):
         Directory.open(tmp_path / "dest", create=True)
@@ -186,7 +186,7 @@ def test_a_socket_is_not_a_file(dest: Directory, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("kind", ["link", "link to nowhere", "link to itself", "fifo"])
-def test_removing_a_link_leaves_what_it_points_to(kind: str, dest: Directory, outside: Path) -> None:
+def test_removing_a_link_leaves_its_target(kind: str, dest: Directory, outside: Path) -> None:
     KINDS[kind](dest.path / "name", outside)
     dest.remove("name")
     assert sorted(os.listdir(dest.path)) == []
@@ -252,7 +252,7 @@ def test_free_space_is_what_a_user_without_privileges_may_write(dest: Directory)
     assert 0 < dest.free_bytes() <= status.f_blocks * status.f_frsize
 
 
-def test_a_directory_of_ours_is_writable(dest: Directory) -> None:
+def test_a_directory_of_this_user_is_writable(dest: Directory) -> None:
     assert dest.writable()
     dest.sync()
 

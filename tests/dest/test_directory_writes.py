@@ -44,7 +44,7 @@ class Syscalls:
 
 
 @pytest.mark.parametrize("before", [None, b"old", b"x" * 100_000])
-def test_a_file_is_written_as_a_whole(before: bytes | None, dest: Directory) -> None:
+def test_a_file_is_written_completely(before: bytes | None, dest: Directory) -> None:
     if before is not None:
         (dest.path / "receipt.json").write_bytes(before)
     dest.write_atomically("receipt.json", b"new")
@@ -61,7 +61,7 @@ def test_a_file_is_synced_before_it_gets_its_name_and_its_name_after(
     assert calls.seen == ["sync file", "rename", "sync directory"]
 
 
-def test_a_file_that_is_not_durable_is_still_replaced_as_a_whole(
+def test_a_file_that_is_not_durable_is_still_replaced_atomically(
     dest: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = Syscalls(monkeypatch)
@@ -126,7 +126,7 @@ def test_a_directory_at_the_final_name_is_in_the_way(dest: Directory) -> None:
         (errno.ENOTEMPTY, InTheWay, 42),
     ],
 )
-def test_an_error_of_the_disk_becomes_one_of_ours(number: int, error: type[DestError], code: int) -> None:
+def test_an_error_of_the_disk_becomes_an_agent_error(number: int, error: type[DestError], code: int) -> None:
     with pytest.raises(error) as caught, errors_of_dest("write receipt.json"):
         raise OSError(number, os.strerror(number))
     assert type(caught.value) is error
@@ -192,7 +192,7 @@ def test_a_rename_is_made_durable(dest: Directory, monkeypatch: pytest.MonkeyPat
     assert sorted(os.listdir(dest.path)) == ["b"]
 
 
-def test_a_rename_of_nothing_is_an_error_of_ours(dest: Directory) -> None:
+def test_a_rename_of_a_missing_file_is_an_agent_error(dest: Directory) -> None:
     with pytest.raises(DestError, match="cannot rename"):
         dest.rename("a", "b")
 

@@ -137,7 +137,7 @@ def test_peeking_changes_nothing(state: Directory) -> None:
     assert sorted(os.listdir(state.path)) == [JOURNAL]
 
 
-def test_a_journal_that_was_peeked_cannot_be_written(state: Directory) -> None:
+def test_a_journal_that_was_opened_with_peek_cannot_be_written(state: Directory) -> None:
     record(state, ("j1", ATTEMPT))
     journal = Journal.peek(state)
     with pytest.raises(RecordUnreadable, match="reading only"):
@@ -163,7 +163,7 @@ def test_the_restore_of_a_new_journal_is_read_again(state: Directory) -> None:
     assert record(state, restore=RestoreId(batch_id="another")).restore == RESTORE
 
 
-def test_a_journal_of_the_version_before_has_no_restore_until_it_is_recorded(state: Directory) -> None:
+def test_a_journal_of_the_previous_version_has_no_restore_until_it_is_recorded(state: Directory) -> None:
     journal_file(state).write_bytes(f'{{"schema":"{SCHEMA}"}}\n'.encode() + json.dumps(LINE).encode() + b"\n")
     journal = Journal.open(state, RESTORE)
     assert (journal.restore, journal.entry("j1").attempts) == (None, 1)

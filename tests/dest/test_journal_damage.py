@@ -157,7 +157,7 @@ def test_a_damaged_last_line_is_set_aside_with_the_torn_one_after_it(state: Dire
     assert state.read(DAMAGED) == b'{"fact":\n\0\0\0'
 
 
-def test_what_was_set_aside_before_is_replaced(state: Directory) -> None:
+def test_a_line_that_was_set_aside_before_is_replaced(state: Directory) -> None:
     record(state, ("j1", ATTEMPT))
     for tail in (b"first\n", b"second\n"):
         with journal_file(state).open("ab") as file:
@@ -201,7 +201,7 @@ def test_a_journal_whose_first_line_is_damaged_before_others_is_an_error(first: 
 
 
 @pytest.mark.parametrize("only", [b"no json\n", b"\0" * 40 + b"\n", b"\n", b"\0" * 4096], ids=repr)
-def test_a_journal_that_a_crash_left_without_one_good_line_begins_again(only: bytes, state: Directory) -> None:
+def test_a_journal_without_a_valid_line_after_a_crash_begins_again(only: bytes, state: Directory) -> None:
     journal_file(state).write_bytes(only)
     journal = Journal.open(state, RestoreId(batch_id="b"))
     journal.close()

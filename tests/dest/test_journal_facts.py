@@ -106,7 +106,7 @@ def test_every_fact_changes_the_fields_that_it_is_about_and_no_others() -> None:
         assert entry == known, fact
 
 
-def test_the_story_has_every_fact_but_the_summary() -> None:
+def test_the_test_sequence_has_every_fact_except_the_summary() -> None:
     assert {type(fact) for fact, _ in STORY} == set(FACTS.values()) - {Summary}
 
 
@@ -121,7 +121,7 @@ def test_a_part_file_that_starts_again_has_no_durable_bytes() -> None:
     assert replayed(*begun, Answered('"v"', 4096, False, "b1")).synced == 0
 
 
-def test_a_new_verification_forgets_which_file_the_earlier_one_was_about() -> None:
+def test_a_new_verification_clears_the_identity_of_the_earlier_file() -> None:
     assert replayed(Proven("a", SHA1), Promoted(7, 1, 1), Proven("a", SHA1)).promoted is None
 
 
@@ -232,12 +232,12 @@ facts = st.one_of(*SIMPLE_FACTS, entries.map(Summary))
 
 
 @given(facts)
-def test_every_fact_reads_as_it_was_written(fact: Fact) -> None:
+def test_every_fact_that_was_written_is_read_unchanged(fact: Fact) -> None:
     assert read_fact(line_of(fact)) == fact
 
 
 @given(entries)
-def test_a_summary_stands_for_all_facts_before_it(entry: Entry) -> None:
+def test_a_summary_replaces_all_facts_before_it(entry: Entry) -> None:
     read = read_fact(line_of(Summary(entry)))
     assert isinstance(read, Summary)
     assert read.apply(Entry(attempts=77), TIME) == entry
@@ -248,7 +248,7 @@ def test_facts_after_a_summary_have_the_same_effect_as_without_it(before: list[F
     assert replayed(Summary(replayed(*before)), *after) == replayed(*before, *after)
 
 
-def test_the_names_of_the_facts_are_those_of_the_version_before() -> None:
+def test_the_names_of_the_facts_are_those_of_the_previous_version() -> None:
     assert set(FACTS) >= {
         *("attempt", "unsent", "answered", "synced", "whole", "proven", "published", "cut", "discarded"),
     }
@@ -271,7 +271,7 @@ def test_a_field_of_a_later_version_is_skipped() -> None:
     ],
     ids=["an answer without a boot", "a complete file without its framing"],
 )
-def test_a_fact_of_the_version_before_is_read(line: dict[str, Any], fact: Fact) -> None:
+def test_a_fact_of_the_previous_version_is_read(line: dict[str, Any], fact: Fact) -> None:
     assert read_fact(line) == fact
 
 

@@ -17,7 +17,7 @@ from restore_agent.dest.directory import Directory
 from restore_agent.dest.lock import LOCK, Lock, boot_id
 
 
-def test_one_run_per_dest(state: Directory) -> None:
+def test_only_one_run_can_lock_dest(state: Directory) -> None:
     lock = Lock.take(state)
     with pytest.raises(DestHeld) as caught:
         Lock.take(state)
@@ -78,7 +78,7 @@ def test_the_kernel_releases_the_lock_with_the_process(state: Directory) -> None
     Lock.take(state).release()
 
 
-def test_a_check_of_the_lock_does_not_keep_a_run_from_it(state: Directory) -> None:
+def test_a_check_of_the_lock_does_not_block_a_run(state: Directory) -> None:
     """Monitoring can check the lock at any moment, and shares it while it does; that must not end a run with 50."""
     Lock.take(state).release()
     check = os.open(state.path / LOCK, os.O_RDONLY)
@@ -93,6 +93,6 @@ def test_a_check_of_the_lock_does_not_keep_a_run_from_it(state: Directory) -> No
         soon.join()
 
 
-def test_the_boot_of_this_host_has_an_id_that_stays() -> None:
+def test_the_boot_id_of_this_host_does_not_change() -> None:
     assert boot_id()
     assert boot_id() == boot_id()

@@ -78,14 +78,14 @@ def test_the_digest_of_a_part_file_is_that_of_the_bytes_on_disk(blocks: tuple[by
     assert digest == Digest(sha1(data), len(data), path_of(dest).stat().st_ino)
 
 
-def test_a_part_file_that_starts_again_holds_nothing_of_before(dest: Directory) -> None:
+def test_a_part_file_that_starts_again_has_no_earlier_bytes(dest: Directory) -> None:
     run(write(dest, DATA))
     digest = run(write(dest, b"short"))
     assert path_of(dest).read_bytes() == b"short"
     assert digest.sha1 == sha1(b"short")
 
 
-def test_opening_a_part_file_of_ours_changes_nothing_in_it(dest: Directory) -> None:
+def test_opening_a_part_file_of_the_agent_does_not_change_it(dest: Directory) -> None:
     path_of(dest).write_bytes(DATA)
 
     async def only_open() -> int:
@@ -96,7 +96,7 @@ def test_opening_a_part_file_of_ours_changes_nothing_in_it(dest: Directory) -> N
     assert path_of(dest).read_bytes() == DATA
 
 
-def test_a_consumer_gives_a_block_back_when_it_asks_for_the_next_one(dest: Directory) -> None:
+def test_a_consumer_returns_a_block_when_it_requests_the_next_one(dest: Directory) -> None:
     """A block is recycled then; a consumer that kept it would read other bytes."""
     block = memoryview(bytearray(4))
 
@@ -233,7 +233,7 @@ def test_a_part_file_is_readable_for_its_owner_only_whatever_its_mode_was(dest: 
     assert sorted(os.listdir(dest.path)) == ["a.part"]
 
 
-def test_a_part_file_that_the_journal_does_not_know_is_replaced(dest: Directory) -> None:
+def test_a_part_file_without_a_journal_entry_is_replaced(dest: Directory) -> None:
     path_of(dest).write_bytes(b"of another program")
     reader = path_of(dest).open("rb")
 
@@ -361,7 +361,7 @@ def test_after_a_failed_sync_no_byte_of_the_part_file_is_trusted(
     assert run(story())
 
 
-def test_the_tail_is_cut_off_to_free_space(dest: Directory) -> None:
+def test_the_tail_is_truncated_to_free_space(dest: Directory) -> None:
     async def story(tail: int) -> None:
         async with part_of(dest) as part:
             await part.restart()
@@ -433,7 +433,7 @@ def test_a_part_file_ends_its_threads(dest: Directory) -> None:
             assert not thread.is_alive()
 
 
-def test_a_host_without_another_thread_is_reported_before_a_download(
+def test_a_host_that_cannot_start_a_thread_is_reported_before_a_download(
     dest: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start, allowed = threading.Thread.start, [1]
@@ -493,7 +493,7 @@ class Recorder(NoFollower):
         return self._rooms >= 0
 
 
-def test_a_follower_hears_of_the_file_and_of_every_change_of_its_size(dest: Directory) -> None:
+def test_a_follower_is_notified_of_the_file_and_of_every_change_of_its_size(dest: Directory) -> None:
     first, second = Recorder(), Recorder()
 
     async def story() -> None:

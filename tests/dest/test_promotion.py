@@ -248,7 +248,7 @@ def test_a_file_that_is_known_as_verified_is_not_journaled_as_verified_again(
     assert b'"fact":"published"' in lines[-1]
 
 
-def test_a_verified_archive_is_removed_only_after_the_journal_keeps_its_proof(
+def test_a_verified_archive_is_removed_only_after_its_verification_is_in_the_journal(
     promoter: Promoter, dest: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(promoter.promote("j1", "a", candidate(dest)))
@@ -346,7 +346,7 @@ def test_a_directory_at_the_other_name_is_in_the_way(suffix: str, promoter: Prom
     assert (dest.path / "a.part").read_bytes() == DATA
 
 
-def test_a_fact_of_an_earlier_promotion_is_about_that_file_only(promoter: Promoter, dest: Directory) -> None:
+def test_a_fact_of_an_earlier_promotion_applies_to_that_file_only(promoter: Promoter, dest: Directory) -> None:
     run(promoter.journal.record("j1", Proven("a", "f" * 40), 0.0))
     run(promoter.journal.record("j1", Promoted(1, 2, 3), 0.0))
     run(promoter.promote("j1", "a", candidate(dest)))

@@ -112,9 +112,7 @@ def test_bytes_that_are_written_during_a_check_are_not_counted_twice(
         space.reserve("b", 0)
 
 
-def test_space_that_was_given_back_since_it_was_measured_is_enough(
-    dest: Directory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_space_that_was_freed_since_it_was_measured_is_enough(dest: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
     space = DiskSpace(dest)
     free(monkeypatch, RESERVED_FOR_RECORDS)
 
@@ -126,7 +124,7 @@ def test_space_that_was_given_back_since_it_was_measured_is_enough(
     space.reserve("a", 5000)
 
 
-def test_a_full_disk_is_no_error_while_other_space_is_given_back(
+def test_a_full_disk_is_not_an_error_while_other_space_is_freed(
     dest: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     space = DiskSpace(dest)

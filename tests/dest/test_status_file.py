@@ -55,7 +55,7 @@ def test_the_status_has_the_fields_of_the_contract(state: Directory) -> None:
     }
 
 
-def test_the_status_has_the_trouble_that_is_retried(state: Directory) -> None:
+def test_the_status_has_the_error_that_is_retried(state: Directory) -> None:
     trouble = {"message": "Ops Manager cannot be reached", "until": "2017-04-21T18:00:00.000Z"}
     status_file(state).write("waiting", NOW, [], trouble=trouble)
     assert with_lock(state, lambda: read_status(state))["trouble"] == trouble
@@ -67,7 +67,7 @@ def test_without_a_run_there_is_no_status(state: Directory) -> None:
 
 
 @pytest.mark.parametrize("shown", ["waiting", "downloading", "verifying", "unpacking"])
-def test_the_status_of_a_run_that_is_gone_is_interrupted(shown: str, state: Directory) -> None:
+def test_the_status_of_a_run_whose_process_ended_is_interrupted(shown: str, state: Directory) -> None:
     status_file(state).write(shown, NOW, [ARCHIVE])
     assert with_lock(state, lambda: read_status(state))["state"] == shown
     gone = read_status(state)
@@ -84,7 +84,7 @@ def test_the_status_of_a_run_that_ended_stays(shown: str, code: int, state: Dire
     assert (seen["state"], seen["exit_code"]) == (shown, code)
 
 
-def test_the_status_is_replaced_as_a_whole(state: Directory) -> None:
+def test_the_status_is_replaced_atomically(state: Directory) -> None:
     status = status_file(state)
     status.write("waiting", NOW, [])
     with (state.path / STATUS).open("rb") as reader:

@@ -90,13 +90,13 @@ SMALL = {form: tar_of([member("a", b"data" * 40), member("b")], number) for form
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_tar_of_every_format_is_whole(form: str) -> None:
+def test_a_tar_of_every_format_is_complete(form: str) -> None:
     assert find([TARS[form]]) is Finding.WHOLE
 
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("level", [0, 1, 9])
-def test_a_gzip_tar_of_every_format_is_whole(form: str, level: int) -> None:
+def test_a_gzip_tar_of_every_format_is_complete(form: str, level: int) -> None:
     assert find([gzip.compress(TARS[form], level, mtime=0)]) is Finding.WHOLE
 
 
@@ -107,20 +107,20 @@ def test_the_size_of_the_blocks_does_not_matter(size: int, packed: bool) -> None
     assert find(memoryview(whole)[at : at + size] for at in range(0, len(whole), size)) is Finding.WHOLE
 
 
-def test_a_tar_with_exactly_two_zero_records_at_its_end_is_whole() -> None:
+def test_a_tar_with_exactly_two_zero_records_at_its_end_is_complete() -> None:
     for tar in TARS.values():
         assert find([tar[: end_of(tar)]]) is Finding.WHOLE
 
 
 @pytest.mark.parametrize("cuts", [(1000,), (512, 1024), (10, 20, 30), (0,)])
-def test_a_gzip_of_several_members_is_whole(cuts: tuple[int, ...]) -> None:
+def test_a_gzip_of_several_members_is_complete(cuts: tuple[int, ...]) -> None:
     tar = TARS["gnu"]
     edges = [0, *cuts, len(tar)]
     chain = b"".join(zipped(tar[one:other]) for one, other in pairwise(edges))
     assert find([chain]) is Finding.WHOLE
 
 
-def test_a_gzip_with_every_optional_field_in_its_head_is_whole() -> None:
+def test_a_gzip_with_every_optional_field_in_its_header_is_complete() -> None:
     plain = TARS["gnu"]
     deflate = zlib.compressobj(wbits=-15)
     head = b"\x1f\x8b\x08\x1e\0\0\0\0\0\x03" + b"\x04\0abcd" + b"rs0.tar\0" + b"a comment\0"
@@ -136,7 +136,7 @@ def test_zeros_after_the_last_gzip_member_are_padding() -> None:
         assert find([zipped(TARS["gnu"]), bytes(size)]) is Finding.WHOLE
 
 
-def test_an_old_tar_without_a_magic_word_is_whole() -> None:
+def test_an_old_tar_without_a_magic_number_is_complete() -> None:
     record = bytearray(SMALL["ustar"][:512])
     record[257:512] = bytes(255)
     old = resummed(record) + SMALL["ustar"][512:]
@@ -144,7 +144,7 @@ def test_an_old_tar_without_a_magic_word_is_whole() -> None:
     assert looks_like_archive(old[:512])
 
 
-def test_a_header_with_a_signed_sum_is_sound() -> None:
+def test_a_header_with_a_signed_checksum_is_valid() -> None:
     record = bytearray(tar_of([member("ü")], tarfile.GNU_FORMAT)[:512])
     record[148:156] = b" " * 8
     signed = sum(byte - 256 if byte > 127 else byte for byte in record)
@@ -172,7 +172,7 @@ def long_data(size: int) -> Iterable[memoryview]:
 
 @pytest.mark.parametrize("form", ["gnu", "pax"])
 @pytest.mark.parametrize("size", [8 * GIB - 1, 8 * GIB, 9 * GIB + 1])
-def test_a_file_over_8_gib_is_passed_over_to_its_very_end(form: str, size: int) -> None:
+def test_a_file_over_8_gib_is_skipped_to_its_exact_end(form: str, size: int) -> None:
     info, _ = member("collection.wt")
     info.size = size
     head, padding = info.tobuf(FORMATS[form]), bytes(-size % 512)
@@ -181,14 +181,14 @@ def test_a_file_over_8_gib_is_passed_over_to_its_very_end(form: str, size: int) 
     assert find([head, *long_data(size + 512), padding, END]) is Finding.DAMAGED
 
 
-def test_the_pax_size_counts_for_the_next_file_only() -> None:
+def test_the_pax_size_applies_to_the_next_file_only() -> None:
     big, _ = member("big")
     big.size = 8 * GIB
     rest = tar_of([member("small", b"x" * 600)], tarfile.USTAR_FORMAT)
     assert find([big.tobuf(tarfile.PAX_FORMAT), *long_data(8 * GIB), rest]) is Finding.WHOLE
 
 
-def test_a_long_name_between_a_pax_size_and_its_file_does_not_take_the_size() -> None:
+def test_a_long_name_between_a_pax_size_and_its_file_does_not_use_the_size() -> None:
     big, _ = member("big")
     big.size = 8 * GIB
     pax = big.tobuf(tarfile.PAX_FORMAT)
@@ -212,7 +212,7 @@ def sparse_header(extents: int, stored: int) -> bytes:
 
 
 @pytest.mark.parametrize("extents", [1, 4, 5, 25, 26, 60])
-def test_a_gnu_sparse_file_is_passed_over_with_all_its_maps(extents: int) -> None:
+def test_a_gnu_sparse_file_is_skipped_with_all_its_maps(extents: int) -> None:
     data = b"\x55" * (512 * extents)
     whole = sparse_header(extents, len(data)) + data + tar_of([member("next", b"after")], tarfile.GNU_FORMAT)
     with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
@@ -223,25 +223,25 @@ def test_a_gnu_sparse_file_is_passed_over_with_all_its_maps(extents: int) -> Non
     assert all(find([whole[:cut]]) is Finding.TRUNCATED for cut in range(0, end, 256))
 
 
-def test_a_pax_sparse_file_is_passed_over_like_any_other() -> None:
+def test_a_pax_sparse_file_is_skipped_like_any_other() -> None:
     headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a", "GNU.sparse.realsize": "9999"}
     data = b"1\n0\n512\n".ljust(512, b"\0") + b"\x55" * 512
     assert find([tar_of([member("sparse", data, pax_headers=headers)])]) is Finding.WHOLE
 
 
-def test_a_pax_value_that_reads_like_a_size_is_none() -> None:
+def test_a_pax_value_that_looks_like_a_size_is_not_a_size() -> None:
     whole = tar_of([member("é\n12 size=600\n", b"data"), member("b", b"\x55" * 5000)])
     with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
         assert [info.size for info in archive] == [4, 5000]
     assert find([whole]) is Finding.WHOLE
 
 
-def test_a_pax_header_beyond_all_measure_is_passed_over() -> None:
+def test_an_excessively_large_pax_header_is_skipped() -> None:
     whole = tar_of([member("a", b"data", pax_headers={"comment": "x" * (3 << 20)})])
     assert find([whole]) is Finding.WHOLE
 
 
-def test_a_pax_header_of_very_many_records_is_read_at_once() -> None:
+def test_a_pax_header_of_very_many_records_is_read_quickly() -> None:
     records = b"5 a=\n" * 200_000 + b"19 size=8589934592\n"
     info, _ = member("x", type=b"x", size=len(records))
     file, _ = member("big")
@@ -261,40 +261,40 @@ def test_a_header_of_no_known_type_has_data_like_a_file() -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_gzip_that_is_cut_anywhere_is_never_whole(form: str) -> None:
+def test_a_gzip_that_is_truncated_anywhere_is_never_complete(form: str) -> None:
     whole = zipped(SMALL[form])
     findings = {find([whole[:cut]]) for cut in range(len(whole))}
     assert findings == {Finding.TRUNCATED}
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_tar_that_is_cut_before_its_end_is_never_whole(form: str) -> None:
+def test_a_tar_that_is_truncated_before_its_end_is_never_complete(form: str) -> None:
     whole = SMALL[form]
     findings = {find([whole[:cut]]) for cut in range(end_of(whole))}
     assert findings == {Finding.TRUNCATED}
 
 
 @pytest.mark.parametrize("split", [100, 512, 700, 1024, 1500])
-def test_a_gzip_of_several_members_that_is_cut_anywhere_is_never_whole(split: int) -> None:
+def test_a_gzip_of_several_members_that_is_truncated_anywhere_is_never_complete(split: int) -> None:
     tar = SMALL["gnu"][: end_of(SMALL["gnu"])]
     whole = zipped(tar[:split]) + zipped(tar[split:])
     findings = {find([whole[:cut]]) for cut in range(len(whole))}
     assert findings == {Finding.TRUNCATED}
 
 
-def test_an_empty_file_is_cut() -> None:
+def test_an_empty_file_is_truncated() -> None:
     assert find([]) is Finding.TRUNCATED
     assert find([b"", b""]) is Finding.TRUNCATED
 
 
-def test_a_gzip_that_is_whole_around_a_tar_that_is_cut_is_cut() -> None:
+def test_a_complete_gzip_of_a_truncated_tar_is_truncated() -> None:
     tar = SMALL["gnu"]
     assert {find([zipped(tar[:cut])]) for cut in range(0, end_of(tar), 64)} == {Finding.TRUNCATED}
 
 
 @pytest.mark.parametrize("size", [512, 1024, 10_240, 1 << 20])
 @pytest.mark.parametrize("packed", [False, True], ids=["tar", "gzip"])
-def test_zeros_alone_are_no_archive(size: int, packed: bool) -> None:
+def test_zeros_alone_are_not_an_archive(size: int, packed: bool) -> None:
     assert find([zipped(bytes(size)) if packed else bytes(size)]) is not Finding.WHOLE
 
 
@@ -302,7 +302,7 @@ def test_zeros_alone_are_no_archive(size: int, packed: bool) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_flipped_bit_in_a_gzip_is_never_whole_where_it_carries_data(form: str) -> None:
+def test_a_gzip_with_a_flipped_bit_in_its_data_is_never_complete(form: str) -> None:
     """Time, flags of no effect and system in the head, and the bits that fill deflate's last byte, carry none."""
     whole, plain = zipped(SMALL[form]), SMALL[form]
     of_no_effect = {*range(4, 10), len(whole) - 9}
@@ -316,7 +316,7 @@ def test_a_flipped_bit_in_a_gzip_is_never_whole_where_it_carries_data(form: str)
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_flipped_bit_in_a_header_of_a_tar_is_never_whole(form: str) -> None:
+def test_a_tar_with_a_flipped_bit_in_a_header_is_never_complete(form: str) -> None:
     for at in range(512):
         for bit in range(8):
             flipped = bytearray(SMALL[form])
@@ -336,7 +336,7 @@ def test_a_gzip_whose_trailer_is_wrong_is_damaged(at: int, what: str) -> None:
 @pytest.mark.parametrize(
     "tail", [b"x", b"\x1f\x8b\x00", b"<html>", bytes(100) + b"x", zipped(b"x")[:-1] + b"\xff", END + zipped(b"more")]
 )
-def test_with_something_else_after_the_last_gzip_member_it_is_not_whole(tail: bytes) -> None:
+def test_a_gzip_with_other_bytes_after_its_last_member_is_not_complete(tail: bytes) -> None:
     finding = Finding.TRUNCATED if len(tail) < 4 else Finding.DAMAGED  # so few bytes may be the start of a member
     assert find([zipped(TARS["gnu"]) + tail]) is finding
     assert find([zipped(TARS["gnu"]), tail]) is finding
@@ -363,14 +363,14 @@ def test_a_lone_zero_record_between_members_is_damage() -> None:
         b"A" * 512,
     ],
 )
-def test_a_page_is_no_archive(body: bytes) -> None:
+def test_a_page_is_not_an_archive(body: bytes) -> None:
     assert find([body]) is Finding.DAMAGED
     assert find([zipped(body)]) is Finding.DAMAGED
     assert not looks_like_archive(body[:SNIFF])
     assert not looks_like_archive(body)
 
 
-def test_once_damaged_nothing_makes_it_whole_again() -> None:
+def test_a_damaged_archive_stays_damaged_whatever_follows() -> None:
     check = StructureCheck()
     check.feed(b"A" * 512)
     assert check.damaged
@@ -386,7 +386,7 @@ def test_once_damaged_nothing_makes_it_whole_again() -> None:
         ("letters", b"size unknown"),
     ],
 )
-def test_a_size_that_is_no_number_is_damage(field: str, text: bytes) -> None:
+def test_a_size_that_is_not_a_number_is_damage(field: str, text: bytes) -> None:
     record = bytearray(SMALL["gnu"][:512])
     record[124:136] = text
     assert find([resummed(record)]) is Finding.DAMAGED, field
@@ -402,14 +402,14 @@ def test_a_negative_size_is_damage() -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_the_first_bytes_of_an_archive_are_known(form: str) -> None:
+def test_the_first_bytes_of_an_archive_are_recognized(form: str) -> None:
     assert looks_like_archive(TARS[form][:SNIFF])
     assert looks_like_archive(zipped(TARS[form])[:2])
     assert looks_like_archive(zipped(TARS[form])[:SNIFF])
 
 
 @pytest.mark.parametrize("head", [b"", b"\x1f", bytes(SNIFF), bytes(512), b"\x8b\x1f" * 200, b"ustar" * 50])
-def test_other_first_bytes_are_not(head: bytes) -> None:
+def test_other_first_bytes_are_not_recognized(head: bytes) -> None:
     assert not looks_like_archive(head)
 
 
@@ -426,7 +426,7 @@ def peak_while(check: StructureCheck, blocks: Iterable[bytes | memoryview]) -> i
         tracemalloc.stop()
 
 
-def test_an_archive_that_inflates_a_thousandfold_stays_small_in_memory() -> None:
+def test_an_archive_that_inflates_a_thousandfold_needs_little_memory() -> None:
     plain = 16 << 20
     info, _ = member("zeros", size=16 * plain)
     bomb = zipped(info.tobuf(tarfile.GNU_FORMAT)) + zipped(bytes(plain)) * 16 + zipped(END)
@@ -435,13 +435,13 @@ def test_an_archive_that_inflates_a_thousandfold_stays_small_in_memory() -> None
     assert check.finish() is Finding.WHOLE
 
 
-def test_a_chain_of_empty_gzip_members_stays_small_in_memory() -> None:
+def test_a_chain_of_empty_gzip_members_needs_little_memory() -> None:
     check = StructureCheck()
     assert peak_while(check, [zipped(b"") * 20_000]) < 8 << 20
     assert check.finish() is Finding.TRUNCATED
 
 
-def test_headers_that_promise_endless_extensions_stay_small_in_memory() -> None:
+def test_headers_that_announce_endless_extensions_need_little_memory() -> None:
     info, _ = member("x", type=b"x", size=(1 << 20) + 1)
     promise = info.tobuf(tarfile.GNU_FORMAT)
     block = memoryview(bytes((1 << 20) + 512))
@@ -476,7 +476,7 @@ any_bytes = (
 
 @hypothesis_settings(deadline=None, max_examples=75)
 @given(any_bytes, chunk_sizes)
-def test_whatever_comes_is_judged_alike_in_whatever_chunks(whole: bytes, sizes: list[int]) -> None:
+def test_any_bytes_have_the_same_result_in_any_chunks(whole: bytes, sizes: list[int]) -> None:
     finding = find([whole])
     assert finding in Finding
     assert find(in_chunks(whole, sizes)) is finding
@@ -493,7 +493,7 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\0\n"), min_siz
     chunk_sizes,
     st.data(),
 )
-def test_any_archive_is_whole_and_no_beginning_of_it_is(
+def test_any_archive_is_complete_and_no_prefix_of_it_is(
     files: list[tuple[str, bytes]], form: str, packed: bool, sizes: list[int], data: st.DataObject
 ) -> None:
     tar = tar_of([member(name, content) for name, content in files], FORMATS[form])

@@ -115,7 +115,7 @@ def test_reading_a_dest_that_no_run_used_finds_no_state(path: Path) -> None:
 
 @pytest.mark.parametrize("access", Access)
 @pytest.mark.parametrize("kind", ["file", "link to nowhere"])
-def test_an_object_that_is_not_a_directory_is_no_dest(kind: str, access: Access, path: Path) -> None:
+def test_an_object_that_is_not_a_directory_is_not_a_dest(kind: str, access: Access, path: Path) -> None:
     if kind == "file":
         path.write_bytes(b"not yours")
     else:
@@ -230,7 +230,7 @@ def test_a_free_dest_belongs_to_any_restore(path: Path) -> None:
     place.require_same(RESTORE)
 
 
-def test_journal_and_receipt_together_say_which_restore_it_is(path: Path) -> None:
+def test_journal_and_receipt_together_identify_the_restore(path: Path) -> None:
     used(path, restore=RestoreId("g", "c", None, None, ("j1", "j2")))
     (path / RECEIPT).write_text(json.dumps(receipt(archive("j2", "a"), archive("j3", "b")).to_json()))
     assert opened(path, Access.READ).restore == RestoreId("g", "c", None, "b", ("j1", "j2", "j3"))
@@ -239,7 +239,7 @@ def test_journal_and_receipt_together_say_which_restore_it_is(path: Path) -> Non
 # ---------------------------------------------------------------- is another run active
 
 
-def test_a_dest_that_is_held_is_not_idle(path: Path) -> None:
+def test_a_locked_dest_is_not_idle(path: Path) -> None:
     used(path)
     with ExitStack() as stack:
         place = Workspace.open(stack, path, Access.READ)
@@ -267,7 +267,7 @@ def test_sums_that_the_agent_did_not_write_are_in_the_way(access: Access, path: 
 
 
 @pytest.mark.parametrize("known_by", ["journal", "receipt"])
-def test_sums_after_a_verified_archive_are_its_own(known_by: str, path: Path) -> None:
+def test_after_a_verified_archive_the_sums_belong_to_the_agent(known_by: str, path: Path) -> None:
     used(path, *([("j1", Proven("a", SHA1))] if known_by == "journal" else []))
     if known_by == "receipt":
         (path / RECEIPT).write_text(json.dumps(receipt(archive("j1", "a")).to_json()))
@@ -282,7 +282,7 @@ def sums(dest: Directory, entries: dict[str, Entry], *archives: ArchiveRecord) -
     return None if raw is None else raw.decode()
 
 
-def test_sums_hold_every_verified_archive_that_is_in_dest(dest: Directory) -> None:
+def test_sums_list_every_verified_archive_that_is_in_dest(dest: Directory) -> None:
     for name in ("b", "a", "größe 測試", "c"):
         (dest.path / name).write_bytes(b"")
     entries = {
@@ -308,7 +308,7 @@ def test_without_a_verified_archive_no_sums_are_written(dest: Directory) -> None
     assert sums(dest, {"j1": Entry(file_name="a")}, archive("j2", "b", SHA1, Verdict.FAILED)) is None
 
 
-def test_an_archive_that_was_removed_leaves_the_sums(dest: Directory) -> None:
+def test_an_archive_that_was_removed_is_removed_from_the_sums(dest: Directory) -> None:
     (dest.path / "a").write_bytes(b"")
     entries = {"j1": Entry(file_name="a", proven=SHA1)}
     assert sums(dest, entries) == f"{SHA1}  a\n"
