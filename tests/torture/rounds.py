@@ -261,8 +261,9 @@ class Round(Judging):
         """DEST belongs to one batch from the first line of its journal on: a run for another one is refused."""
         if not self._drawn.extras.other_batch or self._failed() or self._starved:
             return
-        if not (before := journal_lines(self._dest)):
-            return
+        before = journal_lines(self._dest)
+        if not any("fact" in line or (line.get("restore") or {}).get("batch_id") for line in before):
+            return  # a run for single jobs that was killed before it knew their batch leaves DEST free
         arguments = ["run", *self._options, f"--batch-id={'0' * 24}"]
         ended = self._process(arguments, f"{self._witness.run:02}-other").wait()
         self._outcome.counts["runs"] += 1
