@@ -112,7 +112,7 @@ def test_the_package_has_the_folders_of_the_architecture() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
-def test_a_module_imports_only_along_the_arrows(name: str) -> None:
+def test_a_module_imports_only_the_allowed_folders(name: str) -> None:
     allowed = ARROWS[folder(name)] | {folder(name)}
     wrong = [f"line {one.line}: {one.name}" for one in IMPORTS[name] if one.ours and folder(one.name) not in allowed]
     assert wrong == []
@@ -237,11 +237,11 @@ def test_no_test_module_is_above_600_lines() -> None:
         ("try:\n    import click\nexcept ImportError:\n    pass", (), [("", "click")]),
     ],
 )
-def test_every_way_to_import_is_seen(source: str, package: tuple[str, ...], seen: list[tuple[str, str]]) -> None:
+def test_every_form_of_import_is_detected(source: str, package: tuple[str, ...], seen: list[tuple[str, str]]) -> None:
     found = imports_of(source, package, frozenset({"core.jobs", "core.errors", "simulator"}))
     assert sorted(("ours" if one.ours else "", one.name) for one in found) == seen
 
 
-def test_all_of_the_package_has_been_read() -> None:
+def test_every_module_of_the_package_was_read() -> None:
     assert len(MODULES) > 60
     assert sum(len(found) for found in IMPORTS.values()) > 300

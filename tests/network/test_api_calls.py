@@ -94,7 +94,7 @@ ERROR: Json = {"error": 0, "errorCode": "SOME_CODE", "reason": "Some reason", "d
         ("425 Too Early", b"", Unreachable, "Run the command again"),
     ],
 )
-def test_a_refusal_of_the_api_is_reported_as_what_it_is(
+def test_a_refusal_of_the_api_is_reported_with_its_cause(
     status: str, body: bytes | Json, kind: type[AgentError], hint: str
 ) -> None:
     with pytest.raises(kind, match=status[:3]) as refused:
@@ -102,13 +102,13 @@ def test_a_refusal_of_the_api_is_reported_as_what_it_is(
     assert hint in refused.value.hint
 
 
-def test_plain_http_to_a_tls_port_is_answered_with_use_https() -> None:
+def test_plain_http_to_a_tls_port_causes_the_advice_to_use_https() -> None:
     with pytest.raises(RequestRefused, match="expects TLS") as refused:
         jobs_in(says(b"\x15\x03\x03\x00\x02\x02\x46"))
     assert (refused.value.exit_code, refused.value.hint) == (32, "Give --url with https:// instead of http://.")
 
 
-def test_a_connection_that_plain_http_made_end_without_an_answer_may_need_https() -> None:
+def test_a_connection_that_ends_without_an_answer_to_plain_http_may_need_https() -> None:
     with pytest.raises(Unreachable, match="if the port serves TLS, --url needs https://"):
         jobs_in(says(b""))
 
@@ -121,7 +121,7 @@ def listed(*ids: str, total: int | None = None, batch: str | None = "b") -> Scri
     return answer("200 OK", {"results": jobs, **({} if total is None else {"totalCount": total})})
 
 
-def test_a_list_shorter_than_its_total_count_is_no_reading() -> None:
+def test_a_list_shorter_than_its_total_count_is_not_a_poll_result() -> None:
     for scripts in ([listed("1", total=2), listed()], [listed("1", "2", total=3), listed("2"), listed()]):
         with pytest.raises(Unreachable, match=r"listed \d of \d"):
             jobs_in(*scripts)
@@ -144,7 +144,7 @@ def test_an_answer_that_is_about_another_job_is_not_used() -> None:
         jobs_in(answer("200 OK", {"id": "B"}), target=Target("g", "c", None, None, ("A",)))
 
 
-def test_a_job_that_is_missing_is_an_error_for_itself_while_others_are_found() -> None:
+def test_a_missing_job_is_an_error_of_its_own_while_other_jobs_are_found() -> None:
     async def call(api: OpsManager) -> list[str | None]:
         await api.jobs(Target("g", "c", None, None, ("A", "B")))
         return [error.archive for error in api.unknown.values()]
@@ -173,7 +173,7 @@ def test_a_lone_surrogate_in_a_document_is_replaced_and_noted(field: str) -> Non
     assert any("valid Unicode" in oddity for oddity in job.oddities)
 
 
-def test_lone_surrogates_anywhere_end_no_run_as_a_defect(simulator: StartSimulator, restore: Restore) -> None:
+def test_lone_surrogates_in_any_field_are_not_a_defect(simulator: StartSimulator, restore: Restore) -> None:
     for field in ("delivery.url", "delivery.statusName", "clusterId", "hashes", "snapshotId", "clusterName"):
         value = '[{"fileName":"\\ud800","hash":"\\udfff"}]' if field == "hashes" else '"\\ud800"'
         ended = restore(simulator(f"job-field={field}:{value}"), "--wait-timeout=0.3s", "--hash-timeout=0.3s")
@@ -183,7 +183,7 @@ def test_lone_surrogates_anywhere_end_no_run_as_a_defect(simulator: StartSimulat
 # ---------------------------------------------------------------- slow answers
 
 
-def test_a_slow_answer_is_awaited_whatever_its_challenge_took() -> None:
+def test_a_slow_answer_is_awaited_however_long_its_challenge_took() -> None:
     challenge = says(
         0.3, b'HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="r", nonce="n"\r\nContent-Length: 0\r\n\r\n'
     )
@@ -200,7 +200,7 @@ def test_a_slow_answer_is_awaited_whatever_its_challenge_took() -> None:
 # ---------------------------------------------------------------- snapshots, cluster, project
 
 
-def test_snapshots_of_all_pages_are_read_with_what_they_lack() -> None:
+def test_snapshots_of_all_pages_are_read_with_their_missing_parts() -> None:
     whole = {
         "id": "s1",
         "clusterId": "c",

@@ -73,11 +73,11 @@ def partial(content_range: str | None, *headers: str, body: bytes = b"456789") -
 
 
 @pytest.mark.parametrize("headers", [(), ('ETag: "v1"',)])
-def test_an_exact_rest_is_taken_up(headers: Sequence[str], attempt: Attempt) -> None:
+def test_an_exact_remainder_is_resumed(headers: Sequence[str], attempt: Attempt) -> None:
     assert attempt(partial("bytes 4-9/10", *headers), resume=RESUME) == (4, b"456789")
 
 
-def test_a_rest_in_chunks_is_taken_up(attempt: Attempt) -> None:
+def test_a_chunked_remainder_is_resumed(attempt: Attempt) -> None:
     head = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 4-9/10\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert attempt(says(head + b"6\r\n456789\r\n0\r\n\r\n"), resume=RESUME) == (4, b"456789")
 
@@ -99,7 +99,7 @@ def test_a_rest_in_chunks_is_taken_up(attempt: Attempt) -> None:
     ],
     ids=range(11),
 )
-def test_a_rest_that_proves_nothing_is_refused(script: Script, attempt: Attempt) -> None:
+def test_an_unverifiable_remainder_is_refused(script: Script, attempt: Attempt) -> None:
     with pytest.raises(ResumeRefused) as refused:
         attempt(script, resume=RESUME)
     assert refused.value.spent is True
@@ -115,19 +115,19 @@ def test_a_partial_answer_without_a_range_request_is_refused(content_range: str 
         attempt(partial(content_range))
 
 
-def test_a_partial_answer_that_holds_the_whole_archive_is_taken(attempt: Attempt) -> None:
+def test_a_partial_answer_with_the_complete_archive_is_accepted(attempt: Attempt) -> None:
     assert attempt(partial("bytes 0-5/6")) == (0, b"456789")
 
 
 @pytest.mark.parametrize("length", [b"Content-Length: 6\r\n", b""])
-def test_a_partial_answer_that_is_shorter_than_it_says_is_cut(length: bytes, attempt: Attempt) -> None:
+def test_a_partial_answer_that_is_shorter_than_announced_is_interrupted(length: bytes, attempt: Attempt) -> None:
     head = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-9/10\r\n" + length + b"\r\n"
     with pytest.raises(TransferCut):
         attempt(says(head + b"012345"))
 
 
 @pytest.mark.parametrize("resume", [None, RESUME])
-def test_an_answer_that_a_proxy_says_it_changed_is_taken_and_left_to_the_hash(
+def test_an_answer_that_a_proxy_reports_as_changed_is_accepted_and_left_to_the_hash(
     resume: Resume | None, attempt: Attempt
 ) -> None:
     head = b"HTTP/1.1 203 Non-Authoritative Information\r\nContent-Length: 10\r\n\r\n"
@@ -142,14 +142,14 @@ def test_an_answer_that_a_proxy_says_it_changed_is_taken_and_left_to_the_hash(
         (b"Transfer-Encoding: chunked\r\n\r\n", b"5\r\n012345\r\n0\r\n\r\n"),
     ],
 )
-def test_a_body_that_breaks_its_framing_is_cut(head: bytes, body: bytes, attempt: Attempt) -> None:
+def test_a_body_with_broken_framing_is_interrupted(head: bytes, body: bytes, attempt: Attempt) -> None:
     with pytest.raises(TransferCut) as cut:
         attempt(says(OK + head + body))
     assert cut.value.spent is True
 
 
 @pytest.mark.parametrize("body", [b"45678", b"456789a"])
-def test_a_rest_of_another_length_than_announced_is_cut(body: bytes, attempt: Attempt) -> None:
+def test_a_remainder_of_another_length_than_announced_is_interrupted(body: bytes, attempt: Attempt) -> None:
     head = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 4-9/10\r\n\r\n"
     with pytest.raises(TransferCut):
         attempt(says(head + body), resume=RESUME)
@@ -168,7 +168,7 @@ def test_any_other_status_is_a_refusal(status: bytes, attempt: Attempt) -> None:
     "location",
     [b"ftp://127.0.0.1/a", b"http://[", b"http://127.0.0.1:99999/", b"file:///etc/passwd", b"http://a b/"],
 )
-def test_a_redirect_to_what_is_no_http_url_is_refused(location: bytes, attempt: Attempt) -> None:
+def test_a_redirect_to_a_url_that_is_not_http_is_refused(location: bytes, attempt: Attempt) -> None:
     answer = b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n"
     with pytest.raises(AttemptFailed):
         attempt(says(answer))
@@ -183,7 +183,7 @@ def test_a_relative_redirect_is_followed_and_cookies_are_not_carried() -> None:
     assert all(b"Authorization: Bearer token" in head for head in heads)
 
 
-def test_the_token_stays_behind_for_good_once_a_redirect_has_left_its_origin() -> None:
+def test_the_token_is_never_sent_again_once_a_redirect_has_left_its_origin() -> None:
     with serving(says(OK + b"Content-Length: 5\r\n\r\nhello")) as (there, heads):
         away = f"HTTP/1.1 302 Found\r\nLocation: {there}\r\nContent-Length: 0\r\n\r\n".encode()
         with serving(says(away)) as (url, first):
@@ -204,7 +204,7 @@ def test_a_redirect_from_https_to_http_is_not_followed(simulator: StartSimulator
 
 
 @pytest.mark.parametrize("etag", ['W/"weak"', "unquoted", '"a" "b"', '"' + "x" * 300 + '"'])
-def test_a_validator_that_if_range_may_not_carry_is_not_kept(etag: str) -> None:
+def test_a_validator_that_if_range_does_not_allow_is_not_kept(etag: str) -> None:
     async def ask(url: str) -> str | None:
         async with (
             DeliveryClient(ssl.create_default_context(), 2.0, Redactor()) as deliveries,
@@ -236,7 +236,7 @@ def test_a_validator_that_if_range_may_not_carry_is_not_kept(etag: str) -> None:
         (b"418 tea\r\n\r\n", DeliveryRefused, "HTTP 418", True),
     ],
 )
-def test_a_refusal_is_reported_as_what_it_is(
+def test_a_refusal_is_reported_with_its_cause(
     answer: bytes, kind: type[AttemptFailed], said: str, spent: bool, attempt: Attempt
 ) -> None:
     with pytest.raises(kind, match=said) as refused:
@@ -251,7 +251,7 @@ def test_plain_http_to_a_tls_port_spends_no_download(attempt: Attempt) -> None:
     assert refused.value.spent is False
 
 
-def test_dead_addresses_spend_no_download(
+def test_unreachable_addresses_spend_no_download(
     simulator: StartSimulator, restore: Restore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sim = simulator('job-field=delivery.url:"http://six.example:9/pull/token-of-the-url/a.tar.gz"')
@@ -364,7 +364,7 @@ def test_every_transport_exception_of_httpx_has_a_meaning() -> None:
 
 
 @pytest.mark.parametrize("kind", MEANINGS, ids=lambda kind: kind.__name__)
-def test_a_transport_exception_means_the_same_wherever_it_comes(kind: type[Exception]) -> None:
+def test_a_transport_exception_means_the_same_wherever_it_is_raised(kind: type[Exception]) -> None:
     ours, spent, said = MEANINGS[kind]
     meant = delivery_error(kind("the detail"))
     assert type(meant) is ours
@@ -376,7 +376,7 @@ def test_a_transport_exception_means_the_same_wherever_it_comes(kind: type[Excep
 
 
 @pytest.mark.parametrize("error", [httpx.DecodingError("x"), httpx.TooManyRedirects("x"), httpx.InvalidURL("x")])
-def test_other_exceptions_of_httpx_are_errors_of_ours_too(error: Exception) -> None:
+def test_other_exceptions_of_httpx_become_agent_errors(error: Exception) -> None:
     assert isinstance(delivery_error(error), AttemptFailed)
     assert isinstance(api_error(error), Unreachable)
 
@@ -386,7 +386,7 @@ def raised_from(error: Exception, cause: BaseException) -> Exception:
     return error
 
 
-def test_a_tls_problem_behind_an_exception_is_found_and_a_mere_cut_is_none() -> None:
+def test_a_tls_problem_behind_an_exception_is_found_and_an_interruption_is_not_one() -> None:
     untrusted = ssl.SSLCertVerificationError(1, "certificate verify failed")
     untrusted.verify_message = "self-signed certificate"
     alert = ssl.SSLError(1, "tlsv13 alert certificate required")
@@ -402,7 +402,7 @@ def test_a_tls_problem_behind_an_exception_is_found_and_a_mere_cut_is_none() -> 
     assert isinstance(api_error(raised_from(httpx.ReadError("x"), alert)), TlsError)
 
 
-def test_a_client_certificate_that_the_delivery_host_misses_is_31(simulator: StartSimulator, restore: Restore) -> None:
+def test_a_missing_client_certificate_for_the_delivery_host_is_31(simulator: StartSimulator, restore: Restore) -> None:
     elsewhere = simulator("client-cert", tls=True)
     url = elsewhere.document(0)["delivery"]["url"]
     sim = simulator(f'job-field=delivery.url:"{url}"')

@@ -90,7 +90,7 @@ def test_the_first_challenge_that_can_be_answered_is_taken() -> None:
 
 
 @pytest.mark.parametrize("challenges", [[], ["Basic realm=x"], ["Negotiate"], ["Digest"], ["Digest nonce"], ["\x01"]])
-def test_what_is_no_digest_challenge_is_never_answered(challenges: list[str]) -> None:
+def test_a_challenge_that_is_not_digest_is_never_answered(challenges: list[str]) -> None:
     assert answer_to(*challenges) is None
 
 
@@ -140,5 +140,5 @@ def test_the_digest_challenge_is_found_among_others_in_one_header(header: str) -
         'Digest x="' + "y" * 100_000,
     ],
 )
-def test_a_nonce_of_another_scheme_is_not_one(header: str) -> None:
+def test_a_nonce_of_another_scheme_is_not_used(header: str) -> None:
     assert answer_to(header) is None

@@ -77,7 +77,7 @@ def test_stale_nonces_are_renewed_without_an_error(simulator: StartSimulator, re
     assert {request.auth for request in sim.requests if request.kind == "api"} == {"none", "digest", "digest-stale"}
 
 
-def test_a_server_that_knows_one_nonce_at_a_time_is_never_asked_twice_at_once(
+def test_a_server_that_accepts_one_nonce_at_a_time_gets_no_requests_in_parallel(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path
 ) -> None:
     sim = simulator("one-nonce", "hash=late:0.2", shards=2)
@@ -141,7 +141,7 @@ def test_a_single_job_is_read_out_of_its_envelope(simulator: StartSimulator, res
     assert restore(simulator("envelope-always")).code == 0
 
 
-def test_a_list_that_never_ends_is_given_up(
+def test_an_endless_list_is_abandoned(
     simulator: StartSimulator, restore: Restore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opsmanager, "_MOST_PAGES", 7)
@@ -165,7 +165,7 @@ def test_one_list_call_serves_a_poll_however_many_jobs_there_are(
     assert max(calls) <= 5
 
 
-def test_many_who_wait_for_something_do_not_become_a_storm(simulator: StartSimulator, restore: Restore) -> None:
+def test_many_waiting_jobs_do_not_flood_the_api(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("cut=50%", "max-downloads=2", "hash=late:0.4", shards=5, archive_size=8192)
     ended = restore(sim, "--poll-interval=0.2s")
     assert ended.code == 0
@@ -213,9 +213,7 @@ def test_a_job_that_is_no_longer_listed_keeps_its_last_document(simulator: Start
     ],
     ids="+".join,
 )
-def test_a_fault_that_passes_does_not_stop_a_run(
-    faults: list[str], simulator: StartSimulator, restore: Restore
-) -> None:
+def test_a_transient_error_does_not_stop_a_run(faults: list[str], simulator: StartSimulator, restore: Restore) -> None:
     assert restore(simulator(*faults, shards=1)).code == 0
 
 
@@ -234,14 +232,14 @@ def test_an_api_that_does_not_answer_is_asked_again(
     assert restore(simulator("api-stall=1")).code == 0
 
 
-def test_over_tls_an_answer_that_comes_too_late_is_no_complaint_of_tls(
+def test_over_tls_a_late_answer_is_not_a_tls_error(
     simulator: StartSimulator, restore: Restore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opsmanager.OpsManager.__init__, "__defaults__", (0.3,))
     assert restore(simulator("api-stall=1", tls=True)).code == 0
 
 
-def test_32_when_the_api_accepts_but_stays_silent_past_the_time_of_the_phase(
+def test_32_when_the_api_accepts_but_does_not_answer_within_the_time_of_the_phase(
     simulator: StartSimulator, restore: Restore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(completion, "_SILENCE", 0.5)
@@ -265,7 +263,7 @@ def test_a_run_survives_an_outage_while_it_waits_for_a_hash(simulator: StartSimu
         assert restore(sim, "--hash-timeout=10s").code == 0
 
 
-def test_an_outage_does_not_cut_a_running_download(simulator: StartSimulator, restore: Restore) -> None:
+def test_an_outage_does_not_interrupt_an_active_download(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("drip=100K")
 
     def outage() -> None:
@@ -285,7 +283,7 @@ def test_an_outage_does_not_cut_a_running_download(simulator: StartSimulator, re
 @pytest.mark.parametrize(
     "fault", ["not-json=always", "json-array", "null-results", "huge-answer=33M", "endless-header"]
 )
-def test_32_when_the_answers_are_none(fault: str, simulator: StartSimulator, restore: Restore) -> None:
+def test_32_when_the_answers_are_not_usable(fault: str, simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator(fault, shards=1)
     began = time.monotonic()
     ended = restore(sim, "--wait-timeout=1s", "--hash-timeout=1s")
@@ -294,7 +292,7 @@ def test_32_when_the_answers_are_none(fault: str, simulator: StartSimulator, res
     assert ended.events("error")[0]["hint"]
 
 
-def test_an_unusable_answer_is_not_asked_for_until_the_wait_is_over(
+def test_an_unusable_answer_is_not_requested_until_the_wait_timeout(
     simulator: StartSimulator, restore: Restore
 ) -> None:
     began = time.monotonic()
@@ -305,12 +303,12 @@ def test_an_unusable_answer_is_not_asked_for_until_the_wait_is_over(
 
 
 @pytest.mark.parametrize("depth", [100, 900, 200_000])
-def test_a_deeply_nested_answer_is_survived(depth: int, simulator: StartSimulator, restore: Restore) -> None:
+def test_a_deeply_nested_answer_does_not_end_a_run(depth: int, simulator: StartSimulator, restore: Restore) -> None:
     ended = restore(simulator(f"deep-json={depth}"), "--wait-timeout=1s", "--hash-timeout=1s")
     assert ended.code in ((0,) if depth < 900 else (0, 32))
 
 
-def test_a_redirect_of_the_api_is_refused_and_no_credential_follows_it(
+def test_a_redirect_of_the_api_is_refused_and_no_credential_is_sent_to_it(
     simulator: StartSimulator, restore: Restore
 ) -> None:
     sim = simulator("api-redirect")
@@ -358,7 +356,7 @@ ERROR: Json = {"error": 0, "errorCode": "SOME_CODE", "reason": "Some reason", "d
         ("503 Service Unavailable", Unreachable),
     ],
 )
-def test_the_error_document_stands_in_the_message(status: str, kind: type[AgentError]) -> None:
+def test_the_error_document_is_in_the_message(status: str, kind: type[AgentError]) -> None:
     with pytest.raises(kind, match=rf"HTTP {status[:3]} SOME_CODE: The detail\."):
         jobs_of(answer(status, ERROR))
 
@@ -378,7 +376,7 @@ def test_the_error_document_stands_in_the_message(status: str, kind: type[AgentE
         (b"[" * 60_000, "HTTP 503"),
     ],
 )
-def test_an_error_document_that_is_none_leaves_the_status(body: bytes, said: str) -> None:
+def test_an_invalid_error_document_leaves_the_status_in_the_message(body: bytes, said: str) -> None:
     with pytest.raises(Unreachable, match=said + "$"):
         jobs_of(answer("503 Busy", body))
 
@@ -420,14 +418,14 @@ def test_retry_after_is_taken_from_seconds_or_a_date() -> None:
     ],
     ids=range(20),
 )
-def test_an_answer_that_is_not_the_document_is_an_error_of_ours(
+def test_an_answer_that_is_not_the_document_is_an_agent_error(
     script: Script, kind: type[AgentError], said: str
 ) -> None:
     with pytest.raises(kind, match=said):
         jobs_of(script)
 
 
-def test_a_list_is_read_with_whatever_else_is_in_it() -> None:
+def test_a_list_with_additional_content_is_read() -> None:
     job = {"id": 5, "batchId": "b", "statusName": None, "delivery": [], "hashes": {}, "new": {"deep": [1]}}
     document = {"results": [job, job], "totalCount": "1", "links": "none", "status": 200, "more": None}
     (read,) = jobs_of(answer("200 OK", document))
@@ -477,7 +475,7 @@ def test_hostile_text_never_reaches_the_terminal_raw(
 
 
 @pytest.mark.parametrize("fault", ["clock-skew=86400", "clock-skew=-86400", "no-date", "bad-date"])
-def test_a_clock_that_is_wrong_neither_spoils_nor_gives_up_a_good_link(
+def test_a_wrong_clock_does_not_abandon_a_valid_delivery_url(
     fault: str, simulator: StartSimulator, restore: Restore
 ) -> None:
     assert restore(simulator(fault, "cut=50%", "max-downloads=2")).code == 0
@@ -491,7 +489,7 @@ def test_expiry_is_measured_by_the_servers_clock(simulator: StartSimulator, rest
     assert row["expires_in"] == pytest.approx(3600, abs=30)
 
 
-def test_a_link_that_says_it_is_past_its_expiry_is_tried_while_the_api_says_ready(
+def test_a_delivery_url_past_its_expiry_is_requested_while_the_api_reports_ready(
     simulator: StartSimulator, restore: Restore
 ) -> None:
     sim = simulator('job-field=delivery.expires:"2001-01-01T00:00:00Z"')

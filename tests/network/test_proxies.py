@@ -59,7 +59,7 @@ def _environment(way: str, proxy: Callable[..., ForwardProxy]) -> dict[str, str]
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else "",
 )
-def test_a_run_ends_alike_directly_and_through_a_proxy(
+def test_a_run_has_the_same_result_directly_and_through_a_proxy(
     faults: list[str],
     code: int,
     way: str,
@@ -88,7 +88,7 @@ def test_large_archives_arrive_complete_either_way(
 
 
 @pytest.mark.parametrize(("tls", "variable"), [(False, "HTTP_PROXY"), (True, "HTTPS_PROXY"), (True, "ALL_PROXY")])
-def test_the_usual_variables_send_everything_through_a_proxy(
+def test_the_usual_variables_send_every_request_through_a_proxy(
     tls: bool,
     variable: str,
     simulator: StartSimulator,
@@ -104,7 +104,7 @@ def test_the_usual_variables_send_everything_through_a_proxy(
     assert sha1_of(dest / sim.job(0).file_name) == sim.job(0).archive().sha1
 
 
-def test_no_proxy_leaves_a_host_out(
+def test_no_proxy_excludes_a_host(
     simulator: StartSimulator, restore: Restore, proxy: Callable[..., ForwardProxy]
 ) -> None:
     through = proxy()
@@ -185,7 +185,7 @@ def test_a_bad_proxy_ends_a_run_with_2_and_shows_no_part_of_the_password(
         assert "hush" not in ended.out + ended.err
 
 
-def test_a_variable_that_no_url_needs_ends_nothing() -> None:
+def test_an_invalid_variable_that_no_url_needs_ends_no_run() -> None:
     known = {"http": "http://p:1", "https": "http://p:2"}
     assert proxy_for("https://ops/", all="socks://p:3", **known) == "http://p:2"
     assert proxy_for("https://ops/", all="socks://p:3", no="*") is None

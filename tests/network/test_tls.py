@@ -120,7 +120,7 @@ def test_only_the_first_file_that_contains_certificates_is_loaded(host: Path) ->
 
 
 @pytest.mark.parametrize(("variable", "value"), [("SSL_CERT_FILE", "own/ca.pem"), ("SSL_CERT_DIR", "own")])
-def test_a_variable_wins_over_the_known_places(
+def test_a_variable_has_precedence_over_the_known_paths(
     host: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     system, own = trustme.CA(), trustme.CA()
@@ -154,7 +154,7 @@ def test_a_directory_with_hashed_names_of_openssls_build_makes_the_bundle_unnece
     assert system_store({}).places == (str(host / "openssl"),)
 
 
-def test_without_a_trust_store_the_error_names_the_places(host: Path) -> None:
+def test_without_a_trust_store_the_error_names_the_paths(host: Path) -> None:
     context = tls_context(PLAIN)
     with pytest.raises(ssl.SSLCertVerificationError) as caught:
         handshake(context, serving(trustme.CA()))

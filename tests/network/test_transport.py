@@ -96,12 +96,12 @@ CHUNKS_BODY = b"hello, chunked world!"
     ],
 )
 @pytest.mark.parametrize("block_size", [1 << 16, 7])
-def test_a_body_is_what_its_framing_says(raw: bytes, body: bytes, block_size: int) -> None:
+def test_a_body_ends_where_its_framing_ends(raw: bytes, body: bytes, block_size: int) -> None:
     _, _, got = fetched(says(raw), block_size=block_size)
     assert got == body
 
 
-def test_a_body_is_the_same_when_every_byte_comes_alone() -> None:
+def test_a_body_is_the_same_when_every_byte_arrives_separately() -> None:
     assert fetched(drips(CHUNKED + CHUNKS))[2] == CHUNKS_BODY
     assert fetched(drips(OK + b"Content-Length: 21\r\n\r\n" + CHUNKS_BODY))[2] == CHUNKS_BODY
 
@@ -131,7 +131,7 @@ def test_a_chunked_body_that_ends_early_is_an_error_wherever_it_ends(at: int) ->
 
 
 @pytest.mark.parametrize("at", range(LAST_CHUNK, len(CHUNKS)))
-def test_a_chunked_body_is_complete_with_its_last_chunk_whatever_becomes_of_the_trailers(at: int) -> None:
+def test_a_chunked_body_is_complete_with_its_last_chunk_whatever_the_trailers_are(at: int) -> None:
     assert fetched(says(CHUNKED + CHUNKS[:at]))[2] == CHUNKS_BODY
     assert fetched(says(CHUNKED + CHUNKS[:at], 2.0), stall=0.1, within=1.5)[2] == CHUNKS_BODY
 
@@ -158,12 +158,12 @@ def test_a_chunked_body_is_complete_with_its_last_chunk_whatever_becomes_of_the_
     ],
     ids=range(16),
 )
-def test_what_is_no_http_is_an_error_of_httpx(raw: bytes) -> None:
+def test_an_answer_that_is_not_http_is_an_error_of_httpx(raw: bytes) -> None:
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         fetched(says(raw))
 
 
-def test_what_came_before_the_break_is_handed_on_first() -> None:
+def test_bytes_before_an_interruption_are_returned_first() -> None:
     async def read(url: str) -> bytes:
         block = memoryview(bytearray(1 << 16))
         transport = BlockTransport(ssl.create_default_context(), 5)
@@ -179,7 +179,7 @@ def test_what_came_before_the_break_is_handed_on_first() -> None:
         assert asyncio.run(read(url)) == b"hello"
 
 
-def test_what_came_before_a_pause_is_handed_on_soon() -> None:
+def test_bytes_before_a_pause_are_returned_soon() -> None:
     async def read(url: str) -> float:
         block = memoryview(bytearray(1 << 16))
         transport = BlockTransport(ssl.create_default_context(), 30)
@@ -217,7 +217,7 @@ def test_a_stall_is_a_read_timeout() -> None:
     ],
     ids=["slow", "endless"],
 )
-def test_a_head_that_never_ends_is_given_up(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_endless_head_is_abandoned(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "_CONNECT_TIMEOUT", 0.2)
     with pytest.raises((httpx.ReadTimeout, httpx.RemoteProtocolError)):
         fetched(script, stall=0.2)
@@ -245,7 +245,7 @@ def test_a_header_with_a_line_break_is_never_sent() -> None:
     assert b"Injected" not in b"".join(heads)
 
 
-def test_a_cancelled_read_closes_its_connection_at_once() -> None:
+def test_a_cancelled_read_closes_its_connection_immediately() -> None:
     gone = threading.Event()
 
     def watch(connection: socket.socket) -> None:
@@ -309,7 +309,7 @@ def test_a_name_with_a_trailing_dot_is_the_host_of_its_certificate() -> None:
 # ---------------------------------------------------------------- before the request is sent
 
 
-def test_dead_addresses_are_tried_in_turn_within_the_time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_addresses_are_tried_in_turn_within_the_time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(says(OK + b"Content-Length: 5\r\n\r\nhello")) as (url, _):
         port = httpx.URL(url).port or 0
         with full_listener() as dead:
@@ -319,7 +319,7 @@ def test_dead_addresses_are_tried_in_turn_within_the_time_to_connect(monkeypatch
 
 
 @pytest.mark.parametrize("dead_addresses", [1, 6])
-def test_only_dead_addresses_are_a_connect_error(dead_addresses: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_unreachable_addresses_are_a_connect_error(dead_addresses: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "_CONNECT_TIMEOUT", 0.2)
     with full_listener() as dead:
         resolve_to(monkeypatch, "six.example", [dead] * dead_addresses)
@@ -350,7 +350,7 @@ def test_a_resolver_that_hangs_is_a_connect_timeout(monkeypatch: pytest.MonkeyPa
     released.set()
 
 
-def test_a_host_that_gives_no_thread_is_a_connect_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_cannot_start_a_thread_is_a_connect_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 

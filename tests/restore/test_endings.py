@@ -45,7 +45,7 @@ def test_a_complete_archive_is_verified_however_badly_its_transfer_ended(
 
 
 @pytest.mark.parametrize("faults", UNCLEAN[:5], ids=" ".join)
-def test_without_a_hash_it_is_kept_and_not_requested_again(
+def test_a_complete_archive_without_a_hash_is_kept_and_not_requested_again(
     simulator: StartSimulator, restore: Restore, dest: Path, faults: list[str]
 ) -> None:
     sim = simulator(*faults, "max-downloads=9", "hash=never")
@@ -72,7 +72,7 @@ def test_a_run_that_ended_between_the_last_byte_and_its_record_needs_no_further_
     assert len(deliveries(sim)) == 1
 
 
-def test_a_later_answer_that_is_cut_early_does_not_destroy_them(
+def test_a_later_answer_that_is_interrupted_early_does_not_destroy_its_bytes(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     """No hash and no length: the archive is complete by its structure, and the first GET stays the only one."""

@@ -39,7 +39,7 @@ def served(sim: Simulator, index: int = 0) -> str:
 
 @pytest.mark.parametrize("entries", [1, 2])
 @pytest.mark.parametrize("rule", ["ready", "late:0.3", "early", "early-wrong:0.3", "upper"])
-def test_a_hash_that_matches_proves_the_archive_whenever_it_comes(
+def test_a_hash_that_matches_verifies_the_archive_whenever_it_is_published(
     rule: str, entries: int, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator(f"hash={rule}", f"hash-entries={entries}")
@@ -97,14 +97,14 @@ def test_the_kind_of_hash_may_be_written_in_any_way(
     assert restore(sim).code == 0
 
 
-def test_a_hash_of_another_kind_is_no_hash(simulator: StartSimulator, restore: Restore) -> None:
+def test_a_hash_of_another_kind_is_ignored(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator()
     entry = {"fileName": sim.job(0).file_name, "hash": "0" * 40, "typeName": "SHA256"}
     sim.set_faults(f"job-field=hashes:{json.dumps([entry])}")
     assert restore(sim, SOON).code == 10
 
 
-def test_the_hash_of_this_file_is_found_among_those_of_others(simulator: StartSimulator, restore: Restore) -> None:
+def test_the_hash_of_this_file_is_found_among_those_of_other_files(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator()
     name = sim.job(0).file_name
     entries = [
@@ -129,7 +129,7 @@ def test_the_bytes_are_hashed_as_they_were_sent(
 
 
 @pytest.mark.parametrize("rule", ["hash=never", "hash=other-name", "hash=null", "hash=late:3600", "digest-none"])
-def test_without_a_hash_for_this_file_a_whole_archive_stays_unproven(
+def test_without_a_hash_for_this_file_a_complete_archive_stays_unproven(
     rule: str, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator(rule)
@@ -147,7 +147,7 @@ def test_without_a_hash_for_this_file_a_whole_archive_stays_unproven(
     assert problem["download_spent"] is True
 
 
-def test_an_unproven_archive_is_proven_by_a_later_run_without_a_download(
+def test_an_unproven_archive_is_verified_by_a_later_run_without_a_download(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("hash=never")
@@ -191,7 +191,7 @@ def test_a_later_run_without_a_hash_leaves_an_unproven_archive_as_it_is(
     assert len(deliveries(sim)) == 1
 
 
-def test_an_unproven_archive_that_proves_wrong_is_quarantined(
+def test_an_unproven_archive_that_does_not_match_its_hash_is_quarantined(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("hash=never")
@@ -203,7 +203,7 @@ def test_an_unproven_archive_that_proves_wrong_is_quarantined(
     assert len(deliveries(sim)) == 1
 
 
-def test_allow_unproven_accepts_a_whole_archive_and_still_calls_it_unproven(
+def test_allow_unproven_accepts_a_complete_archive_and_its_verdict_stays_unproven(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("digest-none")
@@ -217,7 +217,7 @@ def test_allow_unproven_accepts_a_whole_archive_and_still_calls_it_unproven(
     assert not (dest / "SHA1SUMS").exists()
 
 
-def test_allow_unproven_says_so_in_text(simulator: StartSimulator, restore: Restore) -> None:
+def test_allow_unproven_is_reported_in_text(simulator: StartSimulator, restore: Restore) -> None:
     ended = restore(simulator("digest-none"), SOON, "--allow-unproven", "--output=text")
     assert ended.code == 0
     assert "unproven" in ended.out
@@ -246,7 +246,7 @@ def test_allow_unproven_does_not_accept_a_truncated_archive(
     assert files_of(sim, dest) == {".part"}
 
 
-def test_one_unproven_archive_among_proven_ones_makes_the_outcome(
+def test_one_unproven_archive_among_verified_ones_decides_the_outcome(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("hash=never@1", shards=1)
@@ -262,7 +262,7 @@ def test_one_unproven_archive_among_proven_ones_makes_the_outcome(
 
 
 @pytest.mark.parametrize("faults", [["hash=wrong"], ["damaged=always"], ["trailing-garbage"]])
-def test_an_archive_that_differs_from_its_hash_is_quarantined(
+def test_an_archive_that_does_not_match_its_hash_is_quarantined(
     faults: list[str], simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator(*faults)
@@ -279,7 +279,7 @@ def test_an_archive_that_differs_from_its_hash_is_quarantined(
     assert ended.archive["expected_sha1"] in problem["message"]
 
 
-def test_the_archives_that_do_match_are_published_beside_a_quarantined_one(
+def test_archives_that_match_are_promoted_although_another_one_is_quarantined(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("hash=wrong@1", shards=2)
@@ -289,7 +289,7 @@ def test_the_archives_that_do_match_are_published_beside_a_quarantined_one(
     assert (dest / "SHA1SUMS").read_text().count("\n") == 2
 
 
-def test_a_damaged_archive_whose_own_hash_matches_is_what_ops_manager_has(
+def test_a_damaged_archive_whose_hash_matches_is_verified(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("damaged-gzip")
@@ -308,7 +308,7 @@ def test_a_damaged_archive_without_a_hash_is_quarantined(
     assert files_of(sim, dest) == {".mismatch"}
 
 
-def test_garbage_behind_an_archive_without_a_hash_is_no_whole_archive(
+def test_an_archive_without_a_hash_is_not_complete_with_garbage_after_it(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("trailing-garbage", "digest-none")
@@ -317,7 +317,7 @@ def test_garbage_behind_an_archive_without_a_hash_is_no_whole_archive(
     assert files_of(sim, dest) == {".mismatch"}
 
 
-def test_a_quarantined_archive_is_no_obstacle_for_a_new_download(
+def test_a_quarantined_archive_does_not_prevent_a_new_download(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("damaged=1", "max-downloads=2")
@@ -330,7 +330,7 @@ def test_a_quarantined_archive_is_no_obstacle_for_a_new_download(
     assert ended.archive["downloads_spent"] == 2
 
 
-def test_a_quarantined_archive_is_fetched_again_although_the_old_hash_still_stands(
+def test_a_quarantined_archive_is_downloaded_again_although_the_old_hash_is_still_published(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("damaged=1", "max-downloads=2")
@@ -339,7 +339,7 @@ def test_a_quarantined_archive_is_fetched_again_although_the_old_hash_still_stan
     assert len(deliveries(sim)) == 2
 
 
-def test_a_quarantined_archive_that_matches_after_all_is_published(
+def test_a_quarantined_archive_that_matches_a_later_hash_is_promoted(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("hash=wrong")
@@ -354,7 +354,7 @@ def test_a_quarantined_archive_that_matches_after_all_is_published(
 # ---------------------------------------------------------------- a hash from before
 
 
-def test_a_hash_from_before_the_download_condemns_only_when_the_time_is_over(
+def test_a_hash_from_before_the_download_causes_a_mismatch_only_after_the_hash_timeout(
     simulator: StartSimulator, restore: Restore
 ) -> None:
     sim = simulator()
@@ -367,7 +367,7 @@ def test_a_hash_from_before_the_download_condemns_only_when_the_time_is_over(
     assert ended.archive["reason"] == "hash-mismatch"
 
 
-def test_a_hash_that_is_published_after_the_download_condemns_at_once(
+def test_a_hash_that_is_published_after_the_download_causes_a_mismatch_immediately(
     simulator: StartSimulator, restore: Restore
 ) -> None:
     began = time.monotonic()
@@ -375,7 +375,7 @@ def test_a_hash_that_is_published_after_the_download_condemns_at_once(
     assert time.monotonic() - began < 10
 
 
-def test_a_hash_of_an_earlier_download_gives_way_to_that_of_this_one(
+def test_a_hash_of_an_earlier_download_is_replaced_by_that_of_this_one(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("different-bytes", "max-downloads=2", "hash=late:0.3")
@@ -387,7 +387,7 @@ def test_a_hash_of_an_earlier_download_gives_way_to_that_of_this_one(
     assert ended.archive["sha1"] == sim.job(0).archive(1).sha1
 
 
-def test_a_cut_body_without_length_is_noticed_although_an_early_hash_stands_there(
+def test_a_truncated_body_without_length_is_detected_although_a_hash_was_published_early(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("hash=early", "clean-cut=60%", "framing=close", "max-downloads=2")
@@ -399,7 +399,7 @@ def test_a_cut_body_without_length_is_noticed_although_an_early_hash_stands_ther
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_a_truncated_archive_is_no_mismatch_although_its_hash_was_published_while_it_came(
+def test_a_truncated_archive_is_not_a_mismatch_although_its_hash_was_published_during_the_download(
     framing: str, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("hash-after=start", "clean-cut=60%x1", f"framing={framing}", "max-downloads=2")
@@ -409,7 +409,7 @@ def test_a_truncated_archive_is_no_mismatch_although_its_hash_was_published_whil
     assert len(deliveries(sim)) == 2
 
 
-def test_verify_takes_no_truncated_archive_for_a_mismatch(
+def test_verify_does_not_report_a_truncated_archive_as_a_mismatch(
     simulator: StartSimulator, restore: Restore, run_agent: RunAgent, dest: Path
 ) -> None:
     sim = simulator("hash=never", "clean-cut=60%", "max-downloads=1")
@@ -422,9 +422,7 @@ def test_verify_takes_no_truncated_archive_for_a_mismatch(
     assert files_of(sim, dest) == {".part"}
 
 
-def test_what_is_kept_for_a_hash_that_may_still_come_is_named(
-    simulator: StartSimulator, restore: Restore, dest: Path
-) -> None:
+def test_a_file_that_is_kept_for_a_later_hash_is_named(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
     sim = simulator("wrong-length=+1", "hash=never", "max-downloads=1")
     ended = restore(sim, SOON)
     assert ended.code == 23, ended.out

@@ -32,7 +32,7 @@ def lose_the_tail(dest: Path, archive: str) -> None:
 
 
 @pytest.mark.parametrize("fault", ["hash=ready", "hash=never", "framing=chunked"])
-def test_a_part_whose_last_bytes_were_lost_with_the_power_is_downloaded_again(
+def test_a_part_file_whose_last_bytes_a_power_loss_removed_is_downloaded_again(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path, fault: str
 ) -> None:
     sim = simulator("max-downloads=2", fault)
@@ -47,7 +47,7 @@ def test_a_part_whose_last_bytes_were_lost_with_the_power_is_downloaded_again(
     assert (again.code, sha1_of(kept), len(deliveries(sim))) == (0, whole, 2)
 
 
-def test_without_another_download_it_is_used_up_and_not_a_mismatch(
+def test_without_another_download_a_lost_tail_is_used_up_and_not_a_mismatch(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path
 ) -> None:
     sim = simulator("max-downloads=1")
@@ -68,12 +68,12 @@ def test_bytes_that_a_power_loss_may_have_replaced_are_not_a_mismatch(
     assert standing_of(found) is Standing.INCOMPLETE
 
 
-def test_they_are_complete_if_their_structure_or_a_published_hash_says_so() -> None:
+def test_bytes_after_a_power_loss_are_complete_if_structure_or_published_hash_confirms_it() -> None:
     digest = Digest("sha", 100, 1)
     assert standing_of(Evidence(Kind.PART, digest, (), ENTRY, Finding.WHOLE, boot="now")) is Standing.AWAITS_HASH
     assert standing_of(Evidence(Kind.PART, digest, ("sha",), ENTRY, boot="now")) is Standing.VERIFIED
 
 
-def test_a_resume_trusts_them_only_as_far_as_they_were_synced_although_they_were_hashed() -> None:
+def test_a_resume_keeps_only_synced_bytes_although_more_bytes_were_hashed() -> None:
     assert resume_offset(ENTRY, on_disk=90, hashed=90, boot="now") == 40
     assert resume_offset(ENTRY, on_disk=90, hashed=90, boot="before") == 90

@@ -54,14 +54,14 @@ def test_status_shows_what_the_old_version_wrote(run_agent: RunAgent, old_dest: 
     assert "downloads-used-up (exit code 23)" in ended.out
 
 
-def test_verify_proves_the_archives_again_with_the_old_receipt_alone(run_agent: RunAgent, old_dest: Path) -> None:
+def test_verify_verifies_the_archives_again_with_only_the_old_receipt(run_agent: RunAgent, old_dest: Path) -> None:
     ended = run_agent(["verify", f"--dest={old_dest}", "-o", "json"])
     verdicts = [record["verdict"] for record in ended.result["archives"]]
     assert sorted(verdicts) == ["failed", "unproven", "verified"]
     assert ended.code == 12
 
 
-def test_verify_promotes_an_archive_whose_hash_came_since(
+def test_verify_promotes_an_archive_whose_hash_was_published_since(
     simulator: StartSimulator, run_agent: RunAgent, old_dest: Path
 ) -> None:
     sim = served(simulator, old_dest)

@@ -22,7 +22,9 @@ from support.one_shot import BRISK, ENDINGS, FRAMINGS, attempts_in, is_published
 # ---------------------------------------------------------------- what is asked
 
 
-def test_one_get_and_nothing_else_touches_the_url(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
+def test_a_delivery_url_gets_one_get_and_no_other_request(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
     sim = simulator(shards=2)
     assert restore(sim).code == 0
     assert sorted((request.method, request.job_id) for request in deliveries(sim)) == sorted(
@@ -32,14 +34,16 @@ def test_one_get_and_nothing_else_touches_the_url(simulator: StartSimulator, res
     assert all(request.headers["accept-encoding"] == "identity" for request in deliveries(sim))
 
 
-def test_no_head_and_no_probe_is_sent_on_any_way(simulator: StartSimulator, restore: Restore) -> None:
+def test_no_head_and_no_probe_is_sent_whatever_fails(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("cut=30%", "html-body=1", "redirect=2", "max-downloads=9", "range=honour", shards=1)
     restore(sim)
     assert {request.method for request in sim.requests} == {"GET"}
     assert {request.range for request in deliveries(sim)} <= {None} | {f"bytes={size}-" for size in range(1, SMALL * 2)}
 
 
-def test_the_journal_says_so_before_each_get(simulator: StartSimulator, start_agent: StartAgent, dest: Path) -> None:
+def test_the_journal_has_each_attempt_before_its_get(
+    simulator: StartSimulator, start_agent: StartAgent, dest: Path
+) -> None:
     sim = simulator("cut=30%x2", "stall=0%", "max-downloads=9", shards=0)
     process = started_run(start_agent, sim, dest, "--stall-timeout=30s")
 
@@ -80,7 +84,7 @@ def test_success_is_followed_by_no_further_get(simulator: StartSimulator, restor
     assert len(deliveries(sim)) == 1
 
 
-def test_an_expired_or_unready_link_is_never_tried(simulator: StartSimulator, restore: Restore) -> None:
+def test_an_expired_or_unready_delivery_url_is_never_requested(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("expired@0", "never-ready@1", "automated@2", shards=2)
     restore(sim, "--wait-timeout=0.2s")
     assert deliveries(sim) == []
@@ -91,7 +95,7 @@ def test_an_expired_or_unready_link_is_never_tried(simulator: StartSimulator, re
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_cut_one_shot_download_is_never_published(
+def test_an_interrupted_single_download_is_never_promoted(
     ending: str, framing: str, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator(f"{ending}=60%", f"framing={framing}")
@@ -106,7 +110,7 @@ def test_a_cut_one_shot_download_is_never_published(
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_cut_is_made_good_while_downloads_are_left(
+def test_an_interrupted_download_is_retried_while_downloads_are_left(
     ending: str, framing: str, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator(f"{ending}=60%x2", f"framing={framing}", "max-downloads=3")
@@ -120,7 +124,7 @@ def test_a_cut_is_made_good_while_downloads_are_left(
 
 @pytest.mark.parametrize("cut", ["0%", "1", "10", "100%"])
 @pytest.mark.parametrize("framing", ["chunked", "close"])
-def test_a_body_that_ends_at_its_edges_is_judged_by_its_own_structure(
+def test_a_body_that_ends_near_its_end_is_judged_by_its_own_structure(
     cut: str, framing: str, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator(f"clean-cut={cut}", f"framing={framing}", "hash=early")
@@ -129,13 +133,15 @@ def test_a_body_that_ends_at_its_edges_is_judged_by_its_own_structure(
     assert never_published_wrongly(sim, dest)
 
 
-def test_a_clean_cut_of_a_plain_tar_is_noticed(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
+def test_a_truncated_plain_tar_is_detected_although_the_connection_closed_normally(
+    simulator: StartSimulator, restore: Restore, dest: Path
+) -> None:
     sim = simulator("clean-cut=60%", "framing=close", "plain-tar")
     assert restore(sim).code == 23
     assert not (dest / sim.job(0).file_name).exists()
 
 
-def test_the_job_is_read_again_before_another_attempt(simulator: StartSimulator, restore: Restore) -> None:
+def test_the_job_is_polled_again_before_another_attempt(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("cut=60%x3", "max-downloads=9")
     restore(sim)
     kinds = [request.kind for request in sim.requests]
@@ -154,7 +160,7 @@ def test_what_the_server_answers_decides_not_a_guess_of_what_it_counts(
     assert ended.archive["downloads_spent"] == len(deliveries(sim)) == spent
 
 
-def test_22_when_the_link_expires_after_a_cut(simulator: StartSimulator, restore: Restore) -> None:
+def test_22_when_the_delivery_expires_after_an_interruption(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("cut=60%", "max-downloads=9", "expires-in=3600")
 
     def expire() -> None:
@@ -168,7 +174,7 @@ def test_22_when_the_link_expires_after_a_cut(simulator: StartSimulator, restore
 
 
 @pytest.mark.parametrize("retries", [0, 2])
-def test_25_when_the_retries_are_used_up_while_the_api_says_ready(
+def test_25_when_the_retries_are_used_up_while_the_api_reports_ready(
     retries: int, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("cut=60%xalways", "max-downloads=99")
@@ -199,7 +205,7 @@ def test_after_the_last_attempt_the_status_of_the_job_decides(
     assert len(deliveries(sim)) == retries + 1
 
 
-def test_a_resume_that_led_to_other_bytes_is_no_mismatch_even_after_the_last_attempt(
+def test_a_resume_that_led_to_other_bytes_is_not_a_mismatch_even_after_the_last_attempt(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("cut=60%", "range=wrong-bytes", "max-downloads=9")
@@ -209,7 +215,7 @@ def test_a_resume_that_led_to_other_bytes_is_no_mismatch_even_after_the_last_att
     assert is_published(sim, dest)
 
 
-def test_nothing_is_spent_when_the_delivery_host_cannot_be_reached(
+def test_no_download_is_spent_when_the_delivery_host_cannot_be_reached(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     gone = simulator()
@@ -233,7 +239,7 @@ def test_retry_after_of_a_refusal_is_honoured(simulator: StartSimulator, restore
 @pytest.mark.parametrize(
     "page", ["html-body=1", "json-body=1", "empty-body=1", "refuse=503", "refuse=404", "refuse=204"]
 )
-def test_a_page_in_the_archives_place_is_refused_and_the_next_attempt_gets_it(
+def test_a_page_instead_of_the_archive_is_refused_and_the_next_attempt_succeeds(
     page: str, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator(page, "max-downloads=2")
@@ -242,7 +248,7 @@ def test_a_page_in_the_archives_place_is_refused_and_the_next_attempt_gets_it(
     assert is_published(sim, dest)
 
 
-def test_a_page_does_not_spoil_a_part_that_can_be_resumed(
+def test_a_page_does_not_change_a_part_file_that_can_be_resumed(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("cut=60%", "refuse=503", "max-downloads=9", "range=honour")
@@ -252,7 +258,7 @@ def test_a_page_does_not_spoil_a_part_that_can_be_resumed(
     assert ended.archive["resumed"] is True
 
 
-def test_a_url_that_is_renewed_is_taken_from_the_latest_reading(
+def test_a_url_that_is_renewed_is_taken_from_the_latest_poll(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("renew-url=1", "drip=64K", "cut=60%x2", "max-downloads=9")
@@ -265,7 +271,7 @@ def test_a_url_that_is_renewed_is_taken_from_the_latest_reading(
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_a_cut_transfer_is_resumed_where_the_server_proves_that_it_can(
+def test_an_interrupted_transfer_is_resumed_if_the_server_supports_it(
     framing: str, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("cut=60%", "range=honour", "max-downloads=2", f"framing={framing}")
@@ -303,7 +309,7 @@ def test_a_cut_transfer_is_resumed_where_the_server_proves_that_it_can(
     ],
     ids="+".join,
 )
-def test_a_range_that_cannot_be_trusted_becomes_a_fresh_start(
+def test_an_untrusted_range_answer_restarts_the_download(
     faults: list[str], simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("cut=60%", "max-downloads=9", *faults)
@@ -325,7 +331,7 @@ def test_a_wrong_range_costs_a_download_and_never_verifies_other_bytes(
     assert (ended.code == 0) == is_published(sim, dest)
 
 
-def test_a_resumed_download_that_is_cut_is_resumed_again(
+def test_a_resumed_download_that_is_interrupted_is_resumed_again(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("cut=50%x4", "range=honour", "max-downloads=9", archive_size=1 << 20)
@@ -337,7 +343,7 @@ def test_a_resumed_download_that_is_cut_is_resumed_again(
     assert is_published(sim, dest)
 
 
-def test_a_part_file_changed_meanwhile_is_caught_by_the_hash_and_fetched_anew(
+def test_a_part_file_changed_by_another_process_fails_the_hash_and_is_downloaded_again(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("cut=60%", "range=honour", "max-downloads=1")

@@ -43,7 +43,7 @@ def test_a_sixth_redirect_is_not(fault: str, simulator: StartSimulator, restore:
     assert len(deliveries(sim)) == 6
 
 
-def test_the_token_goes_along_within_its_origin_and_to_no_other(
+def test_the_token_is_sent_within_its_origin_and_to_no_other(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("url-v2", "redirect=1", "redirect-other-origin")
@@ -92,7 +92,9 @@ def test_the_newer_url_with_its_header_is_preferred(
         ("not a url", "delivery-url-unusable"),
     ],
 )
-def test_25_when_the_url_itself_is_none(url: str, reason: str, simulator: StartSimulator, restore: Restore) -> None:
+def test_25_when_the_delivery_url_is_invalid(
+    url: str, reason: str, simulator: StartSimulator, restore: Restore
+) -> None:
     ended = restore(simulator(f"job-field=delivery.url:{json.dumps(url)}"))
     assert ended.code == 25
     assert ended.archive["reason"] == reason
@@ -158,7 +160,7 @@ def test_a_run_killed_while_it_waits_for_the_hash_needs_no_second_download(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_while_waiting_ends_at_once_and_spends_nothing(
+def test_a_signal_while_waiting_ends_the_run_immediately_and_spends_no_download(
     number: signal.Signals, code: int, simulator: StartSimulator, start_agent: StartAgent, dest: Path
 ) -> None:
     sim = simulator("never-ready")
@@ -174,7 +176,7 @@ def test_a_signal_while_waiting_ends_at_once_and_spends_nothing(
     assert deliveries(sim) == []
 
 
-def test_a_signal_during_a_stalled_transfer_ends_it_at_once_and_keeps_what_came(
+def test_a_signal_during_a_stalled_transfer_ends_it_immediately_and_keeps_its_bytes(
     simulator: StartSimulator, start_agent: StartAgent, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("stall=60%", "range=honour", "max-downloads=2")
@@ -187,7 +189,7 @@ def test_a_signal_during_a_stalled_transfer_ends_it_at_once_and_keeps_what_came(
     assert ended.archive["resumed"] is True
 
 
-def test_a_receipt_of_an_earlier_run_is_left_as_it_was_by_a_stopped_one(
+def test_a_stopped_run_leaves_the_receipt_of_an_earlier_run_unchanged(
     simulator: StartSimulator, start_agent: StartAgent, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("never-ready@1", shards=1)
@@ -207,7 +209,9 @@ def test_a_receipt_of_an_earlier_run_is_left_as_it_was_by_a_stopped_one(
 # ---------------------------------------------------------------- order
 
 
-def test_the_tightest_expiry_goes_first_when_one_goes_at_a_time(simulator: StartSimulator, restore: Restore) -> None:
+def test_the_earliest_expiry_is_downloaded_first_with_one_download_at_a_time(
+    simulator: StartSimulator, restore: Restore
+) -> None:
     sim = simulator(shards=3)
     with sim.lock:
         for index, hours in enumerate((4, 2, 3, 1)):
@@ -216,14 +220,16 @@ def test_the_tightest_expiry_goes_first_when_one_goes_at_a_time(simulator: Start
     assert [request.job_id for request in deliveries(sim)] == [sim.job(index).id for index in (3, 1, 2, 0)]
 
 
-def test_a_job_without_expiry_comes_after_those_that_have_one(simulator: StartSimulator, restore: Restore) -> None:
+def test_a_job_without_expiry_is_downloaded_after_jobs_with_an_expiry(
+    simulator: StartSimulator, restore: Restore
+) -> None:
     sim = simulator("job-field=delivery.expires:__missing__@0", shards=1)
     assert restore(sim, "--parallel=1").code == 0
     assert [request.job_id for request in deliveries(sim)] == [sim.job(1).id, sim.job(0).id]
 
 
 @pytest.mark.parametrize(("parallel", "most"), [(1, 1), (2, 2), (4, 4)])
-def test_no_more_transfers_run_at_once_than_parallel_says(
+def test_no_more_transfers_run_in_parallel_than_allowed(
     parallel: int, most: int, simulator: StartSimulator, restore: Restore
 ) -> None:
     sim = simulator("stall=50%@0", "stall=50%@1", "stall=50%@2", "stall=50%@3", "max-downloads=2", shards=3)

@@ -81,7 +81,7 @@ def test_a_ready_batch_is_planned_as_downloads_without_an_obstacle(simulator: St
     assert all(row["largest_bytes"] > 0 for row in rows(ended)), "the snapshot bounds each archive's size"
 
 
-def test_a_plan_makes_no_dest_and_asks_for_no_archive(simulator: StartSimulator, plan: Plan, tmp_path: Path) -> None:
+def test_a_plan_creates_no_dest_and_requests_no_archive(simulator: StartSimulator, plan: Plan, tmp_path: Path) -> None:
     sim = simulator(shards=2)
     before = snapshot_of(tmp_path)
     assert plan(sim).code == 0
@@ -90,7 +90,7 @@ def test_a_plan_makes_no_dest_and_asks_for_no_archive(simulator: StartSimulator,
     assert {request.method for request in sim.requests} == {"GET"}
 
 
-def test_jobs_that_are_not_ready_yet_are_no_obstacle(simulator: StartSimulator, plan: Plan) -> None:
+def test_jobs_that_are_not_ready_yet_are_not_an_obstacle(simulator: StartSimulator, plan: Plan) -> None:
     ended = plan(simulator("never-ready"))
     assert ended.code == 0
     assert (row(ended)["step"], row(ended)["exit_code"]) == ("wait", 0)
@@ -152,7 +152,7 @@ OBSTACLES = [
 
 
 @pytest.mark.parametrize(("faults", "options", "code"), OBSTACLES)
-def test_plan_ends_with_the_code_that_run_meets(
+def test_plan_ends_with_the_code_of_run(
     simulator: StartSimulator, plan: Plan, restore: Restore, faults: list[str], options: list[str], code: int
 ) -> None:
     sim = simulator(*faults, shards=2 if "null-results" in faults else 0)
@@ -163,7 +163,7 @@ def test_plan_ends_with_the_code_that_run_meets(
     assert restore(sim, *options).code == code
 
 
-def test_used_up_downloads_are_met_before_they_are_needed(
+def test_used_up_downloads_are_reported_before_they_are_needed(
     simulator: StartSimulator, plan: Plan, restore: Restore
 ) -> None:
     sim = simulator()
@@ -188,7 +188,7 @@ def test_jobs_that_fail_for_different_reasons_are_12(simulator: StartSimulator, 
 
 
 @pytest.mark.parametrize("fault", ["wrong-host", "expired-cert", "client-cert"])
-def test_tls_trouble_is_31(simulator: StartSimulator, plan: Plan, restore: Restore, fault: str) -> None:
+def test_a_tls_error_is_31(simulator: StartSimulator, plan: Plan, restore: Restore, fault: str) -> None:
     sim = simulator(fault, tls=True)
     assert plan(sim).code == 31
     assert restore(sim).code == 31
@@ -202,14 +202,14 @@ def test_an_untrusted_certificate_is_31(simulator: StartSimulator, run_agent: Ru
 
 
 @pytest.mark.parametrize("fault", ["api-500=always", "api-429=always", "api-503=always", "api-reset=always"])
-def test_an_api_that_stays_away_for_its_minute_is_32(
+def test_an_api_that_is_unreachable_for_a_minute_is_32(
     simulator: StartSimulator, plan: Plan, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     monkeypatch.setattr(restore_agent.restore.poller, "PATIENCE", 0.3)
     assert plan(simulator(fault)).code == 32
 
 
-def test_passing_trouble_of_the_api_is_waited_out(simulator: StartSimulator, plan: Plan) -> None:
+def test_a_transient_error_of_the_api_is_waited_out(simulator: StartSimulator, plan: Plan) -> None:
     sim = simulator("api-503=2", "api-reset=1")
     assert plan(sim).code == 0
 
@@ -300,7 +300,7 @@ IN_DEST = [
 
 
 @pytest.mark.parametrize("obstacle", IN_DEST)
-def test_what_stands_in_dest_is_42_and_left_as_it_is(
+def test_a_foreign_object_in_dest_is_42_and_left_unchanged(
     simulator: StartSimulator,
     plan: Plan,
     restore: Restore,
@@ -366,7 +366,7 @@ def test_a_dest_in_which_a_run_for_another_batch_waits_is_50_too(
         assert plan(sim).code == 50
 
 
-def test_planning_beside_a_real_run_is_50_and_does_not_disturb_it(
+def test_planning_during_a_real_run_is_50_and_does_not_affect_the_run(
     simulator: StartSimulator, plan: Plan, start_agent: StartAgent, dest: Path
 ) -> None:
     sim = simulator("stall=50%")
@@ -525,7 +525,9 @@ def test_a_complete_part_left_by_a_kill_is_planned_as_verification_only(
     assert (ended.code, row(ended)["step"], row(ended)["reason"]) == (0, "prove", "whole-on-disk")
 
 
-def test_half_a_part_is_still_a_download(simulator: StartSimulator, plan: Plan, restore: Restore, dest: Path) -> None:
+def test_half_a_part_file_is_planned_as_a_download(
+    simulator: StartSimulator, plan: Plan, restore: Restore, dest: Path
+) -> None:
     sim = simulator("cut=50%", "max-downloads=2")
     assert restore(sim, "--retries=0").code == 25
     assert (dest / f"{final_name(sim)}.part").stat().st_size > 0
@@ -554,7 +556,7 @@ def test_the_text_says_that_there_is_no_obstacle(simulator: StartSimulator, plan
     assert ended.out.splitlines()[-1] == "Nothing stands in the way."
 
 
-def test_the_text_of_an_obstacle_says_what_it_is_and_what_to_do(
+def test_the_text_of_an_obstacle_has_the_reason_and_the_next_step(
     simulator: StartSimulator, plan: Plan, dest: Path
 ) -> None:
     dest.write_text("a file")

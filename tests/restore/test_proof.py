@@ -123,7 +123,7 @@ def test_a_quarantined_file(entry: Entry, published: Sequence[str], expected: St
     ],
     ids=shown,
 )
-def test_a_part_file_of_which_nothing_says_that_it_is_complete(
+def test_a_part_file_without_evidence_that_it_is_complete(
     entry: Entry, size: int, finding: Finding | None, published: Sequence[str]
 ) -> None:
     for over in (False, True):
@@ -232,7 +232,7 @@ def is_published(found: Evidence) -> bool:
 
 @many
 @given(evidence)
-def test_a_file_is_verified_if_its_hash_is_published_or_was_verified_under_the_final_name_and_never_else(
+def test_a_file_is_verified_only_if_its_hash_is_published_or_was_verified_under_the_final_name(
     found: Evidence,
 ) -> None:
     was_verified = found.kind is Kind.FINAL and found.digest.sha1 == found.entry.proven
@@ -241,7 +241,7 @@ def test_a_file_is_verified_if_its_hash_is_published_or_was_verified_under_the_f
 
 @many
 @given(evidence)
-def test_a_file_that_the_journal_does_not_know_counts_for_nothing_but_a_published_hash(found: Evidence) -> None:
+def test_a_file_without_a_journal_entry_is_used_only_if_it_matches_a_published_hash(found: Evidence) -> None:
     unknown = replace(found, entry=replace(found.entry, attempts=0, whole=None, proven=None, set_aside=None))
     assume(not is_published(unknown))
     assert standing_of(unknown) is Standing.FOREIGN
@@ -267,7 +267,7 @@ def test_a_resumed_file_is_downloaded_again_before_it_is_a_mismatch(found: Evide
 
 @many
 @given(evidence)
-def test_a_mismatch_needs_a_hash_that_counts_or_damage_after_the_time_is_over(found: Evidence) -> None:
+def test_a_mismatch_needs_a_usable_hash_or_damage_after_the_hash_timeout(found: Evidence) -> None:
     assume(found.kind is not Kind.MISMATCH)
     if standing_of(found) in (Standing.MISMATCH, Standing.RESUMED_DIFFERS):
         newer = any(sha1 != found.entry.hash_before for sha1 in found.published)
@@ -288,7 +288,7 @@ def test_only_a_complete_file_awaits_its_hash(found: Evidence) -> None:
 
 @many
 @given(complete_or_nearly)
-def test_once_the_time_is_over_a_file_that_is_left_unproven_is_complete_in_every_respect(found: Evidence) -> None:
+def test_after_the_hash_timeout_an_unproven_file_is_complete_in_every_respect(found: Evidence) -> None:
     found = replace(found, hash_time_over=True)
     if standing_of(found) is not Standing.AWAITS_HASH:
         return

@@ -44,7 +44,7 @@ def by_id(sim: Simulator, dest: Path, *indices: int) -> list[str]:
     ],
     ids=" ".join,
 )
-def test_what_is_missing_for_a_reading_is_waited_for(
+def test_a_job_or_field_that_one_poll_lacks_is_waited_for(
     simulator: StartSimulator, restore: Restore, faults: list[str]
 ) -> None:
     sim = simulator(*faults, shards=2)
@@ -62,7 +62,7 @@ def test_32_when_the_list_stays_shorter_than_its_count(simulator: StartSimulator
     assert deliveries(sim) == []
 
 
-def test_a_job_that_is_verified_may_be_gone_while_another_one_is_waited_for(
+def test_a_verified_job_may_be_missing_while_another_one_is_awaited(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path
 ) -> None:
     sim = simulator("ready-after=1@1", "job-404=6x99999@0", shards=1)
@@ -71,7 +71,7 @@ def test_a_job_that_is_verified_may_be_gone_while_another_one_is_waited_for(
     assert len(deliveries(sim)) == 2
 
 
-def test_a_job_that_an_earlier_run_verified_may_be_gone(
+def test_a_job_that_an_earlier_run_verified_may_be_missing(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path
 ) -> None:
     sim = simulator(shards=1)
@@ -91,7 +91,7 @@ def test_a_job_that_an_earlier_run_verified_may_be_gone(
     assert run_agent(["plan", *plan]).code == 24
 
 
-def test_24_when_a_batch_that_was_listed_is_gone_leaves_a_receipt(
+def test_24_when_a_batch_that_was_listed_is_missing_writes_a_receipt(
     simulator: StartSimulator, start_agent: StartAgent, dest: Path
 ) -> None:
     sim = simulator("hash=never", shards=1)
@@ -128,7 +128,9 @@ def test_a_job_of_another_batch_is_reported_and_not_used(
 
 
 @pytest.mark.parametrize("output", ["json", "text"])
-def test_lone_surrogates_in_a_document_are_no_defect(simulator: StartSimulator, restore: Restore, output: str) -> None:
+def test_lone_surrogates_in_a_document_are_not_a_defect(
+    simulator: StartSimulator, restore: Restore, output: str
+) -> None:
     assert restore(simulator("surrogates"), f"--output={output}").code == 0
 
 
@@ -150,7 +152,7 @@ def test_an_ops_manager_that_does_not_answer_is_reported_within_two_seconds_also
     assert reported["message"] == trouble["message"]
 
 
-def test_an_archive_that_waits_for_another_attempt_is_trouble(
+def test_an_archive_that_waits_for_another_attempt_is_reported_as_trouble(
     simulator: StartSimulator, start_agent: StartAgent, dest: Path
 ) -> None:
     sim = simulator("refuse=503", "retry-after=60", "max-downloads=9", "expires-in=3600")

@@ -44,7 +44,7 @@ ARCHIVE_FIELDS = [
 # ---------------------------------------------------------------- 0: success
 
 
-def test_a_sharded_batch_is_downloaded_and_proven(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
+def test_a_sharded_batch_is_downloaded_and_verified(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
     sim = simulator(shards=2)
     ended = ended_with(restore(sim), 0)
     assert ended.verdicts == ["verified"] * 3
@@ -84,7 +84,7 @@ def test_text_output_shows_results_on_stdout_and_the_log_on_stderr(
     assert "\x1b" not in ended.out + ended.err
 
 
-def test_text_output_of_an_error_says_what_happened_what_is_left_what_was_spent_and_what_to_do(
+def test_text_output_of_an_error_has_cause_files_on_disk_spent_downloads_and_next_step(
     simulator: StartSimulator, restore: Restore
 ) -> None:
     sim = simulator("cut=50%")
@@ -116,7 +116,7 @@ def test_the_last_line_of_json_is_the_receipt(simulator: StartSimulator, restore
     assert list(written) == RECEIPT_FIELDS
 
 
-def test_every_field_of_the_receipt_is_what_ops_manager_and_the_disk_say(
+def test_every_field_of_the_receipt_agrees_with_ops_manager_and_the_disk(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("encrypted", "point-in-time@0", shards=1)
@@ -163,7 +163,7 @@ def test_every_field_of_the_receipt_is_what_ops_manager_and_the_disk_say(
         assert record["point_in_time"] is (index == 0)
 
 
-def test_sha1sums_passes_the_tool_it_is_written_for(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
+def test_sha1sums_is_accepted_by_sha1sum(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
     sim = simulator("hash=upper@1", shards=2)
     restore(sim)
     checked = subprocess.run(["sha1sum", "-c", "SHA1SUMS"], cwd=dest, capture_output=True, text=True, check=False)
@@ -171,7 +171,7 @@ def test_sha1sums_passes_the_tool_it_is_written_for(simulator: StartSimulator, r
     assert checked.stdout.count(": OK") == 3
 
 
-def test_only_the_owner_may_read_what_is_in_dest(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
+def test_only_the_owner_may_read_the_files_in_dest(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
     previous = os.umask(0)
     try:
         ended_with(restore(simulator("hash=never@1", shards=1), "--hash-timeout=0.2s"), 10)
@@ -182,9 +182,7 @@ def test_only_the_owner_may_read_what_is_in_dest(simulator: StartSimulator, rest
     assert len(modes) == 9  # DEST, archive, unproven, receipt, sums, state directory and its three files
 
 
-def test_a_run_leaves_nothing_but_what_the_contract_names(
-    simulator: StartSimulator, restore: Restore, dest: Path
-) -> None:
+def test_a_run_leaves_only_the_documented_files(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
     sim = simulator("cut=50%", "max-downloads=2", "hash=never@1", shards=1)
     restore(sim, "--hash-timeout=0.2s")
     expected = {name_of(sim), f"{name_of(sim, 1)}.unproven", "SHA1SUMS", "receipt.json", ".restore-agent"}
@@ -199,7 +197,7 @@ def test_nothing_outside_of_dest_is_written(simulator: StartSimulator, restore: 
     assert names_in(beside) == {"restore"}
 
 
-def test_a_relative_dest_and_missing_parents_are_fine(
+def test_a_relative_dest_and_missing_parents_are_accepted(
     simulator: StartSimulator, restore: Restore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -220,7 +218,7 @@ def test_an_existing_dest_keeps_its_mode_and_its_other_files(
 # ---------------------------------------------------------------- status.json
 
 
-def test_the_status_file_tells_of_a_run_while_it_goes_on(
+def test_the_status_file_shows_the_progress_of_an_active_run(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("drip=24K", shards=1)
@@ -268,7 +266,7 @@ def test_the_status_file_tells_of_a_run_while_it_goes_on(
     assert [row["state"] for row in last["archives"]] == ["verified"] * 2
 
 
-def test_the_status_file_holds_the_exit_code_of_a_failed_run(
+def test_the_status_file_has_the_exit_code_of_a_failed_run(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     restore(simulator("expired"))

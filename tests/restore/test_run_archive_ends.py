@@ -59,7 +59,7 @@ def test_11_stays_the_verdict_if_the_downloads_were_used_up_since(
     assert len(deliveries(sim)) == 1
 
 
-def test_12_when_archives_fail_for_different_reasons_and_the_others_are_had(
+def test_12_when_archives_fail_for_different_reasons_and_other_archives_are_verified(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("expired@0", "broken@1", shards=2)
@@ -92,7 +92,7 @@ def test_20_when_a_job_is_not_ready_in_time(simulator: StartSimulator, restore: 
         ("interrupted", "delivery-interrupted"),
     ],
 )
-def test_21_when_ops_manager_gave_the_job_up(
+def test_21_when_the_job_failed_in_ops_manager(
     fault: str, reason: str, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator(fault)
@@ -111,7 +111,7 @@ def test_22_when_the_delivery_has_expired(simulator: StartSimulator, restore: Re
     assert receipt_in(dest)["exit_code"] == 22
 
 
-def test_22_when_the_delivery_expires_under_the_transfer(simulator: StartSimulator, restore: Restore) -> None:
+def test_22_when_the_delivery_expires_during_the_transfer(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("expires-cut=1", "drip=32K", "max-downloads=9")
     ended = ended_with(restore(sim), 22, "delivery-expired")
     assert len(deliveries(sim)) == 1
@@ -146,7 +146,7 @@ def test_24_when_the_batch_lists_no_job_for_three_polls(
         ("--job-id=nonsense", "INVALID_JOB_ID"),
     ],
 )
-def test_24_when_an_id_is_unknown_and_the_message_says_which(
+def test_24_when_an_id_is_unknown_and_the_message_names_it(
     option: str, error_code: str, simulator: StartSimulator, restore: Restore
 ) -> None:
     ended = ended_with(restore(simulator(), option), 24, "not-found")
@@ -165,7 +165,7 @@ def test_24_for_an_unknown_job_does_not_stop_the_known_one(
     assert receipt_in(dest)["exit_code"] == 24
 
 
-def test_24_for_a_job_that_vanishes_leaves_the_other_one_to_its_proof(
+def test_24_for_a_job_that_vanishes_does_not_keep_the_other_one_from_being_verified(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path
 ) -> None:
     sim = simulator("hash=late:3600", "never-ready@0", shards=1)
@@ -200,7 +200,7 @@ def test_24_when_no_job_matches_the_selection(simulator: StartSimulator, restore
 
 
 @pytest.mark.parametrize("fault", ["html-body=always", "json-body=always", "empty-body=always", "refuse=503xalways"])
-def test_25_when_the_link_is_ready_and_keeps_sending_something_else(
+def test_25_when_a_ready_delivery_url_never_returns_an_archive(
     fault: str, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator(fault, "max-downloads=99")

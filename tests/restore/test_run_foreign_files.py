@@ -69,7 +69,7 @@ def test_a_symbolic_link_in_dest_is_never_followed(
 
 @pytest.mark.parametrize("name", ["{archive}", "{archive}.part", "{archive}.unproven", "{archive}.mismatch"])
 @pytest.mark.parametrize("kind", ["directory", "fifo"])
-def test_42_when_something_that_is_no_file_stands_at_a_name_of_the_archive(
+def test_42_when_an_object_that_is_not_a_file_has_a_name_of_the_archive(
     name: str, kind: str, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator()
@@ -104,9 +104,7 @@ def test_unknown_files_in_dest_do_not_stop_a_run(simulator: StartSimulator, rest
         '{"schema":"restore-agent/journal/1"}\n\0\0\0\n{"schema":"restore-agent/journal/1"}\n',
     ],
 )
-def test_42_when_the_journal_is_damaged_because_a_forgotten_download_is_worse(
-    record: str, simulator: StartSimulator, restore: Restore, dest: Path
-) -> None:
+def test_42_when_the_journal_is_damaged(record: str, simulator: StartSimulator, restore: Restore, dest: Path) -> None:
     sim = simulator()
     (dest / ".restore-agent").mkdir(parents=True, mode=0o700)
     (dest / ".restore-agent" / "journal.jsonl").write_text(record)
@@ -114,7 +112,7 @@ def test_42_when_the_journal_is_damaged_because_a_forgotten_download_is_worse(
     assert sim.requests == []
 
 
-def test_a_journal_cut_by_a_crash_is_taken_up_with_a_warning(
+def test_a_journal_truncated_by_a_crash_is_continued_with_a_warning(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator(shards=1)
@@ -167,13 +165,13 @@ def test_the_result_shows_no_archive_of_another_restore(
         assert ended_with(restore(other), 42, "other-batch").result["archives"] == []
 
 
-def test_42_when_dest_is_a_link_to_nowhere(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
+def test_42_when_dest_is_a_dangling_link(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
     dest.symlink_to(dest.with_name("nowhere"))
     ended_with(restore(simulator()), 42, "in-the-way")
     assert not dest.with_name("nowhere").exists()
 
 
-def test_sha1sums_lists_only_what_is_there_when_an_earlier_archive_was_moved_on(
+def test_sha1sums_leaves_out_an_earlier_archive_that_was_moved_away(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator(shards=1)
@@ -184,7 +182,7 @@ def test_sha1sums_lists_only_what_is_there_when_an_earlier_archive_was_moved_on(
     assert name_of(sim, 1) in (dest / "SHA1SUMS").read_text()
 
 
-def test_a_selection_by_name_leaves_out_a_job_whose_name_never_came(
+def test_a_selection_by_name_leaves_out_a_job_that_never_gets_a_name(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("never-ready@0", "ready-without-url=3600@0", shards=2)
@@ -200,7 +198,7 @@ def test_41_for_a_dest_whose_name_is_too_long_in_plan_and_run(
     assert [run_agent([command, *options]).code for command in ("plan", "run")] == [41, 41]
 
 
-def test_a_job_that_is_left_out_is_told_of_once_although_other_archives_still_come(
+def test_a_job_that_is_left_out_is_reported_once_while_other_archives_are_downloaded(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("never-ready@0", "ready-without-url=3600@0", "drip=40K", shards=2)

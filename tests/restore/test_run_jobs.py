@@ -28,7 +28,7 @@ from restore_agent.simulator import Simulator
 # ---------------------------------------------------------------- again
 
 
-def test_a_second_run_changes_nothing_and_touches_no_delivery_url(
+def test_a_second_run_changes_nothing_and_requests_no_delivery_url(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator(shards=2)
@@ -44,13 +44,13 @@ def test_a_second_run_changes_nothing_and_touches_no_delivery_url(
         assert [r[name] for r in second.result["archives"]] == [r[name] for r in first.result["archives"]]
 
 
-def test_a_second_run_says_so_in_text(simulator: StartSimulator, restore: Restore) -> None:
+def test_a_second_run_reports_in_text_that_nothing_had_to_be_done(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator()
     restore(sim)
     assert "Nothing had to be done" in restore(sim, "--output=text").out
 
 
-def test_a_second_run_succeeds_after_the_links_are_dead(simulator: StartSimulator, restore: Restore) -> None:
+def test_a_second_run_succeeds_after_the_deliveries_expired(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("url-gone", shards=1)
     restore(sim)
     sim.clock.advance(7200)
@@ -59,7 +59,7 @@ def test_a_second_run_succeeds_after_the_links_are_dead(simulator: StartSimulato
     assert ended.result["changed"] is False
 
 
-def test_an_archive_changed_since_is_not_taken_for_the_proven_one(
+def test_an_archive_that_was_changed_is_not_treated_as_verified(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator()
@@ -72,7 +72,7 @@ def test_an_archive_changed_since_is_not_taken_for_the_proven_one(
     assert len(deliveries(sim)) == 1
 
 
-def test_an_archive_removed_since_is_fetched_again_while_the_link_is_good(
+def test_an_archive_that_was_removed_is_downloaded_again_while_the_delivery_is_ready(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("max-downloads=2")
@@ -83,7 +83,7 @@ def test_an_archive_removed_since_is_fetched_again_while_the_link_is_good(
     assert published(sim, dest)
 
 
-def test_a_run_after_a_failed_one_continues_and_the_receipt_says_so(
+def test_a_run_after_a_failed_one_continues_and_the_receipt_shows_it(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("never-ready@1", shards=1)
@@ -194,7 +194,7 @@ def test_a_mirrored_config_server_is_restored_by_its_host_id(
 
 
 @pytest.mark.parametrize("fault", ["automated@0", "method=SCP@0", "method=QUERY@0", "method=SOMETHING_NEW@0"])
-def test_jobs_that_are_not_delivered_over_http_are_skipped_untouched(
+def test_jobs_that_are_not_delivered_over_http_are_skipped_without_a_request(
     fault: str, simulator: StartSimulator, restore: Restore
 ) -> None:
     sim = simulator(fault, shards=1)
@@ -206,7 +206,7 @@ def test_jobs_that_are_not_delivered_over_http_are_skipped_untouched(
     assert {request.job_id for request in deliveries(sim)} == {sim.job(1).id}
 
 
-def test_a_batch_of_automated_restores_only_is_no_success(simulator: StartSimulator, restore: Restore) -> None:
+def test_a_batch_of_automated_restores_only_is_not_a_success(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("automated", shards=1)
     ended_with(restore(sim), 24, "no-http-delivery")
     assert deliveries(sim) == []
@@ -239,7 +239,7 @@ def test_a_batch_of_automated_restores_only_is_no_success(simulator: StartSimula
         'job-field=hashes:"none"',
     ],
 )
-def test_a_run_takes_what_servers_may_say(fault: str, simulator: StartSimulator, restore: Restore) -> None:
+def test_a_run_accepts_unusual_fields_of_a_job(fault: str, simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator(fault, "ready-after=0.2") if fault == "missing-delivery" else simulator(fault)
     if fault.startswith("job-field=hashes"):
         ended_with(restore(sim, "--hash-timeout=0.2s"), 10)
@@ -261,7 +261,7 @@ def test_a_download_starts_as_soon_as_its_own_job_is_ready(
         ended_with(restore(sim), 0)
 
 
-def test_all_bytes_together_keep_to_the_rate_limit(simulator: StartSimulator, restore: Restore) -> None:
+def test_all_transfers_together_stay_within_the_rate_limit(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator(shards=1, archive_size=SIZE)
     began = time.monotonic()
     ended_with(restore(sim, f"--limit-rate={SIZE * 4}"), 0)
@@ -321,7 +321,7 @@ def test_jobs_that_share_a_name_get_their_ids_in_front(simulator: StartSimulator
 
 
 @pytest.mark.parametrize("name", ["receipt.json", "SHA1SUMS"])
-def test_a_name_of_the_agents_own_gets_the_job_id_in_front(
+def test_a_name_that_the_agent_uses_itself_gets_the_job_id_in_front(
     name: str, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator(f"name={name}")
@@ -330,7 +330,7 @@ def test_a_name_of_the_agents_own_gets_the_job_id_in_front(
     assert receipt_in(dest)["exit_code"] == 0
 
 
-def test_a_name_that_is_anothers_companion_does_not_collide(
+def test_a_name_that_equals_the_part_file_of_another_job_does_not_collide(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("name=a.tar.gz@0", "name=a.tar.gz.part@1", shards=1)

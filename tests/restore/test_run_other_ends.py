@@ -50,7 +50,7 @@ def test_30_when_the_api_refuses_access(
 
 
 @pytest.mark.parametrize("fault", ["wrong-host", "expired-cert", "client-cert"])
-def test_31_when_tls_does_not_hold(fault: str, simulator: StartSimulator, restore: Restore, dest: Path) -> None:
+def test_31_when_the_tls_handshake_fails(fault: str, simulator: StartSimulator, restore: Restore, dest: Path) -> None:
     ended_with(restore(simulator(fault, tls=True)), 31, "tls")
     assert not (dest / "receipt.json").exists()
 
@@ -63,7 +63,7 @@ def test_31_when_the_server_is_not_trusted(simulator: StartSimulator, restore: R
     assert sim.requests == []
 
 
-def test_31_when_the_delivery_host_is_not_trusted_and_no_download_is_spent(
+def test_31_when_the_delivery_host_is_not_trusted_without_spending_a_download(
     simulator: StartSimulator, restore: Restore
 ) -> None:
     elsewhere = simulator(tls=True)
@@ -82,7 +82,9 @@ def test_the_receipt_is_left_as_it_was_at_31(simulator: StartSimulator, restore:
     assert not (dest / "receipt.json").exists()
 
 
-def test_a_client_certificate_opens_what_asks_for_one(simulator: StartSimulator, restore: Restore) -> None:
+def test_a_client_certificate_is_sent_to_a_server_that_requires_one(
+    simulator: StartSimulator, restore: Restore
+) -> None:
     sim = simulator("client-cert", tls=True)
     certificate, key = sim.client_certificate()
     ended_with(restore(sim, f"--client-cert={certificate}", f"--client-key={key}"), 0)
@@ -98,7 +100,7 @@ def test_32_when_no_server_listens(simulator: StartSimulator, restore: Restore, 
 
 
 @pytest.mark.parametrize("fault", ["api-429=always", "api-500=always", "api-503=always", "api-reset=always"])
-def test_32_when_the_api_keeps_failing_until_the_time_is_over(
+def test_32_when_the_api_keeps_failing_until_the_wait_timeout(
     fault: str, simulator: StartSimulator, restore: Restore
 ) -> None:
     sim = simulator(fault)
@@ -106,7 +108,7 @@ def test_32_when_the_api_keeps_failing_until_the_time_is_over(
     assert len(sim.requests) > 1
 
 
-def test_the_api_may_be_away_for_the_wait_timeout_however_short_the_hash_timeout(
+def test_the_api_may_be_unreachable_for_the_wait_timeout_however_short_the_hash_timeout(
     simulator: StartSimulator, restore: Restore
 ) -> None:
     sim = simulator("api-503=always")
@@ -119,7 +121,7 @@ def test_the_api_may_be_away_for_the_wait_timeout_however_short_the_hash_timeout
         ended_with(restore(sim, "--hash-timeout=0.05s"), 0)
 
 
-def test_the_api_is_given_up_after_the_wait_timeout_however_long_the_hash_timeout(
+def test_an_unreachable_api_ends_the_run_after_the_wait_timeout_however_long_the_hash_timeout(
     simulator: StartSimulator, restore: Restore
 ) -> None:
     began = time.monotonic()
@@ -127,7 +129,7 @@ def test_the_api_is_given_up_after_the_wait_timeout_however_long_the_hash_timeou
     assert time.monotonic() - began < 3
 
 
-def test_32_when_the_api_fails_for_good_while_a_hash_is_awaited(
+def test_32_when_the_api_fails_permanently_while_a_hash_is_awaited(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("hash=late:3600")
@@ -170,7 +172,7 @@ def test_40_as_soon_as_the_servers_length_shows_that_the_archive_does_not_fit(
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
-def test_40_when_an_archive_does_not_fit_and_a_run_with_room_gets_it(
+def test_40_when_an_archive_does_not_fit_and_a_later_run_with_enough_space_downloads_it(
     framing: str, simulator: StartSimulator, restore: Restore, small_disk: Callable[..., Path]
 ) -> None:
     place = small_disk(3 << 10)
@@ -193,7 +195,7 @@ def test_40_leaves_a_receipt_and_no_temporary_file_although_the_disk_was_full(
     assert receipt_in(place)["exit_code"] == 40
 
 
-def test_40_for_one_archive_leaves_the_other_one_proven(
+def test_40_for_one_archive_leaves_the_other_one_verified(
     simulator: StartSimulator, restore: Restore, small_disk: Callable[..., Path]
 ) -> None:
     place = small_disk(2900)
@@ -222,9 +224,7 @@ def test_41_when_dest_cannot_be_made(simulator: StartSimulator, restore: Restore
     ended_with(restore(simulator(), to=Path("/proc/restore-agent/here")), 41, "dest-unwritable")
 
 
-def test_42_when_a_foreign_file_stands_at_the_final_name(
-    simulator: StartSimulator, restore: Restore, dest: Path
-) -> None:
+def test_42_when_a_foreign_file_has_the_final_name(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
     sim = simulator("hash=early")
     dest.mkdir()
     (dest / name_of(sim)).write_text("somebody else's")
@@ -235,7 +235,7 @@ def test_42_when_a_foreign_file_stands_at_the_final_name(
     assert receipt_in(dest)["exit_code"] == 42
 
 
-def test_42_when_no_hash_is_there_to_prove_a_foreign_file(
+def test_42_when_no_hash_is_published_for_a_foreign_file(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator()
@@ -276,7 +276,7 @@ def test_42_when_a_file_appears_at_the_final_name_during_the_download(
     assert len(deliveries(sim)) == 1
 
 
-def test_42_when_a_list_of_sums_stands_in_dest_that_the_agent_did_not_write(
+def test_42_when_dest_has_sums_that_the_agent_did_not_write(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     dest.mkdir()
@@ -362,7 +362,7 @@ def test_50_when_another_run_holds_dest(simulator: StartSimulator, restore: Rest
     assert sim.requests == []
 
 
-def test_50_beside_a_real_run_which_goes_on_undisturbed(
+def test_50_during_a_real_run_which_continues_unaffected(
     simulator: StartSimulator, restore: Restore, start_agent: StartAgent, dest: Path
 ) -> None:
     sim = simulator("hash=late:60")
@@ -375,7 +375,7 @@ def test_50_beside_a_real_run_which_goes_on_undisturbed(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_130_and_143_when_a_signal_stops_the_run_and_the_next_one_goes_on(
+def test_130_and_143_when_a_signal_stops_the_run_and_the_next_run_resumes(
     number: signal.Signals,
     code: int,
     simulator: StartSimulator,

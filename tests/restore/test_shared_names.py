@@ -45,7 +45,7 @@ def killed(start_agent: StartAgent, sim: Simulator, dest: Path, downloads: int) 
     finished(process)
 
 
-def test_a_name_stays_with_its_job_whichever_jobs_a_later_reading_lists(
+def test_a_name_stays_with_its_job_whichever_jobs_a_later_poll_lists(
     simulator: StartSimulator, start_agent: StartAgent, restore: Restore, dest: Path
 ) -> None:
     shared = ["same-name", "max-downloads=9", "stall=50%"]
@@ -60,7 +60,7 @@ def test_a_name_stays_with_its_job_whichever_jobs_a_later_reading_lists(
 
 
 @pytest.mark.parametrize("hashes", [[], ["hash=never"]], ids=["hash", "no hash"])
-def test_runs_for_jobs_that_share_a_name_do_not_take_each_others_files(
+def test_runs_for_jobs_that_share_a_name_use_separate_files(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path, hashes: list[str]
 ) -> None:
     sim = simulator("same-name", *hashes, shards=1)
@@ -72,7 +72,7 @@ def test_runs_for_jobs_that_share_a_name_do_not_take_each_others_files(
 
 
 @pytest.mark.parametrize("suffix", [".unproven", ".part", ".mismatch"])
-def test_a_companion_that_the_journal_does_not_know_counts_for_nothing(
+def test_a_part_file_without_a_journal_entry_is_not_used(
     simulator: StartSimulator, restore: Restore, dest: Path, suffix: str
 ) -> None:
     sim, other = simulator("hash=never"), simulator("name=other.tar.gz", seed="another")
@@ -111,7 +111,7 @@ def test_a_killed_run_keeps_dest_for_its_batch_although_there_is_no_receipt(
     assert restore(sim).code == 0
 
 
-def test_a_name_in_the_url_that_changes_between_readings_loses_nothing(
+def test_a_name_in_the_url_that_changes_between_polls_loses_no_archive(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("name-changes=1", "ready-after=0.3", "cut=50%", "max-downloads=9")

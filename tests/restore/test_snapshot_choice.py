@@ -30,11 +30,11 @@ NEWER, OLDER, UNDATED = snapshot("newer", 20.0), snapshot("older", 10.0), snapsh
 ALL = [OLDER, SHORT, UNDATED, INCOMPLETE, NEWER, INCONSISTENT]
 
 
-def test_the_newest_comes_first_and_one_without_a_time_last() -> None:
+def test_the_newest_snapshot_is_first_and_one_without_a_time_is_last() -> None:
     assert [one.id for one in newest_first(ALL)] == ["incomplete", "inconsistent", "short", "newer", "older", "undated"]
 
 
-def test_latest_is_the_newest_that_lacks_nothing() -> None:
+def test_latest_is_the_newest_complete_snapshot() -> None:
     assert latest(ALL) is NEWER
 
 
@@ -43,7 +43,7 @@ def test_latest_is_not_later_than_the_moment_that_is_given(before: float, expect
     assert latest(ALL, before) is expected
 
 
-def test_one_without_a_time_is_taken_only_if_no_moment_is_given() -> None:
+def test_a_snapshot_without_a_time_is_chosen_only_if_no_moment_is_given() -> None:
     assert latest([UNDATED]) is UNDATED
     with pytest.raises(NoSnapshot):
         latest([UNDATED], 100.0)
@@ -58,7 +58,9 @@ def test_one_without_a_time_is_taken_only_if_no_moment_is_given() -> None:
         ([SHORT, OLDER], 9.5, "no snapshot to restore: there is none until 1970-01-01T00:00:09Z"),
     ],
 )
-def test_without_one_that_can_be_restored_it_is_24(snapshots: list[Snapshot], before: float | None, text: str) -> None:
+def test_without_a_snapshot_that_can_be_restored_the_code_is_24(
+    snapshots: list[Snapshot], before: float | None, text: str
+) -> None:
     with pytest.raises(NoSnapshot) as refused:
         latest(snapshots, before)
     assert (refused.value.message, refused.value.exit_code) == (text, 24)
@@ -78,7 +80,9 @@ def test_without_one_that_can_be_restored_it_is_24(snapshots: list[Snapshot], be
         ),
     ],
 )
-def test_one_given_by_its_id_is_refused_for_what_it_lacks(chosen: Snapshot, allowed: bool, text: str) -> None:
+def test_a_snapshot_given_by_its_id_is_refused_if_it_lacks_something(
+    chosen: Snapshot, allowed: bool, text: str
+) -> None:
     with pytest.raises(SnapshotNotRestorable) as refused:
         require_restorable(chosen, allow_inconsistent=allowed)
     assert (refused.value.message, refused.value.exit_code) == (text, 24)
@@ -86,7 +90,7 @@ def test_one_given_by_its_id_is_refused_for_what_it_lacks(chosen: Snapshot, allo
 
 
 @pytest.mark.parametrize("chosen", [INCONSISTENT, SHORT, NEWER])
-def test_one_that_is_complete_is_taken_if_it_is_allowed(chosen: Snapshot) -> None:
+def test_a_complete_snapshot_is_chosen_if_it_is_allowed(chosen: Snapshot) -> None:
     require_restorable(chosen, allow_inconsistent=True)
 
 

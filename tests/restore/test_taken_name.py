@@ -18,7 +18,7 @@ from support.agents import (
 FOREIGN = "of another program\n"
 
 
-def test_the_file_stays_and_is_not_in_the_sums_and_verify_leaves_it_alone(
+def test_a_foreign_file_at_a_final_name_stays_and_is_not_in_the_sums(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path
 ) -> None:
     sim = simulator("drip=200k", shards=1)

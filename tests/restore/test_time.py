@@ -59,7 +59,7 @@ def test_a_host_clock_that_jumps_during_the_run_changes_nothing(
 
 
 @pytest.mark.parametrize("skew", [-7 * HOUR, 7 * HOUR])
-def test_a_link_is_neither_given_up_nor_trusted_by_the_hosts_clock(
+def test_the_clock_of_the_host_does_not_decide_whether_a_delivery_url_is_valid(
     simulator: StartSimulator, restore: Restore, skew: float
 ) -> None:
     """The server's clock is hours away from ours; READY is its word, and EXPIRED, too."""
@@ -69,7 +69,9 @@ def test_a_link_is_neither_given_up_nor_trusted_by_the_hosts_clock(
     assert deliveries(expired) == []
 
 
-def test_a_warning_with_figures_says_when_the_rate_will_not_make_it(simulator: StartSimulator, dest: Path) -> None:
+def test_a_warning_with_figures_is_logged_if_the_rate_is_too_low_for_the_expiry(
+    simulator: StartSimulator, dest: Path
+) -> None:
     sim = simulator("expires-in=2", "drip=100000", archive_size=400_000)
     told = Kept()
     receipt = asyncio.run(agent_for(sim, dest, told, SystemClock()).run())
@@ -79,7 +81,7 @@ def test_a_warning_with_figures_says_when_the_rate_will_not_make_it(simulator: S
     assert receipt.outcome == "verified", "a warning is no refusal: while the server sends, the agent takes"
 
 
-def test_the_tightest_expiry_comes_first(simulator: StartSimulator, restore: Restore) -> None:
+def test_the_earliest_expiry_is_downloaded_first(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("expires-in=3600@0", "expires-in=60@1", "expires-in=600@2", shards=2)
     assert restore(sim, "--parallel=1").code == 0
     order = [request.job_id for request in deliveries(sim)]

@@ -42,7 +42,7 @@ def test_each_verified_archive_becomes_a_data_path_as_gnu_tar_makes_it(
 
 
 @pytest.mark.parametrize("faults", [["framing=chunked"], ["framing=close"], ["gzip-members"], ["plain-tar"]])
-def test_however_the_archive_comes(
+def test_an_archive_is_unpacked_in_every_framing_and_format(
     simulator: StartSimulator, restore: Restore, data: Path, tmp_path: Path, faults: list[str]
 ) -> None:
     sim = simulator(*faults, archive_size=1 << 20)
@@ -163,7 +163,7 @@ def test_everything_gets_the_owner_asked_for(
 
 
 @needs_root
-def test_an_owner_that_dest_keeps_out_is_a_warning(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
+def test_an_owner_without_access_to_dest_is_a_warning(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
     ended = restore(simulator(), f"--unpack={dest}", "--owner=4321")
     assert ended.code == 0
     assert [line["message"] for line in ended.lines if "0700" in str(line.get("message"))]
@@ -235,7 +235,7 @@ def test_restore_info_without_contradiction_is_no_warning(
 # ---------------------------------------------------------------- status and text
 
 
-def test_the_status_says_unpacking_once_only_that_is_left(
+def test_the_status_is_unpacking_once_only_unpacking_is_left(
     simulator: StartSimulator, start_agent: StartAgent, restore: Restore, data: Path, dest: Path
 ) -> None:
     sim = simulator(archive_size=16 << 20)

@@ -72,7 +72,9 @@ def test_a_data_path_that_mongod_has_written_to_is_left_as_it_is(
     assert snapshot_of(data) == before
 
 
-def test_a_directory_that_is_gone_is_done_too(simulator: StartSimulator, restore: Restore, data: Path) -> None:
+def test_a_data_path_in_a_removed_directory_is_not_unpacked_again(
+    simulator: StartSimulator, restore: Restore, data: Path
+) -> None:
     sim = simulator()
     restore(sim, f"--unpack={data}")
     shutil.rmtree(data)
@@ -80,7 +82,7 @@ def test_a_directory_that_is_gone_is_done_too(simulator: StartSimulator, restore
     require_unchanged(sim, restore(sim, f"--unpack={data}"))
 
 
-def test_another_directory_is_another_place(
+def test_another_directory_gets_its_own_data_path(
     simulator: StartSimulator, restore: Restore, data: Path, tmp_path: Path
 ) -> None:
     sim = simulator()
@@ -95,7 +97,7 @@ def test_another_directory_is_another_place(
 
 
 @pytest.mark.parametrize("again", [[], ["--select=*"]])
-def test_a_run_without_unpack_leaves_what_the_receipt_says_of_data_paths(
+def test_a_run_without_unpack_keeps_the_data_path_fields_of_the_receipt(
     simulator: StartSimulator, restore: Restore, data: Path, dest: Path, again: list[str]
 ) -> None:
     sim = simulator()
@@ -104,7 +106,7 @@ def test_a_run_without_unpack_leaves_what_the_receipt_says_of_data_paths(
     assert [receipt_in(dest)["archives"][0][name] for name in DATA_FIELDS] == [first[name] for name in DATA_FIELDS]
 
 
-def test_verify_leaves_the_data_path_and_what_the_receipt_says_of_it(
+def test_verify_keeps_the_data_path_and_its_fields_in_the_receipt(
     simulator: StartSimulator, restore: Restore, run_agent: RunAgent, data: Path, dest: Path
 ) -> None:
     sim = simulator()
@@ -187,7 +189,7 @@ def test_an_accepted_archive_without_a_hash_becomes_an_unproven_data_path(
     require_unchanged(sim, restore(sim, f"--unpack={data}", BRIEF, "--allow-unproven"))
 
 
-def test_the_hash_that_comes_later_gives_it_its_final_name(
+def test_a_hash_that_is_published_later_gives_the_data_path_its_final_name(
     simulator: StartSimulator, restore: Restore, data: Path
 ) -> None:
     sim = simulator("hash=never")
@@ -203,7 +205,7 @@ def test_the_hash_that_comes_later_gives_it_its_final_name(
     require_unchanged(sim, restore(sim, f"--unpack={data}"))
 
 
-def test_verify_proves_it_and_a_later_run_gives_it_its_final_name(
+def test_verify_verifies_the_archive_and_a_later_run_renames_the_data_path(
     simulator: StartSimulator, restore: Restore, run_agent: RunAgent, data: Path, dest: Path
 ) -> None:
     sim = simulator("hash=never")
@@ -258,7 +260,7 @@ def test_an_accepted_archive_that_cannot_be_unpacked_is_13_and_stays_unproven(
     assert ended.archive["reason"] == "data-path-in-the-way"
 
 
-def test_a_final_name_that_is_used_when_the_hash_comes_is_13(
+def test_a_final_name_that_is_used_when_the_hash_is_published_is_13(
     simulator: StartSimulator, restore: Restore, data: Path
 ) -> None:
     sim = simulator("hash=never")
@@ -274,7 +276,7 @@ def test_a_final_name_that_is_used_when_the_hash_comes_is_13(
 # ---------------------------------------------------------------- --discard-archive
 
 
-def test_a_discarded_archive_leaves_its_proof(
+def test_a_discarded_archive_stays_verified_in_the_records(
     simulator: StartSimulator, restore: Restore, run_agent: RunAgent, data: Path, dest: Path, tmp_path: Path
 ) -> None:
     sim = simulator(shards=1)
@@ -305,7 +307,7 @@ def test_a_run_after_a_discard_downloads_nothing(
 
 
 @pytest.mark.parametrize("online", [True, False])
-def test_verify_takes_a_discarded_archive_for_verified(
+def test_verify_reports_a_discarded_archive_as_verified(
     simulator: StartSimulator, restore: Restore, run_agent: RunAgent, data: Path, dest: Path, online: bool
 ) -> None:
     sim = simulator()

@@ -89,7 +89,7 @@ def test_the_directory_may_not_be_a_file(simulator: StartSimulator, restore: Res
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
-def test_a_foreign_thing_at_the_name_of_the_staging_directory_is_in_the_way(
+def test_a_foreign_object_at_the_name_of_the_staging_directory_is_in_the_way(
     simulator: StartSimulator, restore: Restore, dest: Path, data: Path, tmp_path: Path, kind: str
 ) -> None:
     sim, outside = simulator(), tmp_path / "outside"
@@ -144,7 +144,7 @@ def test_a_small_disk_for_data_paths_stays_usable(
 @needs_root
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 @pytest.mark.parametrize("kib", [14 << 10, 16 << 10, 19 << 10, 24 << 10])
-def test_on_one_small_disk_the_download_wins(
+def test_on_one_small_disk_the_download_has_precedence(
     simulator: StartSimulator, restore: Restore, small_disk: SmallDisk, tmp_path: Path, framing: str, kib: int
 ) -> None:
     sim, disk = simulator(f"framing={framing}", archive_size=12 << 20), small_disk(kib)
@@ -174,7 +174,7 @@ def test_an_unpacked_archive_that_waits_for_its_hash_makes_room_for_the_other_do
 @pytest.mark.parametrize(
     "member", ["absolute", "dotdot", "symlink", "through-symlink", "through-file", "link-outside", "device", "fifo"]
 )
-def test_an_unsafe_archive_is_refused_and_nothing_of_it_stays(
+def test_an_unsafe_archive_is_refused_and_none_of_its_files_stays(
     simulator: StartSimulator, restore: Restore, dest: Path, data: Path, member: str
 ) -> None:
     sim = simulator(f"member={member}")
@@ -259,7 +259,7 @@ def test_a_failed_download_does_not_keep_the_others_from_being_unpacked(
     assert names_in(data) == {data_path_of(sim, 1), data_path_of(sim, 2)}
 
 
-def test_text_output_says_that_the_archive_is_safe_and_what_to_do(
+def test_text_output_reports_that_the_archive_is_kept_and_the_next_step(
     simulator: StartSimulator, restore: Restore, data: Path
 ) -> None:
     sim = simulator()

@@ -96,7 +96,7 @@ def test_a_signal_while_the_hash_is_awaited_publishes_nothing(
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_kill_9_at_any_moment_and_again(
+def test_a_run_after_kill_9_at_any_moment_completes(
     simulator: StartSimulator,
     start_agent: StartAgent,
     restore: Restore,
@@ -156,7 +156,7 @@ def killed_at(moment: str, args: list[str]) -> None:
 
 
 @pytest.mark.parametrize("moment", ["DataPaths.publish.before", "DataPaths.publish.after"])
-def test_kill_9_around_the_rename(
+def test_a_run_after_kill_9_around_the_rename_completes(
     simulator: StartSimulator, restore: Restore, data: Path, dest: Path, tmp_path: Path, moment: str
 ) -> None:
     sim = simulator()
@@ -175,7 +175,7 @@ def test_kill_9_around_the_rename(
 
 
 @pytest.mark.parametrize("moment", ["Directory.remove.before", "Directory.remove.after"])
-def test_kill_9_around_the_removal_of_the_archive(
+def test_a_run_after_kill_9_around_the_removal_of_the_archive_completes(
     simulator: StartSimulator, restore: Restore, data: Path, dest: Path, moment: str
 ) -> None:
     sim = simulator()
@@ -236,7 +236,7 @@ def test_a_run_that_is_busy_with_another_job_is_not_disturbed(
     assert names_in(data) == {data_path_of(slow), data_path_of(quick)}
 
 
-def test_ops_manager_that_is_lost_does_not_end_unpacking(
+def test_an_unreachable_ops_manager_does_not_end_unpacking(
     simulator: StartSimulator, start_agent: StartAgent, restore: Restore, data: Path, dest: Path
 ) -> None:
     sim = simulator(archive_size=32 << 20)
@@ -247,7 +247,7 @@ def test_ops_manager_that_is_lost_does_not_end_unpacking(
     assert finished(process).code == 0
 
 
-def test_status_json_says_what_is_unpacked_while_the_archive_comes(
+def test_status_json_shows_unpacked_bytes_during_the_download(
     simulator: StartSimulator, start_agent: StartAgent, data: Path, dest: Path
 ) -> None:
     sim = simulator(SLOW, archive_size=1 << 20)

@@ -43,7 +43,7 @@ def require_foreseen(sim: Simulator, ended: Result, reason: str) -> None:
     assert len(deliveries(sim)) <= 1
 
 
-def test_nothing_in_the_way_is_0_and_nothing_is_written(
+def test_without_an_obstacle_the_code_is_0_and_no_file_is_written(
     simulator: StartSimulator, plan: Plan, dest: Path, data: Path
 ) -> None:
     sim = simulator(shards=1)
@@ -71,7 +71,7 @@ def test_the_text_names_each_data_path_and_compares_the_size_with_the_free_space
 
 
 @pytest.mark.parametrize("ready", [True, False])
-def test_a_directory_that_is_a_file_is_foreseen(
+def test_a_directory_that_is_a_file_is_reported(
     simulator: StartSimulator, plan: Plan, data: Path, *, ready: bool
 ) -> None:
     sim = simulator(*([] if ready else ["never-ready"]))
@@ -80,7 +80,7 @@ def test_a_directory_that_is_a_file_is_foreseen(
 
 
 @needs_root
-def test_a_directory_that_is_read_only_is_foreseen(
+def test_a_directory_that_is_read_only_is_reported(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path, small_disk: Callable[..., Path]
 ) -> None:
     sim, disk = simulator(), small_disk(1024, "ro")
@@ -90,7 +90,7 @@ def test_a_directory_that_is_read_only_is_foreseen(
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
-def test_a_name_that_is_used_is_foreseen(simulator: StartSimulator, plan: Plan, data: Path, kind: str) -> None:
+def test_a_name_that_is_used_is_reported(simulator: StartSimulator, plan: Plan, data: Path, kind: str) -> None:
     sim = simulator()
     data.mkdir()
     name = data / data_path_of(sim)
@@ -114,7 +114,7 @@ def test_an_empty_directory_at_the_name_is_not_in_the_way(simulator: StartSimula
     assert (data / data_path_of(sim)).is_dir()
 
 
-def test_a_staging_directory_that_another_run_fills_is_foreseen(
+def test_a_staging_directory_that_another_run_fills_is_reported(
     simulator: StartSimulator, plan: Plan, data: Path
 ) -> None:
     sim = simulator()
@@ -127,7 +127,9 @@ def test_a_staging_directory_that_another_run_fills_is_foreseen(
     assert plan(sim).code == 0
 
 
-def test_what_is_done_already_is_0(simulator: StartSimulator, plan: Plan, restore: Restore, data: Path) -> None:
+def test_an_archive_that_is_unpacked_already_is_0(
+    simulator: StartSimulator, plan: Plan, restore: Restore, data: Path
+) -> None:
     sim = simulator()
     restore(sim, f"--unpack={data}")
     before = snapshot_of(data)
@@ -140,7 +142,7 @@ def test_what_is_done_already_is_0(simulator: StartSimulator, plan: Plan, restor
     assert snapshot_of(data / "shard0").keys() == {name.split("/", 1)[1] for name in before if "/" in name}
 
 
-def test_another_directory_after_a_discard_is_foreseen(
+def test_another_directory_after_a_discard_is_reported(
     simulator: StartSimulator, plan: Plan, restore: Restore, tmp_path: Path
 ) -> None:
     sim = simulator()

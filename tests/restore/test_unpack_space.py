@@ -33,7 +33,7 @@ def shared(tmp_path: Path) -> UnpackSpace:
     return space
 
 
-def test_without_data_paths_there_is_no_room_to_make(shared: UnpackSpace) -> None:
+def test_without_data_paths_no_space_can_be_freed(shared: UnpackSpace) -> None:
     assert not shared.make_room()
 
 
@@ -45,7 +45,7 @@ def test_a_download_takes_the_space_of_every_job_that_unpacks(shared: UnpackSpac
     assert [type(job.void) for job in jobs] == [NoSpaceToUnpack] * 2
 
 
-def test_room_that_a_job_made_by_itself_counts_once(shared: UnpackSpace) -> None:
+def test_space_that_a_job_freed_by_itself_counts_once(shared: UnpackSpace) -> None:
     """The download found the disk full, and the job emptied its staging directory before it was asked to."""
     job = Job()
     shared.started(job)

@@ -82,7 +82,7 @@ def kill_during_the_hash_wait(start_agent: StartAgent, sim: Simulator, dest: Pat
 # Proving again
 
 
-def test_only_the_archives_that_are_asked_for_are_proven(restored: Simulator, dest: Path, verify: Verify) -> None:
+def test_only_the_selected_archives_are_verified(restored: Simulator, dest: Path, verify: Verify) -> None:
     flip_a_byte(final(dest, restored, 0))
     mine, other = restored.job(1).id, restored.job(0).id
     assert verify(None, f"--job-id={mine}").code == 0
@@ -92,7 +92,7 @@ def test_only_the_archives_that_are_asked_for_are_proven(restored: Simulator, de
     assert verify(None, f"--job-id={other}").code == 11
 
 
-def test_the_options_of_a_run_for_one_job_serve_verify_too(
+def test_verify_accepts_the_options_of_a_run_for_one_job(
     simulator: StartSimulator, restore: Restore, dest: Path, verify: Verify
 ) -> None:
     sim = simulator("hash=late:3600")
@@ -110,13 +110,15 @@ def test_after_a_success_everything_is_still_verified(verify: Verify, restored: 
     assert sums_pass(dest)
 
 
-def test_offline_the_receipt_is_proof_enough(verify: Verify, restored: Simulator) -> None:
+def test_without_a_connection_the_hashes_of_the_receipt_verify_the_archives(
+    verify: Verify, restored: Simulator
+) -> None:
     asked = len(restored.requests)
     assert verify().code == 0
     assert len(restored.requests) == asked, "without a connection no request is sent"
 
 
-def test_bytes_are_read_again_whatever_the_journal_remembers(verify: Verify, restored: Simulator, dest: Path) -> None:
+def test_bytes_are_read_again_whatever_the_journal_contains(verify: Verify, restored: Simulator, dest: Path) -> None:
     path = final(dest, restored)
     before = path.stat()
     flip_a_byte(path)
@@ -144,7 +146,7 @@ def test_a_flipped_byte_is_quarantined_and_leaves_receipt_and_sums(
     assert len(deliveries(restored)) == 2
 
 
-def test_the_record_of_a_damaged_archive_tells_the_bytes_that_are_there_now(
+def test_the_record_of_a_damaged_archive_has_the_hash_of_its_current_bytes(
     verify: Verify, restored: Simulator, dest: Path
 ) -> None:
     broken = final(dest, restored)
@@ -156,14 +158,16 @@ def test_the_record_of_a_damaged_archive_tells_the_bytes_that_are_there_now(
     assert record["expected_sha1"] == proven
 
 
-def test_a_second_look_at_a_quarantined_archive_says_the_same(verify: Verify, restored: Simulator, dest: Path) -> None:
+def test_a_second_verify_of_a_quarantined_archive_has_the_same_result(
+    verify: Verify, restored: Simulator, dest: Path
+) -> None:
     flip_a_byte(final(dest, restored))
     assert verify().code == 11
     again = verify(restored)
     assert (again.code, again.result["changed"]) == (11, False)
 
 
-def test_a_quarantined_archive_that_equals_what_is_published_now_is_promoted(
+def test_a_quarantined_archive_that_matches_the_hash_published_now_is_promoted(
     verify: Verify, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("hash=wrong")
@@ -185,7 +189,7 @@ def test_a_missing_archive_is_42(verify: Verify, restored: Simulator, dest: Path
     assert len(deliveries(restored)) == 2
 
 
-def test_a_missing_archive_is_fetched_again_by_run_when_it_may_be(
+def test_a_missing_archive_is_downloaded_again_by_run_if_downloads_are_left(
     verify: Verify, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("max-downloads=2")
@@ -205,7 +209,7 @@ def test_a_link_in_place_of_an_archive_is_not_followed(verify: Verify, restored:
     assert path.is_symlink()
 
 
-def test_a_copy_of_a_verified_archive_is_as_good(verify: Verify, restored: Simulator, dest: Path) -> None:
+def test_a_copy_of_a_verified_archive_is_verified(verify: Verify, restored: Simulator, dest: Path) -> None:
     path = final(dest, restored)
     copy = path.with_name("copy")
     shutil.copy(path, copy)
@@ -290,13 +294,13 @@ def test_an_unproven_archive_that_was_damaged_since_is_quarantined(
     assert (ended.code, ended.archive["reason"]) == (11, "archive-damaged")
 
 
-def test_the_hash_may_come_after_the_link_is_dead(verify: Verify, unproven: Simulator) -> None:
+def test_the_hash_may_be_published_after_the_delivery_expired(verify: Verify, unproven: Simulator) -> None:
     unproven.set_faults()
     unproven.clock.advance(7200)
     assert verify(unproven).code == 0
 
 
-def test_verify_asks_once_and_does_not_wait(verify: Verify, unproven: Simulator) -> None:
+def test_verify_polls_once_and_does_not_wait(verify: Verify, unproven: Simulator) -> None:
     asked = len(unproven.requests)
     began = time.monotonic()
     verify(unproven, "--poll-interval=5s")
@@ -305,7 +309,9 @@ def test_verify_asks_once_and_does_not_wait(verify: Verify, unproven: Simulator)
     assert len(api) == 1
 
 
-def test_a_batch_that_ops_manager_forgot_is_proven_by_the_receipt(verify: Verify, restored: Simulator) -> None:
+def test_a_batch_that_ops_manager_no_longer_has_is_verified_with_the_receipt(
+    verify: Verify, restored: Simulator
+) -> None:
     restored.set_faults("no-batch")
     began = time.monotonic()
     ended = verify(restored, "--poll-interval=1s")
@@ -314,7 +320,7 @@ def test_a_batch_that_ops_manager_forgot_is_proven_by_the_receipt(verify: Verify
     assert time.monotonic() - began < 0.9, "one answer is enough: verify waits for nothing"
 
 
-def test_a_job_that_ops_manager_forgot_is_proven_by_the_receipt(
+def test_a_job_that_ops_manager_no_longer_has_is_verified_with_the_receipt(
     verify: Verify, simulator: StartSimulator, restore: Restore
 ) -> None:
     sim = simulator()
@@ -329,7 +335,7 @@ def test_a_job_that_ops_manager_forgot_is_proven_by_the_receipt(
 # After a kill
 
 
-def test_a_whole_part_is_proven_after_a_kill_during_the_hash_wait(
+def test_a_complete_part_file_is_verified_after_a_kill_during_the_hash_wait(
     verify: Verify, simulator: StartSimulator, start_agent: StartAgent, dest: Path
 ) -> None:
     sim = simulator("hash=never")
@@ -344,7 +350,7 @@ def test_a_whole_part_is_proven_after_a_kill_during_the_hash_wait(
     assert len(deliveries(sim)) == 1
 
 
-def test_a_whole_part_without_a_hash_becomes_unproven(
+def test_a_complete_part_file_without_a_hash_becomes_unproven(
     verify: Verify, simulator: StartSimulator, start_agent: StartAgent, dest: Path
 ) -> None:
     sim = simulator("hash=never")
@@ -355,7 +361,7 @@ def test_a_whole_part_without_a_hash_becomes_unproven(
     assert not list(dest.glob("*.part"))
 
 
-def test_without_a_receipt_the_journal_says_which_restore_it_is(
+def test_without_a_receipt_the_journal_identifies_the_restore(
     verify: Verify, simulator: StartSimulator, start_agent: StartAgent, dest: Path
 ) -> None:
     sim = simulator("hash=never")
@@ -368,7 +374,7 @@ def test_without_a_receipt_the_journal_says_which_restore_it_is(
     assert finished(again).code == 0, "verify left DEST to the restore that it belongs to"
 
 
-def test_half_a_part_is_nothing_to_prove(
+def test_half_a_part_file_is_not_verified(
     verify: Verify, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     sim = simulator("cut=50%", "max-downloads=2")
@@ -403,7 +409,7 @@ def test_a_torn_last_line_of_the_journal_does_not_matter(verify: Verify, restore
 # What stops it
 
 
-def test_a_receipt_cut_in_half_is_42_and_stays_as_it_is(verify: Verify, restored: Simulator, dest: Path) -> None:
+def test_a_truncated_receipt_is_42_and_stays_unchanged(verify: Verify, restored: Simulator, dest: Path) -> None:
     receipt = dest / "receipt.json"
     receipt.write_bytes(receipt.read_bytes()[: receipt.stat().st_size // 2])
     before = snapshot_of(dest)
@@ -431,12 +437,14 @@ def test_a_receipt_of_another_shape_is_42(
     assert (ended.code, ended.events("error")[0]["id"]) == (42, "record-unreadable")
 
 
-def test_a_field_that_a_later_version_added_is_no_trouble(verify: Verify, restored: Simulator, dest: Path) -> None:
+def test_a_field_that_a_later_version_added_is_ignored(verify: Verify, restored: Simulator, dest: Path) -> None:
     (dest / "receipt.json").write_text(json.dumps({**receipt_in(dest), "mood": "good"}))
     assert verify().code == 0
 
 
-def test_a_name_in_the_receipt_cannot_lead_out_of_dest(verify: Verify, restored: Simulator, dest: Path) -> None:
+def test_a_name_in_the_receipt_cannot_refer_to_a_file_outside_dest(
+    verify: Verify, restored: Simulator, dest: Path
+) -> None:
     receipt = receipt_in(dest)
     outside = dest.parent / "outside"
     outside.write_text("not to be touched")
@@ -457,7 +465,7 @@ def test_a_damaged_journal_is_42(verify: Verify, restored: Simulator, dest: Path
     assert "line 2" in ended.events("error")[0]["message"]
 
 
-def test_an_api_that_stays_away_for_its_minute_is_32(
+def test_an_api_that_is_unreachable_for_a_minute_is_32(
     verify: Verify, restored: Simulator, dest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restore_agent.restore.poller, "PATIENCE", 0.3)
@@ -472,7 +480,7 @@ def test_a_refused_key_is_30(verify: Verify, restored: Simulator) -> None:
     assert verify(restored).code == 30
 
 
-def test_a_dest_that_a_run_holds_is_50(verify: Verify, restored: Simulator, dest: Path) -> None:
+def test_a_dest_that_a_run_has_locked_is_50(verify: Verify, restored: Simulator, dest: Path) -> None:
     with (dest / ".restore-agent" / "lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = snapshot_of(dest)
@@ -480,14 +488,14 @@ def test_a_dest_that_a_run_holds_is_50(verify: Verify, restored: Simulator, dest
         assert snapshot_of(dest) == before
 
 
-def test_a_dest_that_is_not_there_is_named(verify: Verify, dest: Path) -> None:
+def test_a_missing_dest_is_named(verify: Verify, dest: Path) -> None:
     ended = verify()
     assert ended.code in (41, 42)
     assert str(dest) in ended.events("error")[0]["message"]
     assert not dest.exists()
 
 
-def test_a_dest_that_was_never_restored_into_holds_nothing_to_verify(verify: Verify, dest: Path) -> None:
+def test_a_dest_without_a_run_has_no_archive_to_verify(verify: Verify, dest: Path) -> None:
     dest.mkdir()
     ended = verify()
     assert ended.code == 42
@@ -495,7 +503,7 @@ def test_a_dest_that_was_never_restored_into_holds_nothing_to_verify(verify: Ver
     assert not list(dest.iterdir())
 
 
-def test_a_dest_of_a_run_that_got_nowhere_holds_nothing_to_verify(
+def test_a_dest_of_a_run_without_a_download_has_no_archive_to_verify(
     verify: Verify, simulator: StartSimulator, restore: Restore
 ) -> None:
     assert restore(simulator("forbidden")).code == 30
@@ -507,7 +515,7 @@ def test_ids_that_contradict_the_receipt_are_refused(verify: Verify, restored: S
     assert (ended.code, ended.events("error")[0]["id"]) == (42, "other-batch")
 
 
-def test_no_end_of_verify_touches_a_delivery(verify: Verify, restored: Simulator, dest: Path) -> None:
+def test_verify_never_requests_a_delivery_url(verify: Verify, restored: Simulator, dest: Path) -> None:
     restored.set_faults("max-downloads=9")
     for job in restored.jobs:
         job.downloads = 0
@@ -522,7 +530,7 @@ def test_no_end_of_verify_touches_a_delivery(verify: Verify, restored: Simulator
 # How it looks
 
 
-def test_the_text_names_each_archive_and_its_end(verify: Verify, restored: Simulator, dest: Path) -> None:
+def test_the_text_names_each_archive_and_its_verdict(verify: Verify, restored: Simulator, dest: Path) -> None:
     flip_a_byte(final(dest, restored, 1))
     ended = verify(restored, "--output=text")
     assert ended.code == 11

@@ -50,7 +50,7 @@ def test_digest_without_qop_is_accepted(start: Start, qop: str, shown: str) -> N
     assert f"algorithm=MD5,{shown} stale" in challenge
 
 
-def test_a_used_up_nonce_is_stale_and_the_client_goes_on(start: Start) -> None:
+def test_a_used_up_nonce_is_stale_and_the_client_continues(start: Start) -> None:
     client = start("stale-nonce=2")
     assert [client.get().status_code for _ in range(5)] == [200] * 5
     verdicts = [request.auth for request in client.simulator.requests]
@@ -58,7 +58,7 @@ def test_a_used_up_nonce_is_stale_and_the_client_goes_on(start: Start) -> None:
     assert verdicts.count("none") == 1
 
 
-def test_a_nonce_grows_old_by_the_servers_clock(start: Start) -> None:
+def test_a_nonce_expires_by_the_clock_of_the_server(start: Start) -> None:
     client = start()
     assert client.get().status_code == 200
     client.simulator.clock.advance(400)
@@ -74,7 +74,7 @@ def test_a_replayed_request_is_refused(start: Start) -> None:
     assert client.simulator.requests[-1].auth == "digest-replay"
 
 
-def test_an_answer_for_one_target_opens_no_other(start: Start) -> None:
+def test_a_digest_response_for_one_target_is_refused_for_another(start: Start) -> None:
     client = start()
     authorization = client.get().request.headers["Authorization"]
     other = client.plain.get(f"{client.api.base_url}", headers={"Authorization": authorization})
@@ -105,7 +105,7 @@ def test_a_refusal_can_come_without_a_document(start: Start) -> None:
     assert (answer.status_code, answer.content) == (401, b"")
 
 
-def test_troubles_pass_in_the_order_written(start: Start) -> None:
+def test_faults_of_the_api_occur_in_the_order_written(start: Start) -> None:
     client = start("api-503=1", "api-reset=1", "api-429=2", "api-retry-after=3")
     answer = client.get()
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "3")
@@ -141,17 +141,17 @@ def test_the_api_redirects_to_another_origin(start: Start) -> None:
         ("no-batch", lambda text: len(json.loads(text)["results"]) == 1),
     ],
 )
-def test_the_api_answers_oddly(start: Start, fault: str, check: Callable[[str], bool]) -> None:
+def test_the_api_returns_unusual_answers(start: Start, fault: str, check: Callable[[str], bool]) -> None:
     assert check(start(fault).get().text)
 
 
-def test_deep_and_huge_may_come_together(start: Start) -> None:
+def test_deep_and_huge_may_be_combined(start: Start) -> None:
     answer = start("deep-json=50", "huge-answer=10").get().json()
     assert answer["padding"] == "x" * 10
     assert answer["results"]
 
 
-def test_an_answer_that_is_no_json_may_pass(start: Start) -> None:
+def test_an_answer_that_is_not_json_may_be_transient(start: Start) -> None:
     client = start("not-json=1")
     assert client.get().text.startswith("<!DOCTYPE")
     assert client.get().json()["totalCount"] == 1

@@ -17,7 +17,7 @@ def test_a_sharded_restore_lists_a_job_for_each_shard_and_one_for_the_config_ser
     assert jobs[2]["delivery"]["url"].rsplit("/", 1)[1].startswith("config-")
 
 
-def test_a_job_is_printed_as_the_reference_page_prints_it(start: Start) -> None:
+def test_a_job_is_formatted_as_on_the_reference_page(start: Start) -> None:
     client = start(shards=1)
     job = client.job()
     page = {"batchId", "clusterId", "created", "delivery", "encryptionEnabled", "groupId", "id", "links"}
@@ -34,7 +34,7 @@ def test_a_replica_set_has_one_job_and_no_batch(start: Start) -> None:
     assert "batchId" not in client.job()
 
 
-def test_ids_follow_from_the_shape_and_secrets_do_not(start: Start) -> None:
+def test_ids_are_derived_from_the_shape_and_secrets_are_not(start: Start) -> None:
     one, two, other = start(shards=1), start(shards=1), start(shards=1, seed="other")
     assert one.hello["job_ids"] == two.hello["job_ids"] != other.hello["job_ids"]
     assert one.hello["private_key"] != two.hello["private_key"]
@@ -63,7 +63,7 @@ def test_a_job_is_found_under_its_own_cluster_too(start: Start) -> None:
         ("/groups/{group_id}/teapots", 404, "RESOURCE_NOT_FOUND"),
     ],
 )
-def test_what_is_unknown_gets_an_error_document(start: Start, path: str, status: int, code: str) -> None:
+def test_an_unknown_id_or_path_gets_an_error_document(start: Start, path: str, status: int, code: str) -> None:
     client = start()
     answer = client.api.get(path.format(**client.hello))
     assert answer.status_code == status
@@ -89,7 +89,7 @@ def test_the_root_the_project_and_the_clusters_can_be_read(start: Start) -> None
     assert client.get("").json()["id"] == clusters[0]["id"] == client.hello["cluster_id"]
 
 
-def test_snapshots_bound_the_sizes_of_their_archives(start: Start) -> None:
+def test_snapshots_limit_the_sizes_of_their_archives(start: Start) -> None:
     client = start(shards=1)
     snapshot = client.get("/snapshots").json()["results"][0]
     assert client.get(f"/snapshots/{snapshot['id']}").json()["parts"] == snapshot["parts"]
@@ -131,14 +131,14 @@ def test_page_size_is_capped_and_links_may_lack_batch_count_and_next(start: Star
     assert {link["rel"] for link in client.get().json()["links"]} == {"self"}
 
 
-def test_endless_pages_always_bring_jobs_never_seen(start: Start) -> None:
+def test_endless_pages_always_list_new_jobs(start: Start) -> None:
     client = start("endless-pages", shards=1)
     pages = [client.get(pageNum=number).json() for number in (1, 2, 900)]
     assert all("next" in {link["rel"] for link in page["links"]} for page in pages)
     assert len({job["id"] for page in pages for job in page["results"]}) == 6
 
 
-def test_envelopes_come_when_asked_for_and_always_by_fault(start: Start) -> None:
+def test_envelopes_are_used_on_request_and_always_by_fault(start: Start) -> None:
     client = start()
     path = f"/restoreJobs/{client.hello['job_ids'][0]}"
     wrapped = client.get(path, envelope="true").json()
@@ -156,7 +156,7 @@ def test_envelopes_come_when_asked_for_and_always_by_fault(start: Start) -> None
         ({"delivery": {"methodName": "HTTP", "maxDownloads": 6, "expirationHours": 48}}, 6, 48),
     ],
 )
-def test_a_restore_can_be_ordered_the_old_way_and_the_new(
+def test_a_restore_can_be_requested_in_the_old_and_the_new_form(
     start: Start, order: Json, downloads: int, hours: int
 ) -> None:
     client = start(shards=1)
@@ -169,7 +169,7 @@ def test_a_restore_can_be_ordered_the_old_way_and_the_new(
     assert len(client.get().json()["results"]) == 4
 
 
-def test_an_ordered_restore_of_one_replica_set_has_no_batch_and_the_expiry_asked_for(start: Start) -> None:
+def test_a_requested_restore_of_one_replica_set_has_no_batch_and_the_given_expiry(start: Start) -> None:
     client = start(shards=1)
     body = {"snapshotId": client.job()["snapshotId"], "delivery": {"expires": "2031-01-01T00:00:00Z"}}
     (made,) = client.api.post(f"{client.cluster}/restoreJobs", json=body).json()["results"]
@@ -187,7 +187,7 @@ def test_an_ordered_restore_of_one_replica_set_has_no_batch_and_the_expiry_asked
         (b'{"snapshotId": "SNAPSHOT", "delivery": {"expires": "soon"}}', "INVALID_ATTRIBUTE"),
     ],
 )
-def test_a_bad_order_is_refused(start: Start, body: bytes, code: str) -> None:
+def test_an_invalid_request_for_a_restore_is_refused(start: Start, body: bytes, code: str) -> None:
     client = start()
     body = body.replace(b"SNAPSHOT", client.job()["snapshotId"].encode())
     answer = client.api.post(f"{client.cluster}/restoreJobs", content=body)

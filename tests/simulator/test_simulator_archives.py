@@ -30,14 +30,14 @@ def test_an_archive_is_a_gzip_tar_of_a_data_path(tmp_path: Path) -> None:
     assert archive.sha1 == sha1(archive.path.read_bytes())
 
 
-def test_archives_follow_from_seed_and_size(tmp_path: Path) -> None:
+def test_archives_are_derived_from_seed_and_size(tmp_path: Path) -> None:
     recipes = [Recipe("a.tar.gz", 5000, "one"), Recipe("a.tar.gz", 5000, "one"), Recipe("a.tar.gz", 5000, "two")]
     one, again, other = (make_archive(tmp_path / str(number), recipe) for number, recipe in enumerate(recipes))
     assert one.sha1 == again.sha1 != other.sha1
 
 
 @pytest.mark.parametrize("size", [0, 1, 100_000, 3_333_333])
-def test_archives_of_any_size_are_whole(tmp_path: Path, size: int) -> None:
+def test_archives_of_any_size_are_complete(tmp_path: Path, size: int) -> None:
     archive = make_archive(tmp_path / "a", Recipe("a.tar.gz", size, "seed"))
     with tarfile.open(archive.path) as tar:
         assert len(tar.getmembers()) == 14
@@ -58,7 +58,7 @@ def test_a_damaged_plain_tar_has_a_bad_header(tmp_path: Path) -> None:
         assert all(member.isdir() for member in tar)  # tarfile ends quietly at the bad header of the first file
 
 
-def test_a_bomb_is_small_and_says_gigabytes(tmp_path: Path) -> None:
+def test_a_bomb_is_small_and_announces_gigabytes(tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "a", Recipe("a.tar.gz", SMALL, "seed", shape=Shape(bomb=True)))
     assert archive.size < 8 << 20
     with tarfile.open(archive.path, "r:gz") as tar:
@@ -79,7 +79,9 @@ def test_a_bomb_is_small_and_says_gigabytes(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_a_body_may_be_no_archive(start: Start, fault: str, content_type: str, beginning: bytes, framing: str) -> None:
+def test_a_body_may_be_something_other_than_an_archive(
+    start: Start, fault: str, content_type: str, beginning: bytes, framing: str
+) -> None:
     client = start(fault, f"framing={framing}")
     answer = client.download()
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, content_type)

@@ -68,7 +68,7 @@ def test_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_file_that_cannot_be_written_is_a_mistake_of_the_call(run_agent: RunAgent, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_a_usage_error(run_agent: RunAgent, tmp_path: Path) -> None:
     ended = run_agent(["simulator", "--archive-size=1K", f"--write-config={tmp_path}/absent/config.toml"])
     assert (ended.code, ended.out) == (2, "")
     assert "absent" in ended.err
@@ -98,7 +98,7 @@ def test_a_fault_for_a_job_that_does_not_exist_is_refused(shards: int, last: int
         simulator.set_faults("cut=1@7")
 
 
-def test_the_range_of_jobs_is_open_where_it_is_not_known() -> None:
+def test_the_range_of_jobs_is_open_if_it_is_not_known() -> None:
     assert Faults.parse(["cut=1@99"]).for_job(99).cut
 
 

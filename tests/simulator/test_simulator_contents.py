@@ -33,7 +33,7 @@ def unpacked(archive: Path, directory: Path) -> Path:
 
 
 @pytest.mark.parametrize("size", [300_000, 4 << 20])
-def test_half_of_the_files_is_incompressible_and_the_archive_has_the_size_asked_for(tmp_path: Path, size: int) -> None:
+def test_half_of_the_files_is_incompressible_and_the_archive_has_the_requested_size(tmp_path: Path, size: int) -> None:
     archive = made(tmp_path, size=size)
     assert abs(archive.size - size) < size // 20
     assert 1.6 < archive.unpacked / archive.size < 1.95
@@ -41,7 +41,7 @@ def test_half_of_the_files_is_incompressible_and_the_archive_has_the_size_asked_
     assert sum(path.stat().st_size for path in files.rglob("*") if path.is_file()) == archive.unpacked
 
 
-def test_a_plain_tar_has_the_size_asked_for(tmp_path: Path) -> None:
+def test_a_plain_tar_has_the_requested_size(tmp_path: Path) -> None:
     archive = make_archive(tmp_path / "archive", Recipe(f"{TOP}.tar", 4 << 20, "seed", gzipped=False))
     assert abs(archive.size - (4 << 20)) < 1 << 18
     unpacked(archive.path, tmp_path / "out")
@@ -68,7 +68,7 @@ def test_a_hostile_member_is_a_valid_tar(tmp_path: Path, kind: str) -> None:
     assert not last.isreg() or last.name.startswith("/") or ".." in last.name or last.name.count("/") > 1
 
 
-def test_every_kind_of_member_is_made() -> None:
+def test_every_kind_of_member_is_created() -> None:
     assert all(len(extra_member(kind, "top/")) % 512 == 0 for kind in MEMBER_KINDS)
 
 

@@ -27,7 +27,7 @@ def test_a_download_is_the_archive_and_publishes_its_hash(start: Start) -> None:
     assert (job["statusName"], job["delivery"]["statusName"]) == ("FINISHED", "MAX_DOWNLOADS_EXCEEDED")
 
 
-def test_a_link_is_refused_once_used_up_or_expired_or_with_a_bad_token(start: Start) -> None:
+def test_a_delivery_url_is_refused_once_used_up_or_expired_or_with_a_bad_token(start: Start) -> None:
     client = start()
     url = client.url()
     assert client.plain.get(url).status_code == 200
@@ -47,7 +47,7 @@ def test_a_link_is_refused_once_used_up_or_expired_or_with_a_bad_token(start: St
     ]
 
 
-def test_a_dead_link_may_leave_the_document(start: Start) -> None:
+def test_an_unusable_delivery_url_may_be_left_out_of_the_document(start: Start) -> None:
     client = start("url-gone")
     client.download()
     assert "url" not in client.job()["delivery"]
@@ -70,7 +70,7 @@ def test_a_head_is_counted_as_a_download_and_answered_405(start: Start) -> None:
     assert client.download().status_code == 403
 
 
-def test_a_head_may_be_answered_and_cost_nothing(start: Start) -> None:
+def test_a_head_may_be_answered_without_counting_as_a_download(start: Start) -> None:
     client = start("head=answer")
     answer = client.plain.head(client.url())
     assert (answer.status_code, int(answer.headers["Content-Length"])) == (200, len(archive_of(client)))
@@ -78,7 +78,7 @@ def test_a_head_may_be_answered_and_cost_nothing(start: Start) -> None:
     assert client.plain.post(client.url()).status_code == 405
 
 
-def test_dead_links_may_answer_another_status(start: Start) -> None:
+def test_unusable_delivery_urls_may_answer_another_status(start: Start) -> None:
     client = start("dead-status=404")
     url = client.url()
     assert [client.plain.get(url).status_code for _ in range(2)] == [200, 404]
@@ -88,7 +88,7 @@ def test_dead_links_may_answer_another_status(start: Start) -> None:
 
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_an_archive_comes_whole_in_every_framing(start: Start, framing: str, tls: bool) -> None:
+def test_an_archive_arrives_complete_in_every_framing(start: Start, framing: str, tls: bool) -> None:
     client = start(f"framing={framing}", tls=tls, archive_size=3 << 20)
     answer = client.download()
     assert answer.content == archive_of(client)
@@ -98,7 +98,7 @@ def test_an_archive_comes_whole_in_every_framing(start: Start, framing: str, tls
 
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_a_cut_ends_the_connection_after_that_much(start: Start, framing: str, tls: bool) -> None:
+def test_a_cut_ends_the_connection_after_the_given_bytes(start: Start, framing: str, tls: bool) -> None:
     client = start("cut=60%", f"framing={framing}", tls=tls)
     received, error = client.raw_body()
     whole = archive_of(client)
@@ -110,7 +110,7 @@ def test_a_cut_ends_the_connection_after_that_much(start: Start, framing: str, t
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_a_clean_cut_looks_whole(start: Start, framing: str) -> None:
+def test_a_clean_cut_closes_the_connection_normally(start: Start, framing: str) -> None:
     client = start("clean-cut=60%", f"framing={framing}")
     received, error = client.raw_body()
     assert error is None
@@ -119,7 +119,7 @@ def test_a_clean_cut_looks_whole(start: Start, framing: str) -> None:
 
 
 @pytest.mark.parametrize("tls", [False, True])
-def test_a_reset_is_a_reset(start: Start, tls: bool) -> None:
+def test_a_reset_resets_the_connection(start: Start, tls: bool) -> None:
     client = start("reset=1000", tls=tls)
     address = urlsplit(client.url())
     with socket.create_connection((address.hostname, address.port), timeout=PATIENCE) as plain:
@@ -134,7 +134,7 @@ def test_a_reset_is_a_reset(start: Start, tls: bool) -> None:
                 pass
 
 
-def test_a_stall_keeps_the_connection_without_a_byte(start: Start) -> None:
+def test_a_stall_keeps_the_connection_without_sending_data(start: Start) -> None:
     client = start("stall=1000")
     received = bytearray()
     with pytest.raises(httpx.ReadTimeout), client.plain.stream("GET", client.url(), timeout=0.3) as response:
@@ -143,14 +143,14 @@ def test_a_stall_keeps_the_connection_without_a_byte(start: Start) -> None:
     assert bytes(received) == archive_of(client)[:1000]
 
 
-def test_a_drip_takes_its_time(start: Start) -> None:
+def test_a_drip_limits_the_rate(start: Start) -> None:
     client = start("drip=100K", archive_size=20_000)
     began = time.monotonic()
     assert client.download().content == archive_of(client)
     assert time.monotonic() - began > 0.15
 
 
-def test_a_refused_delivery_may_be_tried_later(start: Start) -> None:
+def test_a_refused_delivery_may_be_retried_later(start: Start) -> None:
     client = start("refuse=503x2", "retry-after=7")
     answers = [client.download() for _ in range(3)]
     assert [answer.status_code for answer in answers] == [503, 503, 200]
@@ -172,7 +172,7 @@ def test_a_running_transfer_may_end_after_its_link_expired(start: Start, fault: 
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_headers_can_be_noisy(start: Start, framing: str) -> None:
+def test_headers_can_have_additional_lines(start: Start, framing: str) -> None:
     client = start("header-noise", f"framing={framing}")
     answer = client.download()
     assert answer.content == archive_of(client)
@@ -182,7 +182,7 @@ def test_headers_can_be_noisy(start: Start, framing: str) -> None:
 # Ranges
 
 
-def test_a_resume_brings_the_rest_and_the_hash(start: Start) -> None:
+def test_a_resume_gets_the_remainder_and_the_hash(start: Start) -> None:
     client = start("range=honour", "cut=50%", "max-downloads=2")
     first, error = client.raw_body()
     assert error is not None
@@ -194,7 +194,7 @@ def test_a_resume_brings_the_rest_and_the_hash(start: Start) -> None:
     assert client.job()["hashes"][0]["hash"] == sha1(whole)
 
 
-def test_wrong_bytes_come_under_an_exact_content_range(start: Start) -> None:
+def test_wrong_bytes_can_have_an_exact_content_range(start: Start) -> None:
     client = start("range=wrong-bytes")
     answer = client.download(Range="bytes=100-")
     assert answer.headers["Content-Range"].startswith("bytes 100-")
@@ -210,7 +210,7 @@ def test_validators_can_change_or_be_missing(start: Start) -> None:
     assert answer.headers["Accept-Ranges"] == "bytes" and "ETag" not in answer.headers
 
 
-def test_each_download_may_bring_other_bytes_and_the_hash_is_of_the_last(start: Start) -> None:
+def test_each_download_may_have_other_bytes_and_the_hash_is_of_the_last_one(start: Start) -> None:
     client = start("different-bytes", "max-downloads=2")
     first, second = client.download().content, client.download().content
     assert first != second

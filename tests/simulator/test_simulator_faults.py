@@ -11,7 +11,7 @@ from restore_agent.simulator.faults.values import step_at
 # The table of faults
 
 
-def test_an_unknown_fault_names_its_neighbours() -> None:
+def test_an_unknown_fault_is_refused_with_similar_faults() -> None:
     with pytest.raises(ValueError, match=r"unknown fault 'clean-cutt'; did you mean clean-cut"):
         Faults.parse(["clean-cutt=5%"])
 
@@ -39,7 +39,7 @@ def test_an_unknown_fault_names_its_neighbours() -> None:
         ("api-429=2@1", "belongs to the server"),
     ],
 )
-def test_a_bad_value_is_refused_with_what_to_write(fault: str, complaint: str) -> None:
+def test_a_bad_value_is_refused_with_the_expected_form(fault: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         Faults.parse([fault])
 
@@ -54,7 +54,7 @@ def test_the_table_documents_every_fault() -> None:
     assert {"stagger", "clean-cut", "other-origin", "numbers-as-strings", "bad-date"} <= rows.keys()
 
 
-def test_a_fault_for_one_job_leaves_the_others_alone() -> None:
+def test_a_fault_for_one_job_does_not_apply_to_other_jobs() -> None:
     faults = Faults.parse(["cut=10%", "plain-tar@1", "max-downloads=3@1"])
     assert faults.for_job(1).plain_tar
     assert faults.for_job(1).max_downloads == 3
@@ -63,13 +63,13 @@ def test_a_fault_for_one_job_leaves_the_others_alone() -> None:
     assert Faults().for_job(5) == Faults()
 
 
-def test_attempts_meet_their_endings_in_the_order_written() -> None:
+def test_attempts_end_in_the_order_written() -> None:
     steps = Faults.parse(["stall=10%", "cut=50%x2", "refuse=503", "reset=1"]).attempts
     met = [step_at(steps, number) for number in range(6)]
     assert [step and step.kind for step in met] == ["stall", "cut", "cut", "refuse", "reset", None]
 
 
-def test_a_step_that_lasts_always_is_never_over() -> None:
+def test_a_step_that_lasts_always_never_ends() -> None:
     step = step_at(Faults.parse(["cut=1xalways"]).attempts, 10_000)
     assert step is not None and step.kind == "cut"
 
@@ -116,7 +116,7 @@ def test_the_plan_of_a_delivery(
 
 
 @pytest.mark.parametrize(("validator", "status"), [('"tag"', 206), (CONTENT.last_modified, 206), ('"old"', 200)])
-def test_a_range_is_honoured_only_for_the_validator_that_still_holds(validator: str, status: int) -> None:
+def test_a_range_is_honored_only_for_the_current_validator(validator: str, status: int) -> None:
     plan = plan_delivery(Faults.parse(["range=honour"]), 0, Ask("bytes=5-", validator), CONTENT)
     assert plan.status == status
 

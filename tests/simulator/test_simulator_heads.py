@@ -31,7 +31,7 @@ def test_the_end_of_chunks_is_left_out_only_of_unclean_endings(start: Start) -> 
     assert raw_answer(client).endswith(b"\r\n0\r\n\r\n")
 
 
-def test_a_stalled_archive_whose_bytes_are_all_sent_has_a_hash(start: Start) -> None:
+def test_a_stalled_archive_with_all_bytes_sent_has_a_hash(start: Start) -> None:
     client = start("framing=chunked", "stall=100%")
     received = bytearray()
     with pytest.raises(httpx.ReadTimeout), client.plain.stream("GET", client.url(), timeout=0.3) as response:

@@ -65,14 +65,14 @@ def test_a_job_can_appear_late(start: Start) -> None:
     assert len(client.jobs()) == 2
 
 
-def test_an_automated_restore_is_told_apart_by_its_target_alone(start: Start) -> None:
+def test_an_automated_restore_differs_only_by_its_target(start: Start) -> None:
     delivery = start("automated").job()["delivery"]
     assert delivery["methodName"] == "HTTP"
     assert {"targetClusterId", "targetGroupId"} <= delivery.keys()
     assert start("method=SCP").job()["delivery"]["methodName"] == "SCP"
 
 
-def test_encrypted_and_point_in_time_jobs_say_so(start: Start) -> None:
+def test_encrypted_and_point_in_time_jobs_have_their_fields(start: Start) -> None:
     job = start("encrypted", "point-in-time").job()
     assert job["encryptionEnabled"] is True
     assert job["masterKeyUUID"]
@@ -124,7 +124,7 @@ def test_hashes_by_rule(start: Start, rule: str, before: str | None, after: str 
     assert published() == later
 
 
-def test_a_hash_may_name_another_file(start: Start) -> None:
+def test_a_hash_may_be_published_for_another_file(start: Start) -> None:
     client = start("hash=other-name")
     client.download()
     job = client.job()
@@ -160,13 +160,13 @@ def test_both_urls_may_be_offered(start: Start) -> None:
     assert {"url", "urlV2"} <= delivery.keys()
 
 
-def test_deliveries_may_come_from_another_origin(start: Start) -> None:
+def test_deliveries_may_have_another_origin(start: Start) -> None:
     client = start("other-origin")
     assert urlsplit(client.url()).port != urlsplit(client.hello["url"]).port
     assert client.download().content == archive_of(client)
 
 
-def test_redirects_lead_to_the_archive_and_cost_no_download(start: Start) -> None:
+def test_redirects_lead_to_the_archive_and_count_as_no_download(start: Start) -> None:
     client = start("redirect=2", "redirect-other-origin")
     answer = client.plain.get(client.url(), follow_redirects=True)
     assert [hop.status_code for hop in answer.history] == [302, 302, 302]
@@ -182,7 +182,7 @@ def test_a_redirect_loop_has_no_end(start: Start) -> None:
     assert client.simulator.job(0).downloads == 0
 
 
-def test_a_url_may_be_renewed_and_the_old_one_is_dead(start: Start) -> None:
+def test_a_url_may_be_renewed_and_the_old_one_is_refused(start: Start) -> None:
     client = start("renew-url=60")
     old = client.url()
     client.simulator.clock.advance(61)

@@ -37,7 +37,7 @@ def connect(client: Client, cafile: str | None, certificate: tuple[Path, Path] |
         connection.close()
 
 
-def test_strict_verification_accepts_the_certificate_made_on_the_spot(start: Start) -> None:
+def test_strict_verification_accepts_the_newly_generated_certificate(start: Start) -> None:
     client = start(tls=True)
     assert connect(client, client.hello["ca_file"]) == b"Not found.\n"
     assert client.download().content == archive_of(client)
@@ -56,7 +56,7 @@ def test_a_certificate_may_be_for_another_host_or_out_of_date(start: Start, faul
         connect(client, client.hello["ca_file"])
 
 
-def test_a_client_certificate_may_be_asked_for(start: Start) -> None:
+def test_a_client_certificate_may_be_required(start: Start) -> None:
     client = start("client-cert", tls=True)
     with pytest.raises(ssl.SSLError, match=r"(?i)certificate required"):
         connect(client, client.hello["ca_file"])
@@ -69,7 +69,7 @@ def test_client_certificates_need_tls(start: Start) -> None:
         start().simulator.client_certificate()
 
 
-def test_a_client_that_never_shakes_hands_delays_no_other_client(start: Start) -> None:
+def test_a_client_without_a_tls_handshake_delays_no_other_client(start: Start) -> None:
     client = start(tls=True)
     address = urlsplit(client.hello["url"])
     with socket.create_connection((address.hostname, address.port)):
@@ -113,7 +113,7 @@ def test_every_secret_that_was_handed_out_is_known(start: Start) -> None:
     )
 
 
-def test_stopping_cuts_what_is_open_and_leaves_nothing_behind() -> None:
+def test_a_stop_closes_open_connections_and_leaves_no_file() -> None:
     threads = set(threading.enumerate())
     simulator = Simulator(shards=0, archive_size=SMALL, faults=["stall=10"], tls=True)
     with simulator:
@@ -130,7 +130,7 @@ def test_stopping_cuts_what_is_open_and_leaves_nothing_behind() -> None:
         _ = simulator.directory
 
 
-def test_a_port_that_is_taken_is_an_error_and_leaves_nothing_behind(start: Start) -> None:
+def test_a_port_that_is_in_use_is_an_error_and_leaves_no_file(start: Start) -> None:
     client = start()
     threads = threading.active_count()
     with pytest.raises(OSError, match="in use"):
@@ -156,7 +156,7 @@ def test_the_url_is_one_that_clients_here_can_reach(start: Start, host: str, sho
     assert client.get().status_code == 200
 
 
-def test_a_defect_of_the_simulator_is_shown_and_not_taken_for_a_fault(
+def test_a_defect_of_the_simulator_is_shown_and_not_treated_as_a_fault(
     start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     client = start()
@@ -174,7 +174,7 @@ def test_a_connection_may_be_kept_or_closed(start: Start) -> None:
     assert "Connection" not in client.plain.get(client.hello["url"]).headers
 
 
-def test_a_client_that_leaves_causes_no_output(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_client_that_disconnects_causes_no_output(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
     client = start(archive_size=8 << 20, tls=True)
     with client.plain.stream("GET", client.url()) as response:
         next(response.iter_raw())
@@ -184,14 +184,14 @@ def test_a_client_that_leaves_causes_no_output(start: Start, capsys: pytest.Capt
     assert capsys.readouterr().err == ""
 
 
-def test_it_can_listen_on_ipv6() -> None:
+def test_the_simulator_can_listen_on_ipv6() -> None:
     with Simulator(host="::1", shards=0, archive_size=SMALL) as simulator:
         client = Client(simulator)
         assert client.download().content == archive_of(client)
         client.close()
 
 
-def test_serve_gives_the_signals_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_serve_restores_the_signal_handlers(capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()

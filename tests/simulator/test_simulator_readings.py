@@ -16,18 +16,18 @@ def listed(client: Client) -> list[int]:
     return [ids.index(job["id"]) for job in client.jobs()]
 
 
-def test_jobs_may_come_and_go_in_lists(start: Start) -> None:
+def test_jobs_may_be_missing_from_some_lists(start: Start) -> None:
     client = start("job-unlisted=2@0", "job-unlisted=1@1", "same-name", shards=1)
     assert [listed(client) for _ in range(3)] == [[0], [1], [0, 1]]
     assert client.url(0).rsplit("/", 1)[1] == client.url(1).rsplit("/", 1)[1]
 
 
-def test_a_job_may_leave_the_list_for_good(start: Start) -> None:
+def test_a_job_may_be_removed_from_the_list_permanently(start: Start) -> None:
     client = start("job-unlisted=2xalways@1", shards=1)
     assert [listed(client) for _ in range(3)] == [[0, 1], [0], [0]]
 
 
-def test_pages_of_one_list_belong_to_one_reading(start: Start) -> None:
+def test_pages_of_one_list_belong_to_one_poll(start: Start) -> None:
     client = start("job-unlisted=2@0", shards=2)
     for reading in (3, 2, 3):
         pages = [
@@ -37,7 +37,7 @@ def test_pages_of_one_list_belong_to_one_reading(start: Start) -> None:
         assert len([job for page in pages for job in page]) == reading
 
 
-def test_a_document_may_be_missing_for_one_reading(start: Start) -> None:
+def test_a_document_may_be_missing_for_one_poll(start: Start) -> None:
     client = start("job-404=2x2")
     path = f"/restoreJobs/{client.hello['job_ids'][0]}"
     assert [client.get(path).status_code for _ in range(4)] == [200, 404, 404, 200]
@@ -82,7 +82,7 @@ def test_a_hash_may_be_the_last_of_several_for_one_name(start: Start) -> None:
 
 
 @pytest.mark.parametrize(("fault", "old_status"), [("renew-token", 200), ("renew-token=revoke", 404)])
-def test_each_reading_may_bring_another_token(start: Start, fault: str, old_status: int) -> None:
+def test_each_poll_may_return_another_token(start: Start, fault: str, old_status: int) -> None:
     client = start(fault, "url-v2", "max-downloads=9")
     first, second = client.job()["delivery"], client.job()["delivery"]
     assert first["url"] != second["url"]
@@ -94,7 +94,7 @@ def test_each_reading_may_bring_another_token(start: Start, fault: str, old_stat
     assert first["authValue"] in client.simulator.secrets
 
 
-def test_the_name_in_the_url_may_change_between_readings(start: Start) -> None:
+def test_the_name_in_the_url_may_change_between_polls(start: Start) -> None:
     client = start("name-changes=2")
     names = [client.url().rsplit("/", 1)[1] for _ in range(4)]
     assert names == [names[0], names[0], f"renamed-{names[0]}", f"renamed-{names[0]}"]
@@ -151,7 +151,7 @@ def test_a_tls_port_closes_plain_http_or_answers_400(start: Start, fault: str) -
     assert urlsplit(url).port
 
 
-def test_a_refused_delivery_may_ask_for_more_time_than_there_is(start: Start) -> None:
+def test_a_refused_delivery_may_ask_for_more_time_than_is_left(start: Start) -> None:
     client = start("refuse=503", "retry-after=3600", "expires-in=60")
     answer = client.download()
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "3600")

@@ -34,7 +34,7 @@ def test_snapshots_are_of_several_ages_and_qualities_and_the_newest_complete_one
     assert all(document["expires"] > document["created"]["date"] for document in listed[:-1])
 
 
-def test_a_shard_that_a_snapshot_misses_has_no_part(start: Start) -> None:
+def test_a_shard_that_a_snapshot_lacks_has_no_part(start: Start) -> None:
     listed = snapshots(start(shards=2))
     (short,) = [document for document in listed if document["missingShards"]]
     missing = short["missingShards"][0]
@@ -43,7 +43,7 @@ def test_a_shard_that_a_snapshot_misses_has_no_part(start: Start) -> None:
     assert len(short["parts"]) == 2
 
 
-def test_incomplete_snapshots_are_listed_when_asked_for(start: Start) -> None:
+def test_incomplete_snapshots_are_listed_on_request(start: Start) -> None:
     client = start()
     assert all(document["complete"] for document in snapshots(client))
     assert [document["complete"] for document in snapshots(client, completed="false")] == [False]
@@ -156,7 +156,7 @@ def test_an_answer_to_a_request_may_be_late_or_have_another_status(start: Start)
     assert len(client.simulator.jobs) == 3
 
 
-def test_the_server_names_its_version(start: Start) -> None:
+def test_the_server_reports_its_version(start: Start) -> None:
     client = start()
     assert "versionString=" in client.api.get("").headers["X-MongoDB-Service-Version"]
     client.simulator.set_faults("no-version")

@@ -65,21 +65,23 @@ def host(*rows: dict[str, Any], select: tuple[str, ...] = (), failure: str = "",
 # ---------------------------------------------------------------- before a download
 
 
-def test_hosts_that_fetch_different_jobs_do_not_overlap() -> None:
+def test_hosts_that_download_different_jobs_do_not_overlap() -> None:
     assert batch.batch_overlaps({"a": host(job("s0")), "b": host(job("s1")), "c": host()}) == []
 
 
-def test_two_hosts_that_would_fetch_the_same_job_overlap() -> None:
+def test_two_hosts_that_would_download_the_same_job_overlap() -> None:
     (said,) = batch.batch_overlaps({"b": host(job("s0"), job("s1")), "a": host(job("s0"))})
     assert said.startswith("s0-1.tar.gz: a and b would each download it")
 
 
-def test_a_job_that_is_not_downloaded_overlaps_with_nothing() -> None:
+def test_a_job_that_is_not_downloaded_does_not_overlap() -> None:
     assert batch.batch_overlaps({"a": host(job("s0", step="skip")), "b": host(job("s0", step="skip"))}) == []
 
 
 @pytest.mark.parametrize(("select", "overlaps"), [(("s0-*",), 0), ((), 1), (("id-s0",), 1)])
-def test_a_job_without_a_name_yet_counts_only_where_it_is_certain(select: tuple[str, ...], overlaps: int) -> None:
+def test_a_job_without_a_name_yet_counts_only_if_it_is_certainly_selected(
+    select: tuple[str, ...], overlaps: int
+) -> None:
     waiting = job("s0", file_name=None, step="wait")
     hosts = {"a": host(waiting, select=select), "b": host(waiting, select=select)}
     assert len(batch.batch_overlaps(hosts)) == overlaps
@@ -98,7 +100,7 @@ def complete() -> dict[str, dict[str, Any]]:
     }
 
 
-def test_a_batch_is_complete_when_each_job_is_verified_on_the_host_that_asks_for_it() -> None:
+def test_a_batch_is_complete_if_each_job_is_verified_on_the_host_that_selects_it() -> None:
     assert batch.batch_problems(complete(), JOBS + JOBS, "b") == [], "each host lists the same jobs"
 
 
@@ -107,7 +109,7 @@ def test_a_job_on_no_host_is_a_problem() -> None:
     assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on no host (no select matches it)"]
 
 
-def test_a_job_that_the_host_which_asks_for_it_has_no_receipt_of_is_a_problem_that_names_the_host() -> None:
+def test_a_job_without_a_receipt_on_the_host_that_selects_it_is_a_problem_that_names_the_host() -> None:
     hosts = {**complete(), "a": host(select=("s0-*",))}
     assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on no host (not in the receipt of a)"]
 
@@ -118,7 +120,7 @@ def test_a_job_that_is_not_verified_is_a_problem_that_names_its_host(verdict: st
     assert batch.batch_problems(hosts, JOBS) == [f"s0-1.tar.gz: verified on no host ({verdict or 'because'} on a)"]
 
 
-def test_unproven_archives_count_only_where_that_is_allowed() -> None:
+def test_unproven_archives_count_only_if_they_are_allowed() -> None:
     hosts = {**complete(), "a": host(archive("s0", verdict="unproven"))}
     assert batch.batch_problems(hosts, JOBS, "b", True) == []
 
@@ -128,12 +130,12 @@ def test_a_job_that_two_hosts_downloaded_is_a_problem_even_if_only_one_has_it() 
     assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: downloaded by a and c"]
 
 
-def test_a_job_that_was_put_on_a_second_host_by_hand_is_a_problem() -> None:
+def test_a_job_that_was_copied_to_a_second_host_manually_is_a_problem() -> None:
     hosts = {**complete(), "c": host(archive("s0", downloads_spent=0))}
     assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on a and c, but must be on exactly one host"]
 
 
-def test_a_job_on_a_host_that_does_not_ask_for_it_is_a_problem() -> None:
+def test_a_job_on_a_host_that_does_not_select_it_is_a_problem() -> None:
     hosts = {"a": host(archive("s1"), archive("config"), select=("s0-*",)), "b": host(archive("s0"))}
     assert batch.batch_problems(hosts, JOBS) == [
         "config-1.tar.gz: verified on a, whose select does not match it",
@@ -151,12 +153,12 @@ def test_a_receipt_of_another_batch_is_a_problem() -> None:
     assert batch.batch_problems(hosts, JOBS, "b") == ["c: its receipt belongs to another batch, old"]
 
 
-def test_nothing_is_complete_while_the_jobs_are_not_known() -> None:
+def test_a_batch_is_not_complete_while_its_jobs_are_unknown() -> None:
     (said,) = batch.batch_problems(complete(), [job("s0", step="skip")])
     assert "could not be listed" in said
 
 
-def test_an_archive_that_is_verified_but_not_unpacked_is_a_problem_where_unpacking_was_asked_for() -> None:
+def test_an_archive_that_is_verified_but_not_unpacked_is_a_problem_if_unpacking_was_requested() -> None:
     hosts = complete()
     hosts["a"]["unpack"] = True
     assert batch.batch_problems(hosts, JOBS) == ["s0-1.tar.gz: verified on a, but not unpacked (no data path)"]
@@ -208,7 +210,7 @@ def test_every_filter_is_documented_in_a_file_of_its_name() -> None:
 # ---------------------------------------------------------------- the same tables as the agent's
 
 
-def test_the_module_advises_by_exit_code_as_the_agent_does() -> None:
+def test_the_module_has_the_same_next_steps_by_exit_code_as_the_agent() -> None:
     advice = constant(PLUGINS / "module_utils" / "agent_cli.py", "NEXT")
     assert advice == {code: row.next_step for code, row in EXIT_CODES.items() if code}
 
@@ -253,7 +255,7 @@ def test_every_variable_of_the_role_is_documented_in_its_readme() -> None:
 # ---------------------------------------------------------------- where it lies
 
 
-def test_plugins_know_the_standard_library_ansible_and_each_other_only() -> None:
+def test_plugins_import_only_the_standard_library_ansible_and_each_other() -> None:
     for path in PLUGINS.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):

@@ -116,7 +116,7 @@ def reaching(jail: Jail, sim: Simulator, *, jobs: bool = False) -> list[str]:
 # ---------------------------------------------------------------- the file
 
 
-def test_it_is_one_static_program_for_any_kernel_since_3_2() -> None:
+def test_the_executable_is_one_static_program_for_any_kernel_since_3_2() -> None:
     headers = subprocess.run(["readelf", "-lnW", PROGRAM], capture_output=True, text=True, check=True).stdout
     assert "INTERP" not in headers
     assert "DYNAMIC" not in headers
@@ -127,7 +127,7 @@ def test_it_is_one_static_program_for_any_kernel_since_3_2() -> None:
     assert f"Linux {oldest[1].removesuffix('.0')}" in operating
 
 
-def test_it_starts_quickly() -> None:
+def test_the_executable_starts_quickly() -> None:
     def seconds() -> float:
         began = time.monotonic()
         assert call("--version").stdout == f"restore-agent, version {restore_agent.__version__}\n"
@@ -136,7 +136,7 @@ def test_it_starts_quickly() -> None:
     assert min(seconds() for _ in range(5)) < START_UP
 
 
-def test_its_hash_stands_beside_it_and_in_its_list_of_contents() -> None:
+def test_the_hash_of_the_executable_is_in_the_hash_file_and_in_the_list_of_contents() -> None:
     name = PROGRAM.name
     done = subprocess.run(["sha256sum", "-c", f"{name}.sha256"], cwd=PROGRAM.parent, capture_output=True, check=False)
     assert done.returncode == 0
@@ -162,7 +162,7 @@ def test_its_list_of_contents_is_valid_cyclonedx() -> None:
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(listed) is None
 
 
-def test_it_has_everything_with_it_that_an_installed_agent_has(tmp_path: Path) -> None:
+def test_the_executable_contains_every_file_of_an_installed_agent(tmp_path: Path) -> None:
     for args, said in [
         (["--help"], "ansible-collections"),
         (["explain", "23"], "downloads used up"),
@@ -186,7 +186,7 @@ def test_it_writes_metrics(tmp_path: Path) -> None:
     assert "restore_agent_run_exit_code" in (tmp_path / "a.prom").read_text()
 
 
-def test_a_copy_that_was_cut_off_is_named(tmp_path: Path) -> None:
+def test_a_truncated_copy_is_reported(tmp_path: Path) -> None:
     short = tmp_path / "restore-agent"
     short.write_bytes(PROGRAM.read_bytes()[:-1000])
     short.chmod(0o755)
@@ -218,7 +218,7 @@ def assert_rehearsed(ended: Result) -> None:
 REHEARSAL = ("rehearse", "--dest=/d", "--unpack=/u", "--shards=1", "--archive-size=256K", "--output=json")
 
 
-def test_it_rehearses_in_an_empty_root_directory(jail: Jail) -> None:
+def test_rehearse_works_in_an_empty_root_directory(jail: Jail) -> None:
     ended = jail.run(*REHEARSAL)
     assert_rehearsed(ended)
     assert list((jail.root / "tmp").iterdir()) == []
@@ -230,7 +230,7 @@ def test_it_does_not_need_proc(jail: Jail) -> None:
     assert_rehearsed(jail.run(*REHEARSAL, mounts="dev"))
 
 
-def test_it_inflates_with_isal(jail: Jail) -> None:
+def test_the_executable_inflates_with_isal(jail: Jail) -> None:
     args = [arg for arg in REHEARSAL if arg != "--output=json"]
     assert re.search(r"inflating\s+with\s+isal", jail.run(*args, "--progress=plain").err)
 
@@ -248,7 +248,9 @@ def test_a_user_without_rights_name_home_or_utf_8_can_use_it(jail: Jail) -> None
 
 
 @pytest.mark.parametrize("kind", ["noexec", "ro", "size=4k,nr_inodes=2"])
-def test_nothing_is_unpacked_so_tmp_may_be_unusable(jail: Jail, simulator: StartSimulator, kind: str) -> None:
+def test_the_executable_extracts_no_files_so_tmp_may_be_unusable(
+    jail: Jail, simulator: StartSimulator, kind: str
+) -> None:
     args = reaching(jail, simulator(shards=0), jobs=True)
     before = f"mount -t tmpfs -o {kind} tmpfs $R/tmp; (: > $R/tmp/full) 2>/dev/null || true"
     jail.environment = "TMPDIR=/tmp"
@@ -277,7 +279,7 @@ def test_the_certificates_of_the_system_are_found(jail: Jail, simulator: StartSi
     assert ended.code == 0, ended.err + ended.out
 
 
-def test_without_certificates_the_error_names_the_places(jail: Jail, simulator: StartSimulator) -> None:
+def test_without_certificates_the_error_names_the_paths(jail: Jail, simulator: StartSimulator) -> None:
     ended = jail.run("check", *reaching(jail, simulator(tls=True, shards=0)))
     assert ended.code == 31
     said = " ".join((ended.out + ended.err).split())
@@ -316,7 +318,9 @@ def name_server(address: str) -> Iterator[list[bytes]]:
 SERVICES = "hosts: sss mymachines resolve [!UNAVAIL=return] files myhostname dns\npasswd: sss files systemd\n"
 
 
-def test_names_come_from_etc_hosts_and_dns_whatever_nsswitch_conf_names(jail: Jail, simulator: StartSimulator) -> None:
+def test_names_are_resolved_by_etc_hosts_and_dns_whatever_nsswitch_conf_names(
+    jail: Jail, simulator: StartSimulator
+) -> None:
     sim = simulator(shards=0)
     jail.add("/etc/nsswitch.conf", SERVICES)
     jail.add("/etc/hosts", "127.0.0.1 in-hosts.example\n")
@@ -353,7 +357,7 @@ def test_it_connects_over_ipv6(jail: Jail, simulator: StartSimulator) -> None:
     assert jail.run("check", *reaching(jail, sim)).code == 0
 
 
-def test_an_owner_comes_from_etc_passwd(jail: Jail, simulator: StartSimulator) -> None:
+def test_an_owner_is_read_from_etc_passwd(jail: Jail, simulator: StartSimulator) -> None:
     jail.add("/etc/passwd", "mongod:x:4712:4713::/:/bin/false\n")
     jail.add("/etc/nsswitch.conf", SERVICES)
     args = ["run", *reaching(jail, simulator(shards=0), jobs=True), *QUICK, "--dest=/d", "--unpack=/u", "--output=json"]
@@ -384,7 +388,7 @@ def children(pid: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_it_is_one_process_that_ends_by_signal_within_three_seconds_and_leaves_no_lock(
+def test_a_run_is_one_process_that_a_signal_ends_within_three_seconds_without_a_lock(
     start_agent: StartAgent, simulator: StartSimulator, dest: Path, number: int, code: int
 ) -> None:
     sim = simulator(SLOW, shards=0, archive_size=1 << 20)
@@ -412,7 +416,7 @@ def test_a_signal_at_any_moment_of_the_start_has_the_exit_code_of_the_program(st
         assert finished(process).code in (0, 143), delay
 
 
-def test_after_kill_9_nothing_runs_on_and_nothing_is_locked(
+def test_after_kill_9_no_process_and_no_lock_is_left(
     start_agent: StartAgent, simulator: StartSimulator, dest: Path, tmp_path: Path
 ) -> None:
     temporary = tmp_path / "tmp"
@@ -447,7 +451,7 @@ def test_nohup_and_a_closed_terminal_do_not_end_it(
     assert finished(process).code == 0
 
 
-def test_another_version_may_take_its_place_while_it_runs(
+def test_the_executable_may_be_replaced_by_another_version_while_it_runs(
     simulator: StartSimulator, dest: Path, tmp_path: Path
 ) -> None:
     copied = Path(shutil.copy(PROGRAM, tmp_path / "restore-agent"))

@@ -30,7 +30,7 @@ from support.memory import MOST_MEMORY, measured
     ],
     ids=lambda value: value[0][:24] if isinstance(value, tuple) else None,
 )
-def test_a_hostile_server_meets_bounded_memory_and_time(
+def test_a_hostile_server_cannot_exceed_bounded_memory_and_time(
     simulator: StartSimulator, dest: Path, faults: tuple[str, ...], code: int, within: float
 ) -> None:
     sim = simulator(*faults, shards=1 if "endless-pages" in faults else 0)
@@ -42,7 +42,7 @@ def test_a_hostile_server_meets_bounded_memory_and_time(
     assert max(map(len, said.splitlines())) < 3000
 
 
-def test_a_header_that_drips_is_cut(simulator: StartSimulator, dest: Path) -> None:
+def test_a_header_that_arrives_too_slowly_is_aborted(simulator: StartSimulator, dest: Path) -> None:
     ended, _, seconds, said = measured(simulator("stall=0"), dest, "--stall-timeout=0.5s", "--retries=0")
     assert ended in (23, 25), said
     assert seconds < 15
@@ -56,7 +56,7 @@ def test_text_of_the_server_stays_inside_its_json_string(simulator: StartSimulat
 
 
 @pytest.mark.parametrize("victim", ["part", "final"])
-def test_a_neighbour_who_races_with_links_gains_nothing(
+def test_another_user_who_replaces_files_with_links_changes_no_file_outside_dest(
     simulator: StartSimulator, restore: Restore, dest: Path, tmp_path: Path, victim: str
 ) -> None:
     """Somebody who may write to DEST puts links to a file of ours where the agent writes, as often as he can."""
@@ -92,7 +92,7 @@ def test_a_neighbour_who_races_with_links_gains_nothing(
     assert all(request.method == "GET" for request in deliveries(sim))
 
 
-def test_a_file_swapped_after_it_was_hashed_is_not_published(
+def test_a_file_that_was_replaced_after_it_was_hashed_is_not_promoted(
     simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     """The hash is that of one very file; another one under its name does not inherit it."""

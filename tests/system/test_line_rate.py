@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("argument", ["--help", "--version"])
-def test_who_only_asks_for_help_loads_nothing_heavy(argument: str) -> None:
+def test_help_and_version_load_no_large_library(argument: str) -> None:
     program = f"import sys; sys.argv = ['restore-agent', {argument!r}]\nfrom restore_agent.cli.main import main\n"
     program += "try: main()\nexcept SystemExit: print(sorted(sys.modules), file=sys.stderr)"
     bare = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}  # coverage loads a lot itself
@@ -95,7 +95,7 @@ def consumed(flow: Pipeline, into: list[bytes], *, slowly: threading.Event | Non
     return thread
 
 
-def test_blocks_come_out_of_a_flow_as_they_went_in() -> None:
+def test_blocks_leave_a_flow_in_the_order_in_which_they_entered() -> None:
     flow, seen = Pipeline(blocks(2, 4), 1), list[bytes]()
     consumer = consumed(flow, seen)
     for number in range(100):
@@ -107,7 +107,7 @@ def test_blocks_come_out_of_a_flow_as_they_went_in() -> None:
     assert seen == [number.to_bytes(2, "big") for number in range(100)]
 
 
-def test_a_reader_is_never_further_ahead_than_the_blocks_there_are() -> None:
+def test_a_reader_is_never_further_ahead_than_the_number_of_blocks() -> None:
     flow, go, seen = Pipeline(blocks(3, 1), 1), threading.Event(), list[bytes]()
     consumer = consumed(flow, seen, slowly=go)
     for _ in range(3):
@@ -120,7 +120,7 @@ def test_a_reader_is_never_further_ahead_than_the_blocks_there_are() -> None:
     assert len(seen) == 4
 
 
-def test_a_flow_that_is_held_gives_no_block_until_it_goes_on() -> None:
+def test_a_paused_flow_returns_no_block_until_it_continues() -> None:
     flow = Pipeline(blocks(1, 1), 1)
     flow.hold()
     began = time.monotonic()
@@ -129,7 +129,7 @@ def test_a_flow_that_is_held_gives_no_block_until_it_goes_on() -> None:
     assert time.monotonic() - began >= 0.04
 
 
-def test_a_reader_learns_that_a_consumer_gave_up_also_while_it_waits() -> None:
+def test_a_waiting_reader_is_notified_that_a_consumer_failed() -> None:
     flow = Pipeline(blocks(1, 1), 1)
     flow.give(flow.take(), 1)
     flow.hold()
@@ -140,19 +140,19 @@ def test_a_reader_learns_that_a_consumer_gave_up_also_while_it_waits() -> None:
 
 
 @pytest.mark.parametrize("filled", [False, True])
-def test_transfers_at_once_share_the_memory_for_blocks(filled: bool) -> None:
+def test_parallel_transfers_share_the_memory_for_blocks(filled: bool) -> None:
     for parallel in (1, 4, 8, 16, 64):
         count, size = transfer.blocks(parallel, filled=filled)
         assert parallel * count * size <= 32 << 20
     assert transfer.blocks(10_000, filled=filled)[1] == 128 << 10
 
 
-def test_only_where_the_kernel_fills_a_block_by_itself_are_blocks_few_and_large() -> None:
+def test_blocks_are_few_and_large_only_if_the_kernel_fills_them_by_itself() -> None:
     assert transfer.blocks(1, filled=True) == (2, 5 << 20)
     assert transfer.blocks(1, filled=False) == (4, 2 << 20)
 
 
-def test_transfers_at_once_share_what_may_wait_to_be_written_back() -> None:
+def test_parallel_transfers_share_the_limit_of_dirty_bytes() -> None:
     assert [transfer.keep_every(count) >> 20 for count in (1, 4, 8, 16, 64)] == [256, 128, 64, 32, 32]
 
 
@@ -194,7 +194,7 @@ def test_an_offset_is_journalled_only_once_its_bytes_are_synced(
 
 
 @pytest.mark.usefixtures("kept_often")
-def test_a_disk_that_is_slower_than_the_wire_holds_the_transfer_back(
+def test_a_disk_that_is_slower_than_the_network_slows_the_transfer(
     simulator: StartSimulator, restore: Restore, dest: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While a sync lags the file stops growing, although the server goes on; so what is dirty is bounded."""
@@ -218,7 +218,7 @@ def test_a_disk_that_is_slower_than_the_wire_holds_the_transfer_back(
 
 
 @pytest.mark.usefixtures("kept_often")
-def test_a_sync_that_fails_on_the_way_ends_the_archive_with_41(
+def test_a_sync_that_fails_during_the_transfer_ends_the_archive_with_41(
     simulator: StartSimulator, restore: Restore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(_: int) -> None:

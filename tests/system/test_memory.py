@@ -10,7 +10,7 @@ from support.memory import MOST_MEMORY, measured
 
 
 @pytest.mark.parametrize("unpack", [False, True], ids=["download", "unpack"])
-def test_64_transfers_in_parallel_take_less_memory_than_is_promised(
+def test_64_transfers_in_parallel_need_less_memory_than_the_documented_limit(
     simulator: StartSimulator, dest: Path, tmp_path: Path, unpack: bool
 ) -> None:
     sim = simulator("framing=chunked", shards=63, tls=True, archive_size=1 << 20)

@@ -223,7 +223,7 @@ def fetch(
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_length_is_told_and_kept(nginx: Nginx, dest: Path, scheme: str) -> None:
+def test_a_body_with_a_length_has_that_length(nginx: Nginx, dest: Path, scheme: str) -> None:
     body, sha1 = fetch(nginx, nginx.link("plain", scheme), dest)
     assert (sha1, body.total, body.offset) == (nginx.sha1, nginx.archive.stat().st_size, 0)
     assert body.validator
@@ -238,7 +238,7 @@ def test_a_chunked_body_has_no_size_and_all_its_bytes(nginx: Nginx, dest: Path, 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("place", ["plain", "no-etag"])
-def test_half_a_part_is_completed_by_a_range(nginx: Nginx, dest: Path, scheme: str, place: str) -> None:
+def test_half_a_part_file_is_completed_by_a_range(nginx: Nginx, dest: Path, scheme: str, place: str) -> None:
     whole = nginx.archive.read_bytes()
     head, _ = fetch(nginx, nginx.link(place), dest)
     assert head.validator, "an ETag, or without it Last-Modified"
@@ -250,13 +250,13 @@ def test_half_a_part_is_completed_by_a_range(nginx: Nginx, dest: Path, scheme: s
     assert int(asked.sent) == len(whole) - len(have)
 
 
-def test_another_validator_gets_the_whole_archive(nginx: Nginx, dest: Path) -> None:
+def test_another_validator_gets_the_complete_archive(nginx: Nginx, dest: Path) -> None:
     body, sha1 = fetch(nginx, nginx.link("plain"), dest, have=b"\x1f\x8bold", validator='"another"')
     assert (body.offset, sha1) == (0, nginx.sha1)
     assert nginx.asked[-1].status == "200"
 
 
-def test_a_server_that_does_no_ranges_sends_the_whole_archive(nginx: Nginx, dest: Path) -> None:
+def test_a_server_without_ranges_sends_the_complete_archive(nginx: Nginx, dest: Path) -> None:
     head, _ = fetch(nginx, nginx.link("plain"), dest)
     assert head.validator
     body, sha1 = fetch(nginx, nginx.link("no-ranges"), dest, have=b"\x1f\x8bold", validator=head.validator)
@@ -279,39 +279,39 @@ def test_a_redirect_from_https_to_http_is_refused(nginx: Nginx, dest: Path) -> N
 @pytest.mark.parametrize(
     ("place", "status"), [("forbidden", "HTTP 403 Forbidden"), ("nothing-there", "HTTP 404 Not Found")]
 )
-def test_a_refusal_says_which(nginx: Nginx, dest: Path, place: str, status: str) -> None:
+def test_a_refusal_names_its_status(nginx: Nginx, dest: Path, place: str, status: str) -> None:
     with pytest.raises(DeliveryRefused, match=status):
         fetch(nginx, nginx.link(place), dest)
 
 
-def test_an_untrusted_certificate_is_no_connection(nginx: Nginx, dest: Path) -> None:
+def test_an_untrusted_certificate_prevents_a_connection(nginx: Nginx, dest: Path) -> None:
     with pytest.raises(TlsError):
         fetch(nginx, nginx.link("plain", "https"), dest, tls=ssl.create_default_context())
     assert not nginx.asked
 
 
-def test_a_certificate_for_another_host_is_no_connection(nginx: Nginx, dest: Path) -> None:
+def test_a_certificate_for_another_host_prevents_a_connection(nginx: Nginx, dest: Path) -> None:
     link = DeliveryUrl(nginx.url("plain", "https").replace("127.0.0.1", "127.0.0.2"), NAME)
     with pytest.raises(TlsError, match=r"(?i)mismatch|not valid"):
         fetch(nginx, link, dest)
     assert not nginx.asked
 
 
-def test_http_spoken_to_a_tls_port_is_refused_not_taken(nginx: Nginx, dest: Path) -> None:
+def test_an_answer_to_plain_http_on_a_tls_port_is_refused(nginx: Nginx, dest: Path) -> None:
     link = DeliveryUrl(f"http://127.0.0.1:{nginx.tls_port}/plain/{NAME}", NAME)
     with pytest.raises(DeliveryRefused, match="expects https") as refused:
         fetch(nginx, link, dest)
     assert refused.value.spent is False
 
 
-def test_tls_spoken_to_a_plain_port_is_a_tls_error(nginx: Nginx, dest: Path) -> None:
+def test_tls_on_a_plain_port_is_a_tls_error(nginx: Nginx, dest: Path) -> None:
     link = DeliveryUrl(f"https://127.0.0.1:{nginx.port}/plain/{NAME}", NAME)
     with pytest.raises(AgentError) as refused:
         fetch(nginx, link, dest)
     assert isinstance(refused.value, (TlsError, ConnectFailed))
 
 
-def test_nothing_is_ever_asked_for_but_by_get(nginx: Nginx, dest: Path) -> None:
+def test_every_request_is_a_get(nginx: Nginx, dest: Path) -> None:
     fetch(nginx, nginx.link("plain"), dest)
     # nginx may log the TLS that an earlier test sent to its plain port late, without a name
     assert [asked.method for asked in nginx.asked if asked.uri.endswith(NAME)] == ["GET"]
@@ -340,7 +340,7 @@ def pointed_at(nginx: Nginx) -> PointAt:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("place", ["plain", "chunked", "moved", "no-ranges"])
-def test_an_archive_from_nginx_is_proven(
+def test_an_archive_from_nginx_is_verified(
     nginx: Nginx,
     pointed_at: PointAt,
     simulator: StartSimulator,
@@ -389,7 +389,7 @@ def test_a_transfer_that_was_killed_is_resumed_by_the_next_run(
     assert [line["resumed"] for line in journal_in(dest) if line.get("fact") == "answered"] == [False, True]
 
 
-def test_a_page_that_asks_to_log_in_is_no_archive(
+def test_a_login_page_is_not_an_archive(
     nginx: Nginx, pointed_at: PointAt, simulator: StartSimulator, restore: Restore, dest: Path
 ) -> None:
     ended = restore(simulator(*pointed_at("login")), "--retries=1")

@@ -41,12 +41,12 @@ MADE = Op("create", 1, ROOT, "a")
 WRITTEN = Op("write", 1, data=b"12345678")
 
 
-def test_what_was_not_synced_may_be_there_or_partly_there_or_zeros_or_lost() -> None:
+def test_unsynced_data_may_be_complete_partial_zeros_or_lost() -> None:
     states = [state.tree for state in crash.crash_states((MADE, WRITTEN))]
     assert all(tree in states for tree in ({"a": b"12345678"}, {"a": b"1234"}, {"a": bytes(8)}, {"a": b""}))
 
 
-def test_a_synced_file_is_whole_but_its_name_may_be_lost() -> None:
+def test_a_synced_file_is_complete_but_its_name_may_be_lost() -> None:
     states = states_after(MADE, WRITTEN, Op("sync", 1), Op("get", name="mark"))
     assert sorted(states, key=len) == [{}, {"a": b"12345678"}]
 
@@ -55,7 +55,7 @@ def test_a_synced_name_stays() -> None:
     assert states_after(MADE, WRITTEN, Op("sync", 1), Op("sync", ROOT), Op("get", name="mark")) == [{"a": b"12345678"}]
 
 
-def test_a_rename_is_there_or_not_and_never_half() -> None:
+def test_a_rename_is_durable_or_lost_and_never_partial() -> None:
     durable = [MADE, WRITTEN, Op("sync", 1), Op("sync", ROOT), Op("get", name="mark")]
     states = states_after(*durable, Op("rename", 1, ROOT, "a", ROOT, "b"), Op("get", name="mark"))
     assert sorted(map(list, states)) == [["a"], ["b"]]

@@ -118,7 +118,7 @@ def test_the_demo_leaves_archives_data_paths_and_a_report(newcomer: Newcomer) ->
     assert "\nscripts/test --coverage\n" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_help_and_a_mistake_of_the_demo_delete_nothing(newcomer: Newcomer) -> None:
+def test_help_and_a_usage_error_of_the_demo_delete_no_file(newcomer: Newcomer) -> None:
     last = newcomer.clone / ".demo" / "receipt.json"
     last.parent.mkdir(exist_ok=True)
     last.touch()

@@ -82,7 +82,7 @@ def test_the_style_sheet_is_applied_in_light_and_dark(opened: Page, tmp_path: Pa
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_text_has_the_contrast_that_wcag_asks_for(opened: Page, tmp_path: Path, dark: bool) -> None:
+def test_text_has_the_contrast_that_wcag_requires(opened: Page, tmp_path: Path, dark: bool) -> None:
     opened.open(written("large", tmp_path), 820, dark)
     pairs = opened.evaluate(
         "[...new Set([...document.querySelectorAll('p, dt, dd, h1, h2, h3, span, b, small, li')]"
@@ -106,7 +106,7 @@ def luminance(color: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_a_script_that_got_into_the_page_would_not_run(opened: Page, tmp_path: Path) -> None:
+def test_an_injected_script_does_not_run(opened: Page, tmp_path: Path) -> None:
     path = written("success", tmp_path)
     path.write_text(path.read_text().replace("</main>", "<script>document.title = 'run'</script></main>"))
     opened.open(path, 820)

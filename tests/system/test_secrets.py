@@ -64,7 +64,7 @@ def assert_kept(sim: Simulator, ended: Result, *places: Path) -> None:
                 assert form not in text, f"{where} holds {form!r}"
 
 
-def test_no_token_gets_into_the_journal_as_a_validator_or_out_of_a_redirect() -> None:
+def test_no_token_of_a_validator_or_a_redirect_is_in_the_journal() -> None:
     redactor = Redactor()
     redactor.learn_url("https://om/backup/restore/v2/pull/5fc4f5a8b2e4a1000155b6aa/dG9rZW4tb2YtdGhlLXVybA==/a.tar.gz")
     redactor.learn_url("https://store/signed/a.tar.gz?signature=0123456789abcdef")
@@ -100,7 +100,7 @@ BATCH: list[tuple[str, list[str], list[str], int]] = [
 
 @pytest.mark.parametrize("output", ["text", "json"])
 @pytest.mark.parametrize(("faults", "options", "code"), [row[1:] for row in BATCH], ids=[row[0] for row in BATCH])
-def test_no_end_of_a_run_shows_a_secret(
+def test_no_outcome_of_a_run_shows_a_secret(
     simulator: StartSimulator,
     restore: Restore,
     dest: Path,
@@ -144,7 +144,7 @@ def test_status_shows_no_secret(simulator: StartSimulator, restore: Restore, run
         assert_kept(sim, run_agent(["status", f"--dest={dest}", f"--output={output}"]), dest)
 
 
-def test_a_killed_run_leaves_no_secret_behind(simulator: StartSimulator, start_agent: StartAgent, dest: Path) -> None:
+def test_a_killed_run_leaves_no_secret_on_disk(simulator: StartSimulator, start_agent: StartAgent, dest: Path) -> None:
     sim = simulator("url-v2", "drip=256K", archive_size=1 << 20)
     process = start_agent(["run", *connection_args(sim), *QUICK, f"--dest={dest}", "--debug"])
     wait_until(lambda: [part for part in dest.glob("*.part") if part.stat().st_size], "a beginning of the part file")
@@ -152,7 +152,7 @@ def test_a_killed_run_leaves_no_secret_behind(simulator: StartSimulator, start_a
     assert_kept(sim, finished(process), dest)
 
 
-def test_the_key_in_the_environment_is_hidden_when_a_mistake_repeats_it(
+def test_the_key_in_the_environment_is_hidden_when_an_error_repeats_it(
     simulator: StartSimulator, run_agent: RunAgent, dest: Path
 ) -> None:
     sim = simulator()
@@ -170,7 +170,7 @@ def test_a_url_with_credentials_is_refused_without_repeating_them(simulator: Sta
     assert "pass-word-1" not in ended.out + ended.err
 
 
-def test_credentials_of_the_api_never_reach_a_delivery(simulator: StartSimulator, restore: Restore) -> None:
+def test_credentials_of_the_api_are_never_sent_to_a_delivery_url(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("url-v2=both", "redirect-other-origin", shards=1)
     assert restore(sim).code == 0
     for request in sim.requests:
@@ -182,7 +182,7 @@ def test_credentials_of_the_api_never_reach_a_delivery(simulator: StartSimulator
             assert "Bearer" not in sent
 
 
-def test_the_bearer_token_goes_to_no_other_origin(simulator: StartSimulator, restore: Restore) -> None:
+def test_the_bearer_token_is_sent_to_no_other_origin(simulator: StartSimulator, restore: Restore) -> None:
     sim = simulator("url-v2=only", "redirect-other-origin")
     assert restore(sim).code == 0
     first, second = [request for request in sim.requests if request.kind == "delivery"]

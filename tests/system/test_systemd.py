@@ -51,7 +51,7 @@ def test_the_unit_is_printed_with_the_program_that_was_named(run_agent: RunAgent
     assert "@PROGRAM@" not in text
 
 
-def test_it_restarts_exactly_where_the_runbook_says_run_again_or_wait(run_agent: RunAgent) -> None:
+def test_the_unit_restarts_exactly_for_codes_that_the_runbook_marks_as_run_again_or_wait(run_agent: RunAgent) -> None:
     text = run_agent(["systemd", "--program=/bin/true"]).out
     found = re.search(r"^RestartPreventExitStatus=(.*)$", text, re.MULTILINE)
     assert found
@@ -59,13 +59,13 @@ def test_it_restarts_exactly_where_the_runbook_says_run_again_or_wait(run_agent:
     assert {int(code) for code in found[1].split()} == set(codes()) - helps - {0}
 
 
-def test_an_installed_unit_is_readable_and_whole(unit: Path) -> None:
+def test_an_installed_unit_is_readable_and_complete(unit: Path) -> None:
     assert unit.name == "restore-agent@.service"
     assert unit.stat().st_mode & 0o777 == 0o644
     assert [path.name for path in unit.parent.iterdir()] == [unit.name]
 
 
-def test_a_place_that_cannot_be_written_is_a_mistake(run_agent: RunAgent) -> None:
+def test_a_directory_that_cannot_be_written_is_a_usage_error(run_agent: RunAgent) -> None:
     ended = run_agent(["systemd", "--program=/bin/true", "--install=/proc/no-such"])
     assert ended.code == 2
     assert "/proc/no-such" in ended.err
@@ -80,7 +80,7 @@ def test_a_place_that_cannot_be_written_is_a_mistake(run_agent: RunAgent) -> Non
         ("/opt/lib/restore_agent/__main__.py", "/usr/bin/python3 -m restore_agent"),
     ],
 )
-def test_the_unit_starts_the_agent_as_it_was_started_itself(
+def test_the_unit_starts_the_agent_with_the_command_that_printed_it(
     run_agent: RunAgent, monkeypatch: pytest.MonkeyPatch, started: str, line: str
 ) -> None:
     monkeypatch.setattr("sys.argv", [started])
@@ -93,7 +93,7 @@ def test_the_unit_starts_the_agent_as_it_was_started_itself(
 @pytest.mark.parametrize(
     "started", ["/home/op/clone/.venv/bin/restore-agent", "/run/user/0/restore-agent.pyz", "/tmp/restore-agent"]
 )
-def test_a_program_that_the_unit_could_not_see_is_printed_with_a_warning_and_not_installed(
+def test_a_program_that_the_unit_cannot_access_is_printed_with_a_warning_and_not_installed(
     run_agent: RunAgent, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, started: str
 ) -> None:
     monkeypatch.setattr("sys.argv", [started])
@@ -107,13 +107,13 @@ def test_a_program_that_the_unit_could_not_see_is_printed_with_a_warning_and_not
 
 
 @needs_analyze
-def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
+def test_systemd_reports_no_problem_in_the_unit(unit: Path) -> None:
     done = analyze("verify", unit)
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @needs_analyze
-def test_the_unit_is_hardly_exposed(unit: Path) -> None:
+def test_the_unit_has_a_low_exposure_level(unit: Path) -> None:
     done = analyze("security", "--offline=true", "--threshold=15", unit)
     assert done.returncode == 0, done.stdout
     exposure = re.search(r"exposure level for \S+: ([\d.]+)", done.stdout)
@@ -142,7 +142,7 @@ def heard(listener: socket.socket) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
-def test_the_service_manager_is_told_where_the_run_stands(
+def test_the_service_manager_receives_the_progress_of_the_run(
     simulator: StartSimulator, restore: Restore, tmp_path: Path, kind: str
 ) -> None:
     address = str(tmp_path / "notify") if kind == "path" else f"@restore-agent-test-{os.getpid()}"
@@ -154,7 +154,7 @@ def test_the_service_manager_is_told_where_the_run_stands(
     assert told[-1] == "STOPPING=1\nSTATUS=exit code 0: every selected archive is verified, now or already"
 
 
-def test_the_service_manager_is_told_why_a_run_failed_without_a_secret(
+def test_the_service_manager_receives_the_reason_of_a_failure_without_a_secret(
     simulator: StartSimulator, restore: Restore, tmp_path: Path
 ) -> None:
     address = str(tmp_path / "notify")
@@ -167,7 +167,7 @@ def test_the_service_manager_is_told_why_a_run_failed_without_a_secret(
     assert not any(secret in last for secret in sim.secrets)
 
 
-def test_the_line_counts_archives_by_where_they_stand() -> None:
+def test_the_status_line_counts_archives_by_their_state() -> None:
     def row(state: str, size: int, rate: int = 0) -> ArchiveProgress:
         return ArchiveProgress(state, None, state, size, None, rate, None, 0, delivery_status="IN_PROGRESS")
 
@@ -223,7 +223,7 @@ def test_in_the_journal_each_entry_is_one_line_with_its_priority(
     assert re.match(r"<3>error: .*\[downloads-used-up\]; on disk: .*; download spent: yes; next: ", error)
 
 
-def test_a_stream_that_is_not_the_journal_has_times_and_no_priorities(
+def test_a_stream_other_than_the_journal_has_times_and_no_priorities(
     simulator: StartSimulator, start_agent: StartAgent, journal: TextIO, dest: Path
 ) -> None:
     """As when a unit's output is piped on: JOURNAL_STREAM is inherited, but names another stream."""
@@ -315,7 +315,7 @@ def test_the_agent_restores_under_every_restriction_of_the_unit(host: Booted, si
     assert Path("/proc/sys/kernel/random/boot_id").read_text().strip() in boots
 
 
-def test_with_a_drop_in_it_writes_where_another_user_owns_the_place(host: Booted) -> None:
+def test_with_a_drop_in_the_agent_writes_to_a_directory_of_another_user(host: Booted) -> None:
     host.run("install", "-d", "-o", "nobody", "/opt/backup", "/opt/metrics")
     unit = "restore-agent@elsewhere.service"
     host.start(unit)
@@ -331,7 +331,7 @@ def test_jobs_that_are_not_ready_are_waited_for_again(host: Booted) -> None:
     host.run("systemctl", "stop", unit)
 
 
-def test_a_refusal_is_not_tried_again_and_stands_in_the_journal_with_its_priority(host: Booted) -> None:
+def test_a_refusal_is_not_retried_and_is_in_the_journal_with_its_priority(host: Booted) -> None:
     unit = "restore-agent@refused.service"
     host.start(unit)
     ended = host.ended(unit)
@@ -342,7 +342,7 @@ def test_a_refusal_is_not_tried_again_and_stands_in_the_journal_with_its_priorit
     assert "; next: " in error
 
 
-def test_a_stop_ends_the_run_cleanly_and_for_good(host: Booted) -> None:
+def test_a_stop_ends_the_run_cleanly_without_a_restart(host: Booted) -> None:
     unit = "restore-agent@slow.service"
     host.start(unit)
     wait_until(

@@ -48,7 +48,7 @@ def story(*faults: str, **changes: object) -> JobStory:
         (story("redirect-loop", gets=(CUT,), published=False), {0, 25}),
     ],
 )
-def test_the_oracle_knows_the_right_end(told: JobStory, right: set[int]) -> None:
+def test_the_oracle_allows_only_the_correct_exit_codes(told: JobStory, right: set[int]) -> None:
     assert oracle.allowed_codes(told) == right
 
 
@@ -56,12 +56,12 @@ def test_the_same_seed_draws_the_same_round() -> None:
     assert [draw.draw(seed) for seed in range(50)] == [draw.draw(seed) for seed in range(50)]
 
 
-def test_every_drawn_behaviour_can_be_played() -> None:
+def test_every_drawn_behavior_can_be_simulated() -> None:
     for seed in range(500):
         Faults.parse(draw.draw(seed).faults)
 
 
-def test_half_of_the_rounds_are_over_tls_and_every_fate_is_met() -> None:
+def test_half_of_the_rounds_use_tls_and_every_fate_is_drawn() -> None:
     drawn = [draw.draw(seed) for seed in range(300)]
     assert sum(each.tls for each in drawn) == 150
     assert {each.fate.kind for each in drawn} == {
@@ -77,6 +77,6 @@ def test_half_of_the_rounds_are_over_tls_and_every_fate_is_met() -> None:
 
 
 @pytest.mark.parametrize("seed", (2, 4, 7, 11))
-def test_a_round_holds_every_invariant(seed: int) -> None:
+def test_a_round_violates_no_invariant(seed: int) -> None:
     outcome = rounds.play(seed)
     assert not outcome.violations, f"{outcome.drawn}\n{outcome.violations}\n{outcome.evidence}"

@@ -51,7 +51,7 @@ def evidence_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
-def test_a_healthy_agent_is_not_accused() -> None:
+def test_an_agent_without_a_defect_violates_no_invariant() -> None:
     unpacking = drawn(*DRAWN.faults, shards=1, confirm=True, unpack=Unpack(discard=True, afterwards="written"))
     assert rounds.play(0, drawn=unpacking).violations == []
 
@@ -68,7 +68,7 @@ def test_a_healthy_agent_is_not_accused() -> None:
         ("write outside of DEST", "nothing outside DEST is touched"),
     ],
 )
-def test_a_round_catches(defect: str, invariant: str) -> None:
+def test_a_round_detects_a_defect(defect: str, invariant: str) -> None:
     outcome = rounds.play(0, drawn=DRAWN, defects=(defect,))
     assert invariant in {violation.invariant for violation in outcome.violations}, outcome.violations
 
@@ -155,14 +155,14 @@ UNPACKING = {
 
 
 @pytest.mark.parametrize("defect", UNPACKING)
-def test_a_round_that_unpacks_catches(defect: str) -> None:
+def test_a_round_that_unpacks_detects_a_defect(defect: str) -> None:
     invariant, each = UNPACKING[defect]
     outcome = rounds.play(0, drawn=each, defects=(defect,))
     assert invariant in {violation.invariant for violation in outcome.violations}, outcome.violations
 
 
 @pytest.mark.parametrize("defect", CASES)
-def test_a_drawn_round_catches(defect: str) -> None:
+def test_a_drawn_round_detects_a_defect(defect: str) -> None:
     if defect == "use any part" and os.geteuid() != 0:
         pytest.skip("files of another user need root")
     invariant, each = CASES[defect]
@@ -189,7 +189,7 @@ def test_a_drawn_round_catches(defect: str) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_run_that_hangs_is_caught(defect: str, each: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_hangs_is_detected(defect: str, each: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "LONGEST_RUN", 8.0)
     outcome = rounds.play(0, drawn=each, defects=(defect,))
     assert "every run ends in bounded time" in {violation.invariant for violation in outcome.violations}
@@ -211,7 +211,7 @@ ONCE = powerloss.Scenario("once", (("", 0),))
     ],
     ids=lambda value: value if isinstance(value, str) and value.startswith("forget") else "",
 )
-def test_the_enumeration_of_crash_states_catches(
+def test_the_enumeration_of_crash_states_detects_a_defect(
     defect: str, scenario: powerloss.Scenario, after: str, invariant: str, tmp_path: Path
 ) -> None:
     tally = powerloss.judge_states(scenario, tmp_path, (defect,), after=lambda op: str(op).startswith(after))
@@ -227,7 +227,7 @@ def test_the_enumeration_of_crash_states_catches(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_restart_after_power_loss_catches(defect: str, scenario: powerloss.Scenario, tmp_path: Path) -> None:
+def test_a_restart_after_power_loss_detects_a_defect(defect: str, scenario: powerloss.Scenario, tmp_path: Path) -> None:
     wanted = "every archive that can be had is had, else the code is right"
     recording, _ = powerloss.record(scenario, tmp_path, (defect,))
     states = powerloss.states_of_parts(recording)
@@ -239,7 +239,7 @@ def test_a_restart_after_power_loss_catches(defect: str, scenario: powerloss.Sce
 
 
 @strace
-def test_a_failed_sync_that_is_trusted_is_caught(tmp_path: Path) -> None:
+def test_a_failed_sync_that_is_trusted_is_detected(tmp_path: Path) -> None:
     fault = DiskFault("fdatasync", diskfaults.ARCHIVE, "EIO", server=diskfaults.CUT)
     met, violations = diskfaults.try_fault(fault, tmp_path, defects=("trust a failed sync",))
     assert met

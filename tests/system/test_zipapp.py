@@ -66,7 +66,7 @@ def test_another_python_builds_the_same_bytes(single: Path, tmp_path: Path) -> N
     assert (tmp_path / single.name).read_bytes() == single.read_bytes()
 
 
-def test_it_holds_source_only_with_one_time_one_mode_and_in_order(single: Path) -> None:
+def test_the_zipapp_contains_sorted_sources_only_with_one_time_and_one_mode(single: Path) -> None:
     with zipfile.ZipFile(single) as archive:
         entries = archive.infolist()
     names = [entry.filename for entry in entries]
@@ -78,7 +78,7 @@ def test_it_holds_source_only_with_one_time_one_mode_and_in_order(single: Path) 
     assert os.access(single, os.X_OK)
 
 
-def test_it_names_no_place_of_the_host_that_built_it(single: Path) -> None:
+def test_the_zipapp_contains_no_path_of_the_host_that_built_it(single: Path) -> None:
     data = single.read_bytes()
     for place in (ROOT, Path.home() / ".", single.parent):
         assert f"{place}/".encode() not in data
@@ -113,7 +113,7 @@ def test_the_list_of_contents_is_valid_cyclonedx(single: Path) -> None:
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "None\n"
 
 
-def test_the_list_names_every_pin_with_licence_hash_and_purl_and_nothing_else(single: Path) -> None:
+def test_the_list_names_every_pin_with_license_hash_and_purl_and_no_other_package(single: Path) -> None:
     listed = json.loads((single.parent / "restore-agent.cdx.json").read_text())
     ours = listed["metadata"]["component"]
     assert ours["version"] == restore_agent.__version__
@@ -151,7 +151,7 @@ def test_a_rehearsal_over_tls_succeeds_on_a_bare_python(single: Path, tmp_path: 
     assert done.stderr == ""
 
 
-def test_it_has_everything_with_it_that_an_installed_agent_has(single: Path, tmp_path: Path) -> None:
+def test_the_zipapp_contains_every_file_of_an_installed_agent(single: Path, tmp_path: Path) -> None:
     for args, said in [
         (["--version"], restore_agent.__version__),
         (["--help"], "ansible-collections"),
@@ -167,26 +167,26 @@ def test_it_has_everything_with_it_that_an_installed_agent_has(single: Path, tmp
         assert said in done.stdout
 
 
-def test_it_writes_metrics_without_anything_installed(single: Path, tmp_path: Path) -> None:
+def test_the_zipapp_writes_metrics_without_an_installed_package(single: Path, tmp_path: Path) -> None:
     args = ["run", f"--metrics-file={tmp_path / 'a.prom'}", "--url=http://127.0.0.1:9", "-o", "json"]
     assert bare(NEW[0], single, *args, cwd=tmp_path).returncode == 2  # most options are missing
     assert "restore_agent_run_exit_code" in (tmp_path / "a.prom").read_text()
 
 
-def test_it_runs_as_a_program_of_its_own(single: Path, tmp_path: Path) -> None:
+def test_the_zipapp_can_be_executed_directly(single: Path, tmp_path: Path) -> None:
     env = {"PATH": f"{Path(NEW[0]).parent}:/usr/bin:/bin"}
     done = subprocess.run([single, "--version"], env=env, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert restore_agent.__version__ in done.stdout
 
 
 @pytest.mark.parametrize("python", OLD)
-def test_an_older_python_is_told_what_is_needed(single: Path, tmp_path: Path, python: str) -> None:
+def test_an_older_python_is_refused_with_the_required_version(single: Path, tmp_path: Path, python: str) -> None:
     done = bare(python, single, "--version", cwd=tmp_path)
     assert done.returncode == 2
     assert "needs Python 3.11 or newer" in done.stderr
 
 
-def test_the_collection_must_be_extracted_from_the_single_file(single: Path, tmp_path: Path) -> None:
+def test_the_collection_must_be_extracted_from_the_zipapp(single: Path, tmp_path: Path) -> None:
     done = bare(NEW[0], single, "ansible-collections", cwd=tmp_path)
     assert done.returncode == 2
     assert "--extract" in done.stderr

@@ -45,7 +45,7 @@ def test_in_a_pipe_text_has_no_control_characters_and_results_alone_are_on_stdou
     assert "attempt 1" not in ended.out
 
 
-def test_a_status_with_line_breaks_forges_no_line_of_the_log(simulator: StartSimulator, restore: Restore) -> None:
+def test_a_status_with_line_breaks_cannot_forge_a_log_line(simulator: StartSimulator, restore: Restore) -> None:
     ended = restore(simulator("hostile-text", "never-ready"), "--output=text", "--wait-timeout=0.1s")
     assert ended.code == 20
     assert not [line for line in ended.err.splitlines() if re.match(r'(\d\d:\d\d:\d\d )?\{"event"', line)]
@@ -95,7 +95,7 @@ ENDS: list[tuple[list[str], list[str], int]] = [
 
 
 @pytest.mark.parametrize(("faults", "options", "code"), ENDS)
-def test_every_end_is_json_lines_that_close_with_a_result(
+def test_every_outcome_is_json_lines_that_end_with_a_result(
     simulator: StartSimulator, restore: Restore, faults: list[str], options: list[str], code: int
 ) -> None:
     ended = restore(simulator(*faults), *options)
@@ -104,7 +104,7 @@ def test_every_end_is_json_lines_that_close_with_a_result(
     assert ended.err == ""
 
 
-def test_the_result_is_what_the_receipt_holds(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
+def test_the_result_has_the_content_of_the_receipt(simulator: StartSimulator, restore: Restore, dest: Path) -> None:
     ended = restore(simulator(shards=1))
     told = {name: value for name, value in ended.result.items() if name not in ("event", "time")}
     assert told == receipt_in(dest)
@@ -124,7 +124,7 @@ def test_the_result_is_what_the_receipt_holds(simulator: StartSimulator, restore
         ["run", "-o", "json", "--config", "/no/such/file"],
     ],
 )
-def test_a_mistake_in_the_call_is_json_too_where_json_was_asked_for(run_agent: RunAgent, args: list[str]) -> None:
+def test_a_usage_error_is_json_if_json_was_requested(run_agent: RunAgent, args: list[str]) -> None:
     ended = run_agent(args)
     assert ended.code == 2
     assert ended.events("error")[0]["id"] == "usage"
@@ -171,9 +171,7 @@ def test_an_output_that_is_neither_is_reported_in_text(run_agent: RunAgent) -> N
     assert "must be one of text, json" in ended.err
 
 
-def test_a_reader_that_has_seen_enough_changes_no_exit_code(
-    simulator: StartSimulator, start_agent: StartAgent, dest: Path
-) -> None:
+def test_a_closed_pipe_changes_no_exit_code(simulator: StartSimulator, start_agent: StartAgent, dest: Path) -> None:
     """As in `restore-agent plan -o json | head -1`."""
     sim = simulator("api-delay=0.3", shards=1)
     process = start_agent(["plan", *connection_args(sim), f"--dest={dest}", "-o", "json"])

@@ -51,7 +51,7 @@ def told(path: Path) -> dict[tuple[str, str], float]:
 # ---------------------------------------------------------------- a run
 
 
-def test_a_verified_run_leaves_bytes_verdict_downloads_and_exit_code(
+def test_a_verified_run_writes_bytes_verdict_downloads_and_exit_code(
     simulator: StartSimulator, restore: Restore, file: Path
 ) -> None:
     ended = restore(simulator(), f"--metrics-file={file}")
@@ -78,7 +78,7 @@ def test_labels_name_batch_job_and_archive(simulator: StartSimulator, restore: R
     assert {one["job_id"] for one in labels} == set(sim.hello["job_ids"])
 
 
-def test_during_a_run_it_tells_where_every_archive_stands(
+def test_during_a_run_the_file_has_the_state_of_every_archive(
     simulator: StartSimulator, restore: Restore, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "_EVERY", 0.05)
@@ -98,9 +98,7 @@ def test_during_a_run_it_tells_where_every_archive_stands(
     assert 0 < left <= 48 * 3600
 
 
-def test_a_settled_archive_has_no_time_to_expiry_left_to_worry_about(
-    simulator: StartSimulator, restore: Restore, file: Path
-) -> None:
+def test_a_finished_archive_has_no_time_to_expiry(simulator: StartSimulator, restore: Restore, file: Path) -> None:
     restore(simulator(), f"--metrics-file={file}")
     assert "restore_agent_archive_expires_in_seconds{" not in file.read_text()
 
@@ -109,7 +107,7 @@ def test_a_settled_archive_has_no_time_to_expiry_left_to_worry_about(
     ("fault", "code", "verdict"),
     [("cut=50%", 23, "failed"), ("hash=wrong", 11, "mismatch"), ("hash=never", 10, "unproven")],
 )
-def test_a_run_that_fails_tells_its_verdict_and_code(
+def test_a_failed_run_writes_its_verdict_and_exit_code(
     simulator: StartSimulator, restore: Restore, file: Path, fault: str, code: int, verdict: str
 ) -> None:
     ended = restore(simulator(fault), f"--metrics-file={file}", "--hash-timeout=0.2s")
@@ -118,9 +116,7 @@ def test_a_run_that_fails_tells_its_verdict_and_code(
     assert told(file)["restore_agent_archive_verdict", verdict] == 1
 
 
-def test_a_run_that_never_knew_its_jobs_tells_its_exit_code(
-    simulator: StartSimulator, restore: Restore, file: Path
-) -> None:
+def test_a_run_without_known_jobs_writes_its_exit_code(simulator: StartSimulator, restore: Restore, file: Path) -> None:
     assert restore(simulator("forbidden"), f"--metrics-file={file}").code == 30
     assert told(file)["restore_agent_run_exit_code", ""] == 30
     assert told(file)["restore_agent_run_state", "finished"] == 1
@@ -131,7 +127,7 @@ def test_a_mistake_in_the_call_is_reported_too(run_agent: RunAgent, file: Path) 
     assert told(file)["restore_agent_run_exit_code", ""] == 2
 
 
-def test_the_path_can_come_from_the_environment(simulator: StartSimulator, restore: Restore, file: Path) -> None:
+def test_the_path_can_be_set_in_the_environment(simulator: StartSimulator, restore: Restore, file: Path) -> None:
     assert restore(simulator(), env={"RESTORE_AGENT_METRICS_FILE": str(file)}).code == 0
     assert told(file)["restore_agent_run_exit_code", ""] == 0
 
@@ -139,7 +135,7 @@ def test_the_path_can_come_from_the_environment(simulator: StartSimulator, resto
 # ---------------------------------------------------------------- the file
 
 
-def test_it_is_readable_by_node_exporter_and_leaves_nothing_beside_it(
+def test_the_file_is_readable_by_node_exporter_and_the_only_one_in_its_directory(
     simulator: StartSimulator, restore: Restore, file: Path
 ) -> None:
     before = os.umask(0o077)
@@ -151,7 +147,7 @@ def test_it_is_readable_by_node_exporter_and_leaves_nothing_beside_it(
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
 
-def test_a_reader_never_sees_half_of_it(file: Path) -> None:
+def test_a_reader_never_reads_a_partial_file(file: Path) -> None:
     reporter = metrics.MetricsFile(file, "batch", print, Redactor())
     stop = threading.Event()
     broken: list[str] = []
@@ -172,7 +168,7 @@ def test_a_reader_never_sees_half_of_it(file: Path) -> None:
     assert len(told(file)) > 100
 
 
-def test_a_file_that_cannot_be_written_is_warned_of_once_and_ends_no_run(
+def test_a_file_that_cannot_be_written_causes_one_warning_and_ends_no_run(
     simulator: StartSimulator, restore: Restore, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(path: Path, data: bytes) -> None:
@@ -187,13 +183,13 @@ def test_a_file_that_cannot_be_written_is_warned_of_once_and_ends_no_run(
 
 
 @pytest.mark.parametrize("path", ["/no/such/directory/a.prom", "/tmp", ""])
-def test_a_path_that_cannot_be_a_file_is_a_mistake(simulator: StartSimulator, restore: Restore, path: str) -> None:
+def test_a_path_that_cannot_be_a_file_is_a_usage_error(simulator: StartSimulator, restore: Restore, path: str) -> None:
     ended = restore(simulator(), f"--metrics-file={path}")
     assert ended.code == 2
     assert "--metrics-file" in ended.events("error")[0]["message"]
 
 
-def test_without_prometheus_client_the_option_is_a_mistake_with_a_hint(tmp_path: Path) -> None:
+def test_without_prometheus_client_the_option_is_a_usage_error_with_a_hint(tmp_path: Path) -> None:
     hidden = "import sys\nsys.modules['prometheus_client'] = None\n"
     script = hidden + "from restore_agent.cli.main import main\nmain(sys.argv[1:])\n"
     command = [sys.executable, "-c", script, "run", f"--metrics-file={tmp_path / 'a.prom'}", "-o", "json"]
@@ -216,7 +212,7 @@ def progress(job_id: str, **more: object) -> ArchiveProgress:
     return ArchiveProgress(job_id, **values)
 
 
-def test_what_is_unknown_is_left_out_and_what_a_server_named_is_quoted(file: Path) -> None:
+def test_unknown_values_are_left_out_and_names_from_the_server_are_quoted(file: Path) -> None:
     reporter = metrics.MetricsFile(file, None, print, Redactor(), wall=lambda: NOW)
     reporter.report(RunStarted(None, "/restore"))
     reporter.report(JobSeen("1", None, None, None, "wait", "not ready", "no time at all"))
@@ -245,7 +241,7 @@ def test_the_run_is_where_its_busiest_archive_is(file: Path, states: tuple[str, 
 
 
 @needs_promtool
-def test_promtool_finds_nothing_wrong_with_the_rules(run_agent: RunAgent, tmp_path: Path) -> None:
+def test_promtool_reports_no_problem_in_the_rules(run_agent: RunAgent, tmp_path: Path) -> None:
     rules = tmp_path / "alerts.yml"
     rules.write_text(run_agent(["alerts"]).out)
     done = subprocess.run(["promtool", "check", "rules", rules], capture_output=True, text=True, check=False)
@@ -254,7 +250,7 @@ def test_promtool_finds_nothing_wrong_with_the_rules(run_agent: RunAgent, tmp_pa
 
 
 @needs_promtool
-def test_promtool_finds_nothing_wrong_with_the_metrics(simulator: StartSimulator, restore: Restore, file: Path) -> None:
+def test_promtool_reports_no_problem_in_the_metrics(simulator: StartSimulator, restore: Restore, file: Path) -> None:
     restore(simulator(shards=1), f"--metrics-file={file}")
     done = subprocess.run(
         ["promtool", "check", "metrics"], input=file.read_text(), capture_output=True, text=True, check=False
@@ -273,7 +269,7 @@ def every_metric(file: Path) -> set[str]:
     return {one.name for family in text_string_to_metric_families(file.read_text()) for one in family.samples}
 
 
-def test_the_rules_ask_only_for_metrics_that_are_written(run_agent: RunAgent, file: Path) -> None:
+def test_the_rules_use_only_metrics_that_are_written(run_agent: RunAgent, file: Path) -> None:
     assert set(re.findall(r"restore_agent_\w+", run_agent(["alerts"]).out)) <= every_metric(file)
 
 
@@ -381,7 +377,7 @@ tests:
 
 
 @needs_promtool
-def test_each_alert_fires_for_what_it_is_meant_for_and_for_nothing_else(run_agent: RunAgent, tmp_path: Path) -> None:
+def test_each_alert_fires_for_its_own_condition_only(run_agent: RunAgent, tmp_path: Path) -> None:
     rules, cases = tmp_path / "alerts.yml", tmp_path / "cases.yml"
     rules.write_text(run_agent(["alerts"]).out)
     cases.write_text(CASES.format(rules=rules))
@@ -391,6 +387,6 @@ def test_each_alert_fires_for_what_it_is_meant_for_and_for_nothing_else(run_agen
     assert alerts == set(re.findall(r"alertname: (\w+)", CASES))
 
 
-def test_the_rules_call_a_person_for_the_codes_that_need_one(run_agent: RunAgent) -> None:
+def test_the_rules_alert_an_operator_for_the_codes_that_need_one(run_agent: RunAgent) -> None:
     again = {int(code) for code in re.findall(r"exit_code == (\d+)", run_agent(["alerts"]).out)}
     assert again == {code for code in codes() if EXIT_CODES[code].next_step in ("run again", "wait")}

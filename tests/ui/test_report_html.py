@@ -57,7 +57,7 @@ def page(request: pytest.FixtureRequest) -> str:
     return page_of(request.param)
 
 
-def test_nothing_runs_and_nothing_is_loaded(page: str) -> None:
+def test_the_page_runs_no_script_and_loads_no_resource(page: str) -> None:
     read = Reader(page)
     assert not set(read.tags) & {
         "script",
@@ -86,7 +86,7 @@ def test_the_policy_allows_only_the_style_sheet_of_the_page(page: str) -> None:
     assert policy == f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
 
 
-def test_hostile_names_are_shown_and_are_no_markup() -> None:
+def test_hostile_names_are_shown_and_are_not_markup() -> None:
     page = page_of("hostile")
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page

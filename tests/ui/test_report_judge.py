@@ -28,7 +28,7 @@ def test_a_batch_is_complete_if_every_job_is_verified_on_exactly_one_host() -> N
     assert report.sentence == "The batch is complete: all 3 archives are verified."
 
 
-def test_a_single_archive_is_spoken_of_in_the_singular() -> None:
+def test_a_single_archive_is_described_in_the_singular() -> None:
     assert judged([archive(0)]).sentence == "The batch is complete: its archive is verified."
 
 
@@ -79,7 +79,7 @@ def test_skipped_jobs_count_as_listed() -> None:
     assert judged([archive(0), failed(1, 0, None, "skipped")], expect=2).exit_code == 0
 
 
-def test_more_jobs_than_expected_are_no_problem() -> None:
+def test_more_jobs_than_expected_are_not_a_problem() -> None:
     assert judged([archive(0), archive(1)], expect=1).exit_code == 0
 
 
@@ -115,7 +115,7 @@ def test_a_job_that_fails_for_two_reasons_on_two_hosts_is_12() -> None:
     assert judged([EXPIRED], [failed(1, 40, "no-space")]).exit_code == 12
 
 
-def test_a_receipt_that_contradicts_itself_proves_nothing() -> None:
+def test_a_receipt_that_contradicts_itself_verifies_no_job() -> None:
     report = judged([archive(0, expected_sha1="0" * 40)])
     assert report.exit_code == 11
     assert "its two hashes differ" in report.problems[0].archives[0][1]
@@ -165,7 +165,7 @@ def test_a_batch_and_a_single_job_are_different_restores() -> None:
         judge(files(receipt(archive(0)), receipt(archive(0), batch_id=None)))
 
 
-def test_single_jobs_belong_together_if_their_receipts_share_one() -> None:
+def test_single_jobs_belong_together_if_their_receipts_have_a_job_in_common() -> None:
     chain = [[archive(0)], [EXPIRED, archive(2)], [failed(0, 22, "x"), archive(1)]]
     assert judge(files(*(receipt(*entries, batch_id=None) for entries in chain))).exit_code == 0
     with pytest.raises(ReceiptsUnusable, match="different restores"):

@@ -70,11 +70,11 @@ def test_a_field_of_an_archive_of_the_wrong_type_is_named(field: str, value: Any
     assert field in refused(receipt(archive(0, **{field: value})))
 
 
-def test_a_job_twice_in_one_receipt_is_refused() -> None:
+def test_a_receipt_that_contains_a_job_twice_is_refused() -> None:
     assert "a job twice" in refused(receipt(archive(0), archive(0)))
 
 
-def test_a_time_that_is_not_one_is_unknown() -> None:
+def test_an_invalid_time_is_unknown() -> None:
     report = judge(
         [ReceiptFile("/r", receipt(archive(0, verified_at="yesterday", ready_at="2026-11-24"), started_at="x"))]
     )

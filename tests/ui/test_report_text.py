@@ -30,7 +30,7 @@ def test_no_invisible_character_is_printed(case: str) -> None:
     assert not found & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
-def test_the_judgement_and_what_to_do_come_first() -> None:
+def test_the_judgment_and_the_next_step_are_the_first_lines() -> None:
     lines = text_of("one-missing").splitlines()
     assert lines[0] == "The batch is not complete: 2 of 4 archives are verified, 1 is in no receipt, 1"
     assert lines[3] == "✗ 1 of 4 restore jobs is in no receipt (exit code 24)"
@@ -77,7 +77,7 @@ def test_the_timeline_has_a_row_for_each_archive() -> None:
     assert all(sign in lanes[0] for sign in ".#~=")
 
 
-def test_labels_leave_out_what_all_names_begin_with() -> None:
+def test_labels_leave_out_the_common_prefix_of_all_names() -> None:
     assert labels(["prod-shard0-1.tar.gz", "prod-shard1-1.tar.gz", "prod-config-1.tgz"]) == [
         "…shard0-1",
         "…shard1-1",
@@ -87,7 +87,7 @@ def test_labels_leave_out_what_all_names_begin_with() -> None:
     assert labels([]) == []
 
 
-def test_a_cut_text_keeps_its_ends() -> None:
+def test_a_shortened_text_keeps_both_ends() -> None:
     assert cut("abcdefghij", 7) == "abcd…ij"
     assert width_of(cut("漢字漢字漢字", 7)) <= 7
 

@@ -41,7 +41,7 @@ from restore_agent.ui.wording import folded
 # A terminal of 80 columns and 24 lines
 
 
-def test_a_terminal_gets_a_bar_per_archive_that_fits_and_goes_away(simulator: StartSimulator, tmp_path: Path) -> None:
+def test_a_terminal_shows_a_bar_per_archive_that_fits_and_is_removed(simulator: StartSimulator, tmp_path: Path) -> None:
     sim = simulator("drip=512K", "ready-after=0.4@1", shards=1, archive_size=512 << 10)
     terminal = on_terminal(sim, tmp_path / "r")
     bars = [line for line in terminal.screens if "%|" in line]
@@ -73,7 +73,7 @@ def test_json_on_a_terminal_is_still_json(simulator: StartSimulator, tmp_path: P
     assert all(json.loads(line) for line in terminal.shown.splitlines())
 
 
-def test_a_folded_line_keeps_a_path_whole_where_names_fit_and_breaks_it_where_they_do_not() -> None:
+def test_a_wrapped_line_breaks_a_path_only_between_names_if_they_fit() -> None:
     path = f"/backup/{'restore/' * 10}"
     line = f"10:00:00 archives go to {path}"
     assert folded(line, 77) == ["10:00:00 archives go to", f"         {path}"]
@@ -83,9 +83,7 @@ def test_a_folded_line_keeps_a_path_whole_where_names_fit_and_breaks_it_where_th
 @pytest.mark.parametrize(
     ("columns", "lines", "room"), [(80, 24, (77, 24)), (0, 0, (77, 24)), (132, 50, (129, 50)), (5, 2, (20, 2))]
 )
-def test_a_terminal_that_does_not_know_its_size_counts_as_80_by_24(
-    columns: int, lines: int, room: tuple[int, int]
-) -> None:
+def test_a_terminal_of_unknown_size_counts_as_80_by_24(columns: int, lines: int, room: tuple[int, int]) -> None:
     main, side = pty.openpty()
     fcntl.ioctl(main, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
     with os.fdopen(side, "w") as stream:
@@ -93,7 +91,7 @@ def test_a_terminal_that_does_not_know_its_size_counts_as_80_by_24(
     os.close(main)
 
 
-def test_the_waiting_line_goes_once_nothing_waits() -> None:
+def test_the_waiting_line_is_removed_once_no_archive_waits() -> None:
     console, _, err = text_console(progress="bar")
     console.report(Progress((progress("waiting"),)))
     assert "waiting for 1 job" in err.getvalue()
@@ -104,7 +102,7 @@ def test_the_waiting_line_goes_once_nothing_waits() -> None:
     console.close()
 
 
-def test_hashing_and_many_archives_have_their_bars() -> None:
+def test_hashing_and_many_archives_have_bars() -> None:
     console, out, err = text_console(progress="bar")
     many = tuple(progress("downloading", job_id=str(number)) for number in range(40))
     console.report(Progress(many))
@@ -119,7 +117,7 @@ def test_hashing_and_many_archives_have_their_bars() -> None:
     assert "verified" in out.getvalue()
 
 
-def test_the_row_of_an_archive_that_settled_does_not_stay_blank_between_the_others() -> None:
+def test_the_row_of_a_finished_archive_does_not_stay_blank_between_other_rows() -> None:
     console, _, err = text_console(progress="bar")
     first, second, third = (progress("downloading", job_id=name, file_name=f"{name}.tar.gz") for name in "abc")
     console.report(Progress((first, second, third, progress("waiting"))))
@@ -132,7 +130,7 @@ def test_the_row_of_an_archive_that_settled_does_not_stay_blank_between_the_othe
     assert [line[9:] for line in shown_on(err)] == ["a line above the bars"]
 
 
-def test_those_that_still_come_in_stand_above_those_that_await_their_hash_and_the_rest_is_counted() -> None:
+def test_downloads_are_above_archives_that_await_their_hash_and_the_rest_is_counted() -> None:
     console, _, err = text_console(progress="bar")
     hashing = tuple(progress("hashing", job_id=f"h{number}", file_name=f"h{number}") for number in range(12))
     console.report(Progress((*hashing, progress("downloading", job_id="d", file_name="d"))))
@@ -150,7 +148,7 @@ def test_an_archive_that_is_only_unpacked_shows_its_share() -> None:
     console.close()
 
 
-def test_a_transfer_without_a_byte_does_not_claim_that_its_size_is_unknown() -> None:
+def test_a_transfer_without_a_byte_does_not_show_its_size_as_unknown() -> None:
     console, _, err = text_console(progress="bar")
     console.report(Progress((progress("downloading", bytes=0, total_bytes=None),)))
     assert "no byte yet" in shown_on(err)[0]
@@ -168,7 +166,7 @@ def test_on_40_columns_every_row_fits(simulator: StartSimulator, tmp_path: Path)
     assert max(map(len, rows)) < 40
 
 
-def test_control_c_leaves_nothing_of_the_bars(simulator: StartSimulator, tmp_path: Path) -> None:
+def test_control_c_removes_the_bars(simulator: StartSimulator, tmp_path: Path) -> None:
     sim = simulator("drip=64K", shards=1, archive_size=512 << 10)
     terminal = Terminal(["run", *connection_args(sim), *QUICK, f"--dest={tmp_path / 'r'}"], {})
     terminal.press(b"\x03", once="%|")

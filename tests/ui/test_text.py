@@ -59,7 +59,7 @@ from restore_agent.ui.wording import shortened, size_text, time_text, waiting_te
         (5000 << 40, "5000.0 TiB"),
     ],
 )
-def test_sizes_for_people(size: float | None, text: str) -> None:
+def test_sizes_are_formatted_with_units(size: float | None, text: str) -> None:
     assert size_text(size) == text
 
 
@@ -78,11 +78,11 @@ def test_sizes_for_people(size: float | None, text: str) -> None:
         (2 * 86400 + 4 * 3600 + 59, "2d04h"),
     ],
 )
-def test_times_for_people(seconds: float, text: str) -> None:
+def test_times_are_formatted_with_units(seconds: float, text: str) -> None:
     assert time_text(seconds) == text
 
 
-def test_a_large_number_of_bytes_in_a_message_has_a_unit_too() -> None:
+def test_a_large_number_of_bytes_in_a_message_has_a_unit() -> None:
     text = "up to 905341606 bytes, at 4194304 bytes/s; 512 bytes are free"
     assert with_sizes(text) == "up to 905341606 bytes (863.4 MiB), at 4194304 bytes/s; 512 bytes are free"
 
@@ -129,7 +129,7 @@ def test_a_download_names_host_and_offset_and_no_path() -> None:
 
 
 @pytest.mark.parametrize("event", [RunFailed(MISMATCH.fields()), ArchiveFinished("job", SETTLED, MISMATCH.fields())])
-def test_an_error_tells_what_which_archive_what_is_left_what_was_spent_and_what_next(event: Event) -> None:
+def test_an_error_has_cause_archive_files_on_disk_spent_downloads_and_next_step(event: Event) -> None:
     console, _, err = text_console()
     console.report(event)
     said = [line[9:] for line in err.getvalue().splitlines()]
@@ -141,7 +141,7 @@ def test_an_error_tells_what_which_archive_what_is_left_what_was_spent_and_what_
     ]
 
 
-def test_the_null_reporter_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_null_reporter_writes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     Silent().report(RunStarted(None, "/backup"))
     assert capsys.readouterr() == ("", "")
 
@@ -194,7 +194,7 @@ def test_a_notice_about_no_job_has_no_job_id() -> None:
     assert "job_id" not in json.loads(out.getvalue())
 
 
-def test_json_progress_is_thinned() -> None:
+def test_json_progress_is_limited_to_some_events() -> None:
     out = io.StringIO()
     console = JsonConsole(out, Redactor())
     for _ in range(50):
@@ -202,7 +202,7 @@ def test_json_progress_is_thinned() -> None:
     assert len(out.getvalue().splitlines()) == 1
 
 
-def test_secrets_and_control_characters_reach_neither_form() -> None:
+def test_secrets_and_control_characters_are_in_neither_format() -> None:
     redactor = Redactor()
     redactor.learn("correct-horse-battery")
     status = "token correct-horse-battery \x1b[2J\r\n\u202eevil"
@@ -220,7 +220,7 @@ def test_secrets_and_control_characters_reach_neither_form() -> None:
 # Plain progress
 
 
-def test_plain_progress_is_a_line_per_moving_archive_and_one_for_those_that_wait(
+def test_plain_progress_is_a_line_per_active_archive_and_one_for_those_that_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bars, "_PLAIN_EVERY", 0.0)
@@ -239,21 +239,21 @@ def test_plain_progress_is_a_line_per_moving_archive_and_one_for_those_that_wait
     assert not out.getvalue()
 
 
-def test_plain_progress_comes_every_half_minute_not_at_every_tick() -> None:
+def test_plain_progress_is_written_every_30_seconds_and_not_at_every_tick() -> None:
     console, _, err = text_console(progress="plain")
     for _ in range(20):
         console.report(Progress((progress("downloading"),)))
     assert not err.getvalue()
 
 
-def test_no_progress_means_none() -> None:
+def test_with_no_progress_no_progress_is_written() -> None:
     console, out, err = text_console(progress="none")
     console.report(Progress((progress("downloading"),)))
     console.close()
     assert (out.getvalue(), err.getvalue()) == ("", "")
 
 
-def test_the_waiting_line_counts_statuses_and_tells_the_tightest_expiry() -> None:
+def test_the_waiting_line_counts_statuses_and_shows_the_earliest_expiry() -> None:
     rows = (
         progress("waiting", delivery_status="IN_PROGRESS", expires_in=7200.0),
         progress("waiting", delivery_status="IN_PROGRESS", expires_in=60.0),
@@ -290,7 +290,7 @@ def kept_at(
     return ArchiveRecord("5" * 24, file_name=name, path=path, verdict=verdict, exit_code=code)
 
 
-def test_the_table_says_once_where_the_archives_are() -> None:
+def test_the_table_shows_the_directory_of_the_archives_once() -> None:
     table = closing_table(kept_at("/backup/restore/a.tar.gz"), kept_at("/backup/restore/b.tar.gz", name="b.tar.gz"))
     assert [line.split()[:2] for line in table[:-1]] == [
         ["In", "/backup/restore:"],
@@ -301,16 +301,14 @@ def test_the_table_says_once_where_the_archives_are() -> None:
 
 
 @pytest.mark.parametrize(("verdict", "code"), [(Verdict.UNPROVEN, 10), (Verdict.MISMATCH, 11)])
-def test_a_file_that_did_not_get_its_final_name_is_told_with_the_one_it_is_kept_under(
-    verdict: Verdict, code: int
-) -> None:
+def test_a_file_without_its_final_name_is_shown_with_its_current_name(verdict: Verdict, code: int) -> None:
     name = "electron_0-1492528465-2c923b1e0fad9ff6f7c10fa6.tar.gz"
     table = closing_table(kept_at(f"/backup/restore/{name}.{verdict}", verdict, name, code), code=code)
     assert f"          kept as {name}.{verdict}" in table
     assert max(map(len, table)) <= 80
 
 
-def test_archives_in_different_directories_are_told_with_their_whole_paths() -> None:
+def test_archives_in_different_directories_are_shown_with_their_full_paths() -> None:
     table = closing_table(kept_at("/backup/one/a.tar.gz"), kept_at("/backup/two/a.tar.gz.unproven"))
     assert [line.strip() for line in table if line.startswith(" ")] == [
         "/backup/one/a.tar.gz",
@@ -318,13 +316,13 @@ def test_archives_in_different_directories_are_told_with_their_whole_paths() -> 
     ]
 
 
-def test_archives_that_left_nothing_on_disk_have_no_directory() -> None:
+def test_archives_without_a_file_on_disk_have_no_directory() -> None:
     table = closing_table(kept_at(None, Verdict.FAILED, code=23), code=23)
     assert table[0].startswith("failed    a.tar.gz")
 
 
 @pytest.mark.parametrize(("length", "lines"), [(57, 0), (58, 1), (70, 1), (71, 2), (255, 4)])
-def test_a_name_that_its_row_cuts_stands_whole_below_it(length: int, lines: int) -> None:
+def test_a_name_that_is_shortened_in_its_row_is_shown_in_full_below_it(length: int, lines: int) -> None:
     name = ("replica_set_" * 30)[: length - 7] + ".tar.gz"
     table = closing_table(kept_at(f"/backup/restore/{name}", name=name))
     told = [line.strip() for line in table[2:-2]]
@@ -332,19 +330,19 @@ def test_a_name_that_its_row_cuts_stands_whole_below_it(length: int, lines: int)
     assert max(map(len, table)) <= 80
 
 
-def test_after_a_failure_the_end_counts_what_is_verified() -> None:
+def test_after_a_failure_the_last_line_counts_verified_archives() -> None:
     failed, good = kept_at(None, Verdict.FAILED, "a.tar.gz", 23), kept_at("/b/b.tar.gz", name="b.tar.gz")
     skipped = kept_at(None, Verdict.SKIPPED, "c.tar.gz")
     table = closing_table(failed, good, skipped, code=23)
     assert table[-3:-1] == ["1 of 2 archives verified.", "Exit code 23: downloads used up before an archive was whole."]
 
 
-def test_after_a_failure_the_end_counts_what_is_not_unpacked() -> None:
+def test_after_a_failure_the_last_line_counts_archives_that_are_not_unpacked() -> None:
     table = closing_table(kept_at("/b/a.tar.gz"), kept_at("/b/b.tar.gz", code=13), code=13)
     assert "2 of 2 archives verified, 1 not unpacked." in table
 
 
-def test_an_error_that_ends_a_run_says_what_is_next_at_the_end_too() -> None:
+def test_an_error_that_ends_a_run_repeats_its_next_step_at_the_end() -> None:
     console, out, _ = text_console()
     console.report(RunFailed(RedirectRefused("it redirects").fields()))
     console.report(RunFinished(receipt(code=32)))
@@ -352,7 +350,7 @@ def test_an_error_that_ends_a_run_says_what_is_next_at_the_end_too() -> None:
     assert max(map(len, out.getvalue().splitlines())) <= 80
 
 
-def test_what_an_error_says_is_next_is_for_its_own_exit_code() -> None:
+def test_the_next_step_of_an_error_belongs_to_its_own_exit_code() -> None:
     console, out, _ = text_console()
     console.report(RunFailed(RedirectRefused("it redirects").fields()))
     console.report(RunFinished(receipt(code=41)))
@@ -360,7 +358,7 @@ def test_what_an_error_says_is_next_is_for_its_own_exit_code() -> None:
 
 
 @pytest.mark.parametrize("code", sorted(EXIT_CODES))
-def test_every_end_says_its_code_and_what_to_do(code: int) -> None:
+def test_every_outcome_has_its_exit_code_and_the_next_step(code: int) -> None:
     console, out, _ = text_console()
     console.report(RunFinished(receipt(code=code)))
     closing = out.getvalue().splitlines()

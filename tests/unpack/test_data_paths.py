@@ -38,7 +38,7 @@ def names(path: Path) -> list[str]:
     ("archive", "name"),
     [("a.tar.gz", "a"), ("a.tgz", "a"), ("a.tar", "a"), ("a.TAR.GZ", "a"), ("a.zip", "a.zip"), (".tar", ".tar")],
 )
-def test_a_data_path_has_the_archives_name_without_extension(archive: str, name: str) -> None:
+def test_a_data_path_has_the_name_of_the_archive_without_extension(archive: str, name: str) -> None:
     assert data_path_name(archive) == name
 
 
@@ -90,7 +90,7 @@ def test_a_staging_directory_is_closed_once_although_the_run_is_stopped_while_it
     assert names(paths.path) == ["electron"]
 
 
-def test_a_second_holder_of_a_staging_directory_is_refused(paths: DataPaths) -> None:
+def test_a_second_lock_of_a_staging_directory_is_refused(paths: DataPaths) -> None:
     staging = paths.staging("job")
     for attempt in (paths.staging, paths.require_unlocked, paths.remove_stale):
         with pytest.raises(DataPathInTheWay, match="another run"):
@@ -124,7 +124,7 @@ def test_only_one_of_many_gets_the_staging_directory(paths: DataPaths) -> None:
     got[0].discard()
 
 
-def test_what_an_earlier_run_left_is_removed(paths: DataPaths) -> None:
+def test_files_of_an_earlier_run_are_removed(paths: DataPaths) -> None:
     stale = paths.path / ".job.unpacking"
     (stale / "d" / "e").mkdir(parents=True)
     (stale / "d" / "e" / "f").write_text("old")
@@ -160,7 +160,7 @@ def test_staging_of_another_user_is_in_the_way(paths: DataPaths) -> None:
         paths.staging("job")
 
 
-def test_publishing_replaces_an_empty_directory_and_nothing_else(paths: DataPaths, tmp_path: Path) -> None:
+def test_publishing_replaces_only_an_empty_directory(paths: DataPaths, tmp_path: Path) -> None:
     (paths.path / "empty").mkdir()
     (paths.path / "full").mkdir()
     (paths.path / "full" / "x").touch()
@@ -182,7 +182,7 @@ def test_publishing_replaces_an_empty_directory_and_nothing_else(paths: DataPath
     assert names(tmp_path / "target") == []
 
 
-def test_something_that_appears_after_the_check_is_not_replaced(paths: DataPaths) -> None:
+def test_an_object_that_appears_after_the_check_is_not_replaced(paths: DataPaths) -> None:
     staging = paths.staging("job")
     paths.require_free = lambda name: (paths.path / name).mkdir() or (paths.path / name / "x").touch()  # type: ignore[assignment, func-returns-value, method-assign]
     with pytest.raises(DataPathInTheWay):
@@ -224,7 +224,7 @@ ARCHIVE = zipped(tar_of([directory(TOP), member(f"{TOP}/a", b"a" * 9000), member
 
 
 @root_only
-def test_all_that_is_unpacked_has_the_owner_asked_for(tmp_path: Path) -> None:
+def test_every_unpacked_file_has_the_requested_owner(tmp_path: Path) -> None:
     with DataPaths.open(tmp_path / "into", Owner(4242, 4343), create=True):
         pass
     unpack(ARCHIVE, tmp_path / "into", Options(owner=Owner(4242, 4343)))
@@ -234,7 +234,7 @@ def test_all_that_is_unpacked_has_the_owner_asked_for(tmp_path: Path) -> None:
 
 
 @root_only
-def test_what_an_owned_unpack_left_can_be_taken_by_the_next(tmp_path: Path) -> None:
+def test_a_staging_directory_with_another_owner_can_be_used_by_the_next_run(tmp_path: Path) -> None:
     owner = Owner(4242, 4242)
     with DataPaths.open(tmp_path / "into", owner, create=True) as paths:
         staging = paths.staging("job")
@@ -262,7 +262,7 @@ def test_every_file_and_directory_is_synced_before_the_rename(tmp_path: Path, mo
     assert after[0] == ""
 
 
-def test_a_failed_sync_of_a_file_is_cannot_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_sync_of_a_file_raises_cannot_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(5, "Input/output error")
 
@@ -293,7 +293,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     run("umount", disk)
 
 
-def test_a_full_disk_is_no_space_and_gets_its_space_back(small_disk: Path) -> None:
+def test_a_full_disk_raises_no_space_and_its_space_is_freed(small_disk: Path) -> None:
     archive = tar_of([member("t/a", os.urandom(10 << 20)), member("t/b", os.urandom(14 << 20))])
     (small_disk.parent / "a").write_bytes(zipped(archive))
     with pytest.raises(NoSpaceToUnpack, match="free"):
@@ -302,7 +302,9 @@ def test_a_full_disk_is_no_space_and_gets_its_space_back(small_disk: Path) -> No
     assert (status.f_blocks - status.f_bfree) * status.f_frsize < 1 << 20
 
 
-def test_a_disk_that_fills_up_between_two_checks_is_no_space(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_between_two_checks_raises_no_space(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(SpaceGuard, "take", lambda *_: None)
     (small_disk.parent / "a").write_bytes(zipped(tar_of([member("t/b", os.urandom(26 << 20))])))
     with pytest.raises(NoSpaceToUnpack, match="No space left"):
@@ -336,7 +338,7 @@ paths.publish(staging, "data")
 """
 
 
-def test_a_run_that_is_killed_leaves_nothing_that_the_next_one_does_not_remove(tmp_path: Path) -> None:
+def test_every_file_of_a_killed_run_is_removed_by_the_next_run(tmp_path: Path) -> None:
     entries = [member(f"t/{number}", bytes([number]) * 100_000) for number in range(200)]
     (tmp_path / "a").write_bytes(tar_of(entries))
     into = tmp_path / "into"
@@ -372,7 +374,7 @@ def test_a_removal_can_be_ended(paths: DataPaths) -> None:
     assert paths.remove_stale("job")
 
 
-def test_a_failed_sync_of_the_directory_takes_the_name_back(paths: DataPaths, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_sync_of_the_directory_reverts_the_rename(paths: DataPaths, monkeypatch: pytest.MonkeyPatch) -> None:
     staging = paths.staging("job")
 
     def fail(descriptor: int) -> None:
@@ -398,7 +400,7 @@ def test_a_file_system_without_locks_on_directories_can_be_used(
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_directory_without_write_permission_is_cannot_unpack(paths: DataPaths) -> None:
+def test_a_directory_without_write_permission_raises_cannot_unpack(paths: DataPaths) -> None:
     paths.path.chmod(0o500)
     assert not paths.is_writable()
     with pytest.raises(CannotUnpack):

@@ -151,7 +151,7 @@ def test_bytes_beyond_the_reported_size_are_not_read(start: Start) -> None:
 
 
 @pytest.mark.parametrize("read", [0, 10, 400_000, len(FIRST)])
-def test_a_restart_brings_the_bytes_of_the_second_transfer_only(start: Start, tmp_path: Path, read: int) -> None:
+def test_a_restart_unpacks_the_bytes_of_the_second_transfer_only(start: Start, tmp_path: Path, read: int) -> None:
     hashes = []
 
     def consumer() -> Callable[[bytes], None]:
@@ -183,7 +183,7 @@ def test_a_restart_with_another_file(start: Start, tmp_path: Path) -> None:
     assert running.end().files == 9
 
 
-def test_a_resume_that_keeps_all_that_was_read_goes_on(start: Start, tmp_path: Path) -> None:
+def test_a_resume_that_keeps_all_bytes_that_were_read_continues(start: Start, tmp_path: Path) -> None:
     starts = []
     running = start(consumer=lambda: starts.append(1) or len)
     running.source.advance(running.write(FIRST[:300_000]))
@@ -257,7 +257,7 @@ def test_a_truncated_archive_that_is_finished_is_damaged(start: Start, tmp_path:
 
 
 @pytest.mark.parametrize("written", [0, 1000, len(FIRST)])
-def test_cancelling_ends_within_a_second_wherever_it_is(start: Start, written: int) -> None:
+def test_cancelling_ends_unpacking_within_a_second_at_any_point(start: Start, written: int) -> None:
     running = start()
     running.source.advance(running.write(FIRST[:written]))
     running.wait_for(lambda: running.source.position == written)

@@ -97,7 +97,7 @@ UNSAFE = {
 
 
 @pytest.mark.parametrize("blocks", UNSAFE.values(), ids=UNSAFE)
-def test_an_unsafe_archive_is_refused_and_leaves_nothing(tmp_path: Path, blocks: list[bytes]) -> None:
+def test_an_unsafe_archive_is_refused_and_leaves_no_file(tmp_path: Path, blocks: list[bytes]) -> None:
     for archive in (FILE + b"".join(blocks) + END, zipped(FILE + b"".join(blocks) + END)):
         require_refused(tmp_path, archive, UnsafeArchive)
 
@@ -158,7 +158,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("archive", DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_archive_is_refused_and_leaves_nothing(tmp_path: Path, archive: bytes) -> None:
+def test_a_damaged_archive_is_refused_and_leaves_no_file(tmp_path: Path, archive: bytes) -> None:
     for form in (archive, zipped(archive)):
         error = require_refused(tmp_path, form, DamagedArchive)
         assert isinstance(error, DamagedArchive)
@@ -175,12 +175,12 @@ def spoiled(at: int) -> bytes:
 
 
 @pytest.mark.parametrize("at", [0, 2, 3, 40, 9000, len(WHOLE) // 2, len(WHOLE) - 8, len(WHOLE) - 1])
-def test_a_changed_byte_of_a_gzip_is_found(tmp_path: Path, at: int) -> None:
+def test_a_changed_byte_of_a_gzip_is_detected(tmp_path: Path, at: int) -> None:
     require_refused(tmp_path, spoiled(at), DamagedArchive)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 5, 9, 10, 300, 15_000, len(WHOLE) - 8, len(WHOLE) - 1])
-def test_a_truncated_gzip_is_found(tmp_path: Path, size: int) -> None:
+def test_a_truncated_gzip_is_detected(tmp_path: Path, size: int) -> None:
     error = require_refused(tmp_path, WHOLE[:size], DamagedArchive)
     assert isinstance(error, DamagedArchive)
     assert error.finding is Finding.TRUNCATED
@@ -191,7 +191,7 @@ PLAIN = tar_of([directory("t"), member("t/a", b"a" * 700)])
 
 @pytest.mark.parametrize("size", [100, 512, 1024, 1025, 1536, 2048, 2048 + 512])
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_truncated_tar_is_found(tmp_path: Path, size: int, packed: bool) -> None:
+def test_a_truncated_tar_is_detected(tmp_path: Path, size: int, packed: bool) -> None:
     archive = zipped(PLAIN[:size]) if packed else PLAIN[:size]
     error = require_refused(tmp_path, archive, DamagedArchive)
     assert isinstance(error, DamagedArchive)
@@ -228,11 +228,11 @@ def test_a_gzip_header_with_all_its_optional_fields(tmp_path: Path) -> None:
     ],
     ids=["file name", "directory name", "path", "long name", "pax header", "sparse map"],
 )
-def test_what_this_system_cannot_hold_is_cannot_unpack(tmp_path: Path, blocks: list[bytes]) -> None:
+def test_a_member_that_this_system_cannot_store_raises_cannot_unpack(tmp_path: Path, blocks: list[bytes]) -> None:
     require_refused(tmp_path, zipped(FILE + b"".join(blocks) + END), CannotUnpack)
 
 
-def test_a_file_larger_than_the_file_system_allows_is_cannot_unpack(tmp_path: Path) -> None:
+def test_a_file_larger_than_the_file_system_allows_raises_cannot_unpack(tmp_path: Path) -> None:
     size = 1 << 62
     sparse = pax_header([(b"GNU.sparse.map", b""), (b"GNU.sparse.size", b"%d" % size), (b"GNU.sparse.name", b"t/x")])
     require_refused(tmp_path, FILE + sparse + raw_header(b"t/x") + END, CannotUnpack)
@@ -254,7 +254,7 @@ def test_deep_directories_are_written_and_removed(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- members given twice
 
 
-def test_of_a_member_given_twice_the_last_counts(tmp_path: Path) -> None:
+def test_the_last_copy_of_a_duplicate_member_is_used(tmp_path: Path) -> None:
     entries = [
         member("t/a", b"first"),
         hard_link("t/kept", "t/a"),
@@ -353,7 +353,7 @@ def test_more_directories_than_memory_allows_are_refused(tmp_path: Path, monkeyp
     require_refused(tmp_path, archive, CannotUnpack)
 
 
-def test_long_digit_runs_in_a_pax_header_take_no_time(tmp_path: Path) -> None:
+def test_long_digit_runs_in_a_pax_header_are_parsed_quickly(tmp_path: Path) -> None:
     digits = raw_header(b"x", b"x", 4 << 20) + b"1" * (4 << 20) + raw_header(b"t/x") + END
     finished = threading.Timer(5, os._exit, (1,))  # a regular expression would hold the interpreter lock
     finished.start()
@@ -382,7 +382,7 @@ def drawn_blocks(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn_blocks())
-def test_a_drawn_archive_is_unpacked_whole_or_leaves_nothing(
+def test_a_drawn_archive_is_unpacked_completely_or_leaves_no_file(
     tmp_path_factory: pytest.TempPathFactory, blocks: bytes
 ) -> None:
     base = tmp_path_factory.mktemp("drawn")
@@ -400,7 +400,7 @@ def test_a_drawn_archive_is_unpacked_whole_or_leaves_nothing(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), st.booleans())
-def test_any_changed_bytes_give_a_result_or_an_error_of_ours(
+def test_any_changed_bytes_give_a_result_or_an_agent_error(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, packed: bool
 ) -> None:
     base = tmp_path_factory.mktemp("changed")
@@ -419,7 +419,7 @@ def test_any_changed_bytes_give_a_result_or_an_error_of_ours(
 
 @settings(max_examples=60, deadline=None)
 @given(st.binary(min_size=1, max_size=3000), st.integers(1, 2000), st.integers(1, 2000))
-def test_plain_bytes_come_out_whatever_the_pieces(data: bytes, member_size: int, piece: int) -> None:
+def test_plain_bytes_are_the_same_for_any_pieces(data: bytes, member_size: int, piece: int) -> None:
     for library in (backend(fast=False), backend(fast=True)):
         inflater, check = Inflater(in_chunks(zipped(data, member_size), piece), library), MemberCheck(library)
         plain = b""
@@ -448,14 +448,14 @@ class _IgnoresCase:
         [directory("t/d"), directory("t/D")],
     ],
 )
-def test_names_that_are_one_on_a_file_system_that_ignores_case_are_refused(
+def test_names_that_are_equal_on_a_file_system_that_ignores_case_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: list[Entry]
 ) -> None:
     monkeypatch.setattr("restore_agent.unpack.writer.os", _IgnoresCase())
     require_refused(tmp_path, tar_of(entries), CannotUnpack)
 
 
-def test_a_member_given_twice_is_one_on_a_file_system_that_ignores_case(
+def test_a_duplicate_member_is_one_file_on_a_file_system_that_ignores_case(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("restore_agent.unpack.writer.os", _IgnoresCase())

@@ -141,7 +141,7 @@ def test_zeros_and_other_bytes_after_the_end_of_a_plain_tar_are_ignored(tmp_path
     require_same_as_gnu_tar(archive, tmp_path)
 
 
-def test_bytes_after_the_last_gzip_member_are_ignored_but_are_no_complete_structure(tmp_path: Path) -> None:
+def test_bytes_after_the_last_gzip_member_are_ignored_but_make_the_structure_incomplete(tmp_path: Path) -> None:
     archive = zipped(tar_of([member_entry(f"{TOP}/a", b"a")])) + b"garbage"
     unpacked = unpack(archive, tmp_path / "into")
     assert (unpacked.files, unpacked.finding) == (1, Finding.DAMAGED)
