@@ -59,7 +59,8 @@ def ordinary(server: Server, archive_size: int) -> None:
         if rng.random() < chance:
             add(server)
     if rng.random() < 0.7:
-        server.add("slow drip", f"drip={max(2048, int(archive_size / rng.uniform(0.05, 0.35)))}")
+        least = 16 << 10 if "plain-tar" in server.faults else 2 << 10  # a small archive is larger without gzip
+        server.add("slow drip", f"drip={max(least, int(archive_size / rng.uniform(0.05, 0.35)))}")
     dealt = rng.choice((1, 2, server.spoilt + 1, server.spoilt + 2, server.spoilt + 6, 100))
     server.add(f"downloads {'1' if dealt == 1 else 'several'}", f"max-downloads={dealt}")
     if rng.random() < 0.4:
