@@ -173,4 +173,4 @@ class Judging(Stage):
         sound = honest and not oracle.is_bent(faults)
         if record.status == 206 and faults.different_bytes:
             sound = False
-        return oracle.GetStory(whole, sound, disturbed=get.run < self._witness.run)
+        return oracle.GetStory(whole, sound, disturbed=get.run < self._witness.run, resumed=record.status == 206)

@@ -48,6 +48,7 @@ class GetStory:
     whole: bool
     sound: bool
     disturbed: bool
+    resumed: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,13 @@ def allowed_codes(story: JobStory) -> frozenset[int]:
     faults = story.faults
     if not is_delivered(faults):
         return frozenset({0})
-    if any(get.whole and get.sound and not get.disturbed for get in story.gets) or must_win(story):
+    whole = [get for get in story.gets if get.whole and get.sound and not get.disturbed]
+    if whole or must_win(story):
         # a hash that differs may be from before the download, and then it says no more than none
         undecided = not story.published or story.hash_kind == DIFFERS
         refused = {22, 23, 25} if faults.wrong_length and undecided else set()
+        if whole and all(get.resumed for get in whole) and story.hash_kind == DIFFERS:
+            refused |= {25, *_codes_of_the_last_word(story)}  # to be downloaded from the start before it is a mismatch
         return _codes_of_a_whole_body(story) | refused | ({40} if story.starved else set())
     codes = {0, *_codes_of_a_whole_body(story)} if _may_be_whole(story) else {0}
     codes |= _codes_of_the_last_word(story)
