@@ -228,8 +228,15 @@ def _facts(lines: Sequence[bytes]) -> Iterator[checks.Json]:
                 yield fact
 
 
+class NotRecorded(RuntimeError):
+    """The calls of two threads were recorded in another order than the disk saw them."""
+
+
 def record(scenario: Scenario, work: Path, defects: Sequence[str] = ()) -> tuple[Recording, Path]:
-    """Record a scenario; the recording and the root of the final tree. AssertionError when a run ends otherwise."""
+    """Record a scenario; the recording and the root of the final tree. AssertionError when a run ends otherwise.
+
+    Raises NotRecorded, rarely; the recording can be repeated.
+    """
     names = (*scenario.conditions, *defects)
     usual = program(*names) if names else PROGRAM
     root = work / "root"
@@ -255,7 +262,7 @@ def record(scenario: Scenario, work: Path, defects: Sequence[str] = ()) -> tuple
                 contents |= crashdata.served(job, work) if scenario.options else {}
             before = simulator.jobs
     if final_tree(recorder.ops) != tree_on_disk(root):
-        raise RuntimeError(f"{scenario.name}: the recording does not lead to what is on the disk")
+        raise NotRecorded(f"{scenario.name}: the recording does not lead to what is on the disk")
     faults_of_runs = [faults for faults, _ in scenario.runs]
     found = Recording(scenario, recorder.ops, recorder.ends, faults_of_runs, archives, sent, root, contents)
     return found, root
@@ -498,8 +505,7 @@ def enumerate_states(
     every so-maniest state only, so that several processes can divide the work.
     """
     os.environ["SSL_CERT_FILE"] = os.environ["SSL_CERT_DIR"] = os.devnull
-    place = Path(tempfile.mkdtemp(prefix="power-loss-", dir=work))
-    recording, _ = record(scenario, place, defects)
+    recording, place = _recorded(scenario, work, defects)
     states = list(crash_states(recording.ops))
     tally = Tally(points=len(recording.ops), states=len(states))
     if sample is not None and sample < len(states):
@@ -514,6 +520,17 @@ def enumerate_states(
             tally.add(found, f"{_where(recording, state)}; {left}")
     shutil.rmtree(place)
     return tally
+
+
+def _recorded(scenario: Scenario, work: Path, defects: Sequence[str], repeats: int = 2) -> tuple[Recording, Path]:
+    """Record a scenario in a directory of its own; the recording and the directory."""
+    place = Path(tempfile.mkdtemp(prefix="power-loss-", dir=work))
+    try:
+        return record(scenario, place, defects)[0], place
+    except NotRecorded:
+        if not repeats:
+            raise
+        return _recorded(scenario, work, defects, repeats - 1)
 
 
 def judge_states(
