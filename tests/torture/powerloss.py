@@ -228,15 +228,8 @@ def _facts(lines: Sequence[bytes]) -> Iterator[checks.Json]:
                 yield fact
 
 
-class NotRecorded(RuntimeError):
-    """The calls of two threads were recorded in another order than the disk saw them."""
-
-
 def record(scenario: Scenario, work: Path, defects: Sequence[str] = ()) -> tuple[Recording, Path]:
-    """Record a scenario; the recording and the root of the final tree. AssertionError when a run ends otherwise.
-
-    Raises NotRecorded, rarely; the recording can be repeated.
-    """
+    """Record a scenario; the recording and the root of the final tree. AssertionError when a run ends otherwise."""
     names = (*scenario.conditions, *defects)
     usual = program(*names) if names else PROGRAM
     root = work / "root"
@@ -262,7 +255,7 @@ def record(scenario: Scenario, work: Path, defects: Sequence[str] = ()) -> tuple
                 contents |= crashdata.served(job, work) if scenario.options else {}
             before = simulator.jobs
     if final_tree(recorder.ops) != tree_on_disk(root):
-        raise NotRecorded(f"{scenario.name}: the recording does not lead to what is on the disk")
+        raise RuntimeError(f"{scenario.name}: the recording does not lead to what is on the disk")
     faults_of_runs = [faults for faults, _ in scenario.runs]
     found = Recording(scenario, recorder.ops, recorder.ends, faults_of_runs, archives, sent, root, contents)
     return found, root
@@ -523,11 +516,11 @@ def enumerate_states(
 
 
 def _recorded(scenario: Scenario, work: Path, defects: Sequence[str], repeats: int = 2) -> tuple[Recording, Path]:
-    """Record a scenario in a directory of its own; the recording and the directory."""
+    """Record a scenario in a directory of its own, again if calls of two threads were recorded in another order."""
     place = Path(tempfile.mkdtemp(prefix="power-loss-", dir=work))
     try:
         return record(scenario, place, defects)[0], place
-    except NotRecorded:
+    except RuntimeError:
         if not repeats:
             raise
         return _recorded(scenario, work, defects, repeats - 1)
