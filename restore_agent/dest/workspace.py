@@ -97,7 +97,7 @@ class Workspace:
     @property
     def state_directory(self) -> Directory:
         """The directory `.restore-agent/`; it exists for a command that writes."""
-        assert self.state is not None  # noqa: S101  # see above
+        assert self.state is not None  # noqa: S101  # RUN makes it, VERIFY requires it
         return self.state
 
     @property

@@ -108,7 +108,7 @@ class Fact:
 
     def apply(self, entry: Entry, time: str) -> Entry:
         """Return the entry after this fact; `time` is when it was recorded (RFC 3339)."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind of fact has its own
 
     def values(self) -> dict[str, Any]:
         """Return the fields of the journal line."""

@@ -105,7 +105,7 @@ class JobState:
 
     def named(self) -> str:
         """Return the name of the archive in DEST; every phase after NAMING has one."""
-        assert self.name is not None  # noqa: S101  # see above
+        assert self.name is not None  # noqa: S101  # NAMING ends with one
         return self.name
 
     def path(self, name: str) -> str:
